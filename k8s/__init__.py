@@ -1,0 +1,1 @@
+"""Kubernetes: render the mesh into manifests and check them."""

@@ -1,0 +1,1 @@
+"""Load tests: black box over the wire."""

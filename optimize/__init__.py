@@ -1,0 +1,1 @@
+"""Offline: export, verify and benchmark models; writes into model_repository/."""

@@ -1,0 +1,1 @@
+"""The mesh: everything that serves models, runs jobs and answers clients; imports no sibling package."""

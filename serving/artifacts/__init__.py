@@ -1,0 +1,1 @@
+"""Stored bytes, addressed by their content."""

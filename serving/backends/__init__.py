@@ -1,0 +1,1 @@
+"""What can run a task: Triton and Ray replicas behind one protocol."""

@@ -1,0 +1,63 @@
+"""The two seams every backend fits: Engine (inside a replica) and Backend (as the router sees it).
+
+The one invariant: both speak typed tasks only; wire formats and processes stay behind them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from serving.artifacts.store import ArtifactStore
+from serving.backends.call import Call
+from serving.protocol.tasks import TaskRequest, TaskResult
+from serving.repository.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class EngineContext:
+    """What a replica gives its engines.
+
+    Args:
+        artifacts: where media are read from and put.
+        scratch: an existing folder on the node's disk; engines make and remove their own folders in it.
+        threads: CPU threads one call may use.
+        device: ``cpu`` or ``cuda:N``.
+    """
+
+    artifacts: ArtifactStore
+    scratch: Path
+    threads: int = 1
+    device: str = "cpu"
+
+
+class Engine(Protocol):
+    """Runs one model of a family; constructed as ``EngineClass(model, context)``, which loads it.
+
+    ``run`` may be called concurrently from one event loop; long work goes to a thread (``asyncio.to_thread``) or a
+    child process. Equal requests (seed included) give equal results.
+    """
+
+    def __init__(self, model: Model, context: EngineContext) -> None:
+        """Load the model; raises :class:`MissingDependency` or :class:`BadInput` when it cannot."""
+
+    async def run(self, request: TaskRequest, call: Call) -> TaskResult:
+        """Answer one request of the model's task.
+
+        Raises:
+            ReelmeshError: of the fitting class; anything else is reported as ``EngineFailed``.
+        """
+
+    async def close(self) -> None:
+        """Free what was loaded; called once."""
+
+
+class Backend(Protocol):
+    """Something that can run models; the router holds several."""
+
+    name: str
+
+    def serves(self, model: str) -> bool:
+        """Whether this backend was asked to serve the model."""
+
+    async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
+        """Run one request to its end; cancelling the awaiting task cancels the work."""

@@ -1,0 +1,47 @@
+"""Call: what travels with a request besides its content (deadline, cancel, progress, log ids); made by the router.
+
+The one invariant: an engine that runs longer than a second asks :meth:`Call.checkpoint` at least once a second, so a
+cancel or a deadline takes effect within two.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from serving.errors import Cancelled, DeadlineExceeded
+
+
+@dataclass(slots=True)
+class Call:
+    """One call's context inside a replica.
+
+    Args:
+        deadline_unix_s: wall-clock time after which nobody waits for the answer; None means no deadline.
+        job_id: the job this call belongs to, empty for direct inference.
+        stage: the stage of the job, empty for direct inference.
+    """
+
+    deadline_unix_s: float | None = None
+    job_id: str = ""
+    stage: str = ""
+    _cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def cancel(self) -> None:
+        """Ask the engine to stop at its next checkpoint; safe from any thread."""
+        self._cancelled.set()
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline (may be negative), or None without one."""
+        return None if self.deadline_unix_s is None else self.deadline_unix_s - time.time()
+
+    def checkpoint(self) -> None:
+        """Return at once, or raise :class:`Cancelled` or :class:`DeadlineExceeded`."""
+        if self._cancelled.is_set():
+            raise Cancelled("the call was cancelled", field=self.stage or None)
+        remaining = self.remaining_s()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded("the deadline passed while the engine was working", field=self.stage or None)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Crosses to a replica by pickle; the cancel flag is local to each process."""
+        return Call, (self.deadline_unix_s, self.job_id, self.stage)

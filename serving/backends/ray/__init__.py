@@ -1,0 +1,1 @@
+"""Ray Serve replicas: one process that holds one or more engines."""

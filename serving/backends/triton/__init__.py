@@ -1,0 +1,1 @@
+"""A tritonserver child process as a Ray Serve replica."""

@@ -1,0 +1,1 @@
+"""The HAProxy front door, fed from live replicas."""

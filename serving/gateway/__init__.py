@@ -1,0 +1,1 @@
+"""The HTTP and gRPC control plane, jobs API and pages."""

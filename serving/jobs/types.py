@@ -1,0 +1,107 @@
+"""What a graph and the job core know of each other: JobType, Stage, JobContext, JobOutput.
+
+The one invariant: graphs see JobContext alone, so the durable executor behind it can change without touching a graph.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from serving.artifacts.store import ArtifactStore
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import TaskRequest, TaskResult
+
+R = TypeVar("R", bound=TaskResult)
+T = TypeVar("T")
+
+
+class Lane(StrEnum):
+    """A job's priority class, most urgent first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class JobState(StrEnum):
+    """Where a job stands; serving.jobs.states says which steps between them are allowed."""
+
+    SUBMITTED = "submitted"
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    RENDERING = "rendering"
+    POST_PROCESSING = "post_processing"
+    UPLOADING = "uploading"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobOutput(BaseModel):
+    """What a graph returns: named files for people, and facts for machines (measured loudness, durations, checks)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: dict[str, ArtifactRef]
+    facts: dict[str, JsonValue] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One named stage of a graph: the state a job is in while it runs, and its part of the progress bar."""
+
+    name: str
+    state: JobState
+    weight: float = 1.0
+
+
+class JobContext(Protocol):
+    """What a graph may do. Every call is a durable stage: once finished it is never run again for this job.
+
+    Stage names are those of the job type; calling them in a different order on a resumed run is a bug in the graph.
+    """
+
+    job_id: str
+    artifacts: ArtifactStore
+
+    async def run(self, stage: str, request: TaskRequest, result: type[R], *, model: str | None = None) -> R:
+        """Run one typed task through the router; ``model`` overrides the task's default model."""
+
+    async def map(
+        self, stage: str, requests: Sequence[TaskRequest], result: type[R], *, model: str | None = None
+    ) -> list[R]:
+        """Run several requests of one task in parallel, each durable by itself; results in the order asked."""
+
+    async def step(self, stage: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Run own code (building captions, checking a file) as a durable stage; ``T`` must be picklable."""
+
+
+Graph = Callable[[JobContext, BaseModel], Awaitable[JobOutput]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """A kind of job: its graph, its request and its defaults; registered by graphs.app.
+
+    Args:
+        name: as clients write it, for example ``podcast_video``.
+        request: pydantic model of the job's ``input``.
+        graph: ``async (JobContext, request) -> JobOutput``.
+        stages: in the order they run.
+        lane: default lane.
+        timeout_s: default bound on the run.
+        tries: runs before a retryable failure is final.
+    """
+
+    name: str
+    request: type[BaseModel]
+    graph: Graph
+    stages: tuple[Stage, ...]
+    lane: Lane = Lane.MEDIUM
+    timeout_s: float = 900.0
+    tries: int = 2
+    description: str = field(default="", kw_only=True)

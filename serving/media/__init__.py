@@ -1,0 +1,1 @@
+"""Captions, ffmpeg command lines, loudness and provenance: pure builders and one runner."""

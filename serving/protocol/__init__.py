@@ -1,0 +1,1 @@
+"""The wire and the words: typed tasks, artifacts and tensors; holds no server."""

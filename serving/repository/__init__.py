@@ -1,0 +1,1 @@
+"""The model repository: load, check and describe model folders."""

@@ -1,0 +1,133 @@
+"""Model and its card (``model.yaml``): what the rest of the mesh knows about a model; loaded by repository.load.
+
+The one invariant: a Model that exists has been checked; code that holds one need not check it again.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class License(_Part):
+    """Under which terms the weights may be used."""
+
+    name: str = Field(min_length=1, description="SPDX identifier, or the licence's own name.")
+    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the output.")
+    url: str | None = None
+
+
+class Source(_Part):
+    """Where the weights come from."""
+
+    uri: str = Field(description="builtin:, file:, hf:, s3:, wheel: or export: address.")
+    revision: str | None = Field(default=None, description="Commit, version or digest of the weights.")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class Share(_Part):
+    """What one replica leases of its node."""
+
+    cpu: float = Field(default=0.1, ge=0, le=256)
+    gpu: float = Field(default=0.0, ge=0, le=16)
+
+
+class Memory(_Part):
+    """Measured memory, in MiB."""
+
+    weights_mib: float = Field(ge=0)
+    peak_mib: float = Field(ge=0, description="Highest use while answering, weights included.")
+    measured_on: str = Field(min_length=1, description="Machine and method, or 'estimate'.")
+
+
+class Replicas(_Part):
+    """How many replicas serve the model and when that number changes."""
+
+    min: int = Field(default=1, ge=0, le=1000)
+    max: int = Field(default=1, ge=1, le=1000)
+    target_ongoing: float = Field(default=2.0, gt=0, description="Requests per replica the autoscaler aims at.")
+
+
+class Voice(_Part):
+    """One voice of a speech model; ``options`` go to the engine."""
+
+    language: str
+    gender: Literal["female", "male", "neutral"]
+    description: str = ""
+    options: dict[str, JsonValue] = {}
+
+
+class Export(_Part):
+    """How `reelmesh optimize` makes the served file, and what it must keep."""
+
+    recipe: str = Field(description="Name of a recipe in optimize/recipes.")
+    relative_tolerance: float = Field(gt=0, le=0.1, description="Largest difference, relative to the output's scale.")
+    opset: int = Field(default=20, ge=13, le=24)
+
+
+class ModelCard(_Part):
+    """``model.yaml``."""
+
+    description: str = Field(min_length=1, max_length=400)
+    task: str = Field(description="A task of serving.protocol.tasks.TASKS, or 'tensor' for OIP alone.")
+    backend: Literal["triton", "ray"]
+    engine: str = Field(min_length=1, description="Engine family in a Ray replica, or the Triton adapter of the task.")
+    replica_group: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="Models of one group share a replica process; None gives the model one of its own.",
+    )
+    license: License
+    source: Source
+    languages: list[str] = []
+    voices: dict[str, Voice] = {}
+    precision: Literal["fp32", "fp16", "bf16", "int8", "none"] = "fp32"
+    memory: Memory | None = None
+    share: Share = Share()
+    replicas: Replicas = Replicas()
+    load_time_s: float | None = Field(default=None, ge=0)
+    warm_up: bool = False
+    fallback: list[str] = Field(default=[], description="Models tried in order when this one is unavailable.")
+    aliases: list[str] = []
+    limits: dict[str, float] = Field(default={}, description="Upper bounds on request fields, by field name.")
+    options: dict[str, JsonValue] = Field(default={}, description="Passed to the engine unchanged.")
+    export: Export | None = None
+
+
+class Model:
+    """One checked model folder.
+
+    Args:
+        name: the folder's name, which is also Triton's model name.
+        folder: absolute path.
+        card: the parsed ``model.yaml``.
+        config: the parsed ``config.pbtxt``.
+        versions: numeric version folders, ascending; empty for Ray models without files.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, card: ModelCard, config: ModelConfig, versions: tuple[int, ...]
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.card = card
+        self.config = config
+        self.versions = versions
+
+    @property
+    def replica_group(self) -> str:
+        """The Ray deployment that serves the model."""
+        return "triton" if self.card.backend == "triton" else self.card.replica_group or self.name
+
+    def version_folder(self) -> Path:
+        """The folder of the newest version."""
+        return self.folder / str(self.versions[-1] if self.versions else 1)
+
+    def __repr__(self) -> str:
+        """Name and place."""
+        return f"Model({self.name!r}, {str(self.folder)!r})"

@@ -1,0 +1,74 @@
+"""Settings: frozen groups, read once from REELMESH_* variables and flags by the composition root, then passed on.
+
+The one invariant: nothing else in the mesh reads the environment for its own configuration.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EdgeSettings(_Group):
+    """The one address clients use."""
+
+    host: str = Field(default="127.0.0.1", description="Address the edge binds to.")
+    http_port: int = Field(default=8000, ge=0, le=65535, description="HTTP: inference, jobs, pages. 0 picks a free port.")
+    grpc_port: int = Field(default=8001, ge=0, le=65535, description="gRPC inference. 0 picks a free port.")
+    metrics_port: int = Field(default=8002, ge=0, le=65535, description="Prometheus metrics. 0 picks a free port.")
+    heartbeat_s: float = Field(default=1.0, gt=0, description="How often replicas tell the edge that they live.")
+    endpoint_ttl_s: float = Field(default=5.0, gt=0, description="A replica silent for this long leaves the rotation.")
+
+
+class LimitSettings(_Group):
+    """Bounds on what clients may send."""
+
+    upload_bytes: int = Field(default=2 << 30, gt=0, description="Largest artifact a client may upload.")
+    body_bytes: int = Field(default=64 << 20, gt=0, description="Largest other request body.")
+    spec_bytes: int = Field(default=1 << 20, gt=0, description="Largest job description.")
+    jobs_listed: int = Field(default=200, gt=0, description="Most jobs in one page of a listing.")
+    queued_jobs: int = Field(default=10_000, gt=0, description="Jobs waiting before new ones get 503.")
+    inflight_per_replica: int = Field(default=64, gt=0, description="Requests one Ray replica holds before it answers 503.")
+
+
+class WorkerSettings(_Group):
+    """How jobs run."""
+
+    concurrent_jobs: int = Field(default=1, gt=0, description="Jobs one worker runs at a time.")
+    parallel_calls: int = Field(default=4, gt=0, description="Calls of one stage in flight at a time.")
+    poll_s: float = Field(default=0.25, gt=0, description="How often the queue is looked at.")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; ``REELMESH_EDGE__HTTP_PORT=9000`` sets ``edge.http_port``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REELMESH_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    home: Path = Field(default=Path(".reelmesh"), description="Jobs database, artifacts, logs and scratch space.")
+    model_repositories: list[Path] = Field(
+        default=[Path("model_repository")], min_length=1, description="Folders of models, first one wins."
+    )
+    artifacts_url: str = Field(default="", description="file:// or s3:// address; empty means a folder in home.")
+    jobs_database_url: str = Field(default="", description="SQLAlchemy address; empty means SQLite in home.")
+    tritonserver: Path | None = Field(default=None, description="The tritonserver binary; None means look for it.")
+    edge: EdgeSettings = EdgeSettings()
+    limits: LimitSettings = LimitSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+    def resolved(self) -> "Settings":
+        """The same with absolute paths and the defaults that depend on ``home`` filled in."""
+        home = self.home.expanduser().resolve()
+        return self.model_copy(
+            update={
+                "home": home,
+                "model_repositories": [path.expanduser().resolve() for path in self.model_repositories],
+                "artifacts_url": self.artifacts_url or f"file://{home}/artifacts",
+                "jobs_database_url": self.jobs_database_url or f"sqlite:///{home}/jobs.sqlite",
+            }
+        )
