@@ -6,7 +6,7 @@ The one invariant: graphs see JobContext alone, so the durable executor behind i
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -80,7 +80,10 @@ class JobContext(Protocol):
         """Run own code (building captions, checking a file) as a durable stage; ``T`` must be picklable."""
 
 
-Graph = Callable[[JobContext, BaseModel], Awaitable[JobOutput]]
+Graph = Callable[[JobContext, Any], Awaitable[JobOutput]]
+"""``async (context, request) -> output``; the request is an instance of the job type's ``request`` model."""
+Check = Callable[[Any, ArtifactStore], Awaitable[None]]
+"""``async (request, artifacts)``; raises BadInput for what a schema cannot see (an unknown voice, a broken picture)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class JobType:
         lane: default lane.
         timeout_s: default bound on the run.
         tries: runs before a retryable failure is final.
+        check: called by the gateway before a job is accepted, after the request model has passed.
     """
 
     name: str
@@ -104,4 +108,5 @@ class JobType:
     lane: Lane = Lane.MEDIUM
     timeout_s: float = 900.0
     tries: int = 2
+    check: Check | None = None
     description: str = field(default="", kw_only=True)

@@ -1,0 +1,143 @@
+"""Scripts as people write them, into turns and scenes; used by the podcast and video graphs.
+
+The one invariant: parsing is pure and total: any text gives turns or scenes, or a BadInput that names the line.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from serving.errors import BadInput
+from serving.protocol.tasks import Message
+
+MAX_TURNS = 500
+MAX_TURN_CHARS = 2_000
+MAX_SCENES = 100
+
+_SPOKEN = re.compile(r"^\s*(?P<name>[^\W\d_][\w .'-]{0,59}?)\s*:\s*(?P<text>.*)$")
+_HEADING = re.compile(
+    r"^\s*(?:#{1,6}\s+(?P<hash>.+)|scene(?:\s+\w+)?\s*[:.-]\s*(?P<scene>.+)|(?P<slug>(?:INT|EXT)[./ ].+))$", re.IGNORECASE
+)
+_DIRECTION = re.compile(r"^\s*\[\s*(?P<key>image|motion)\s*:\s*(?P<value>[\w.-]+)\s*\]\s*$", re.IGNORECASE)
+
+
+class Turn(Message):
+    """What one speaker says before the other answers; ``line`` counts from 1 in the script."""
+
+    speaker: int
+    text: str
+    line: int
+
+
+class Scene(Message):
+    """One scene: its title, the narration, and how its picture is chosen and moved."""
+
+    title: str
+    narration: str
+    image: str | None = None
+    motion: str | None = None
+    line: int
+
+
+def parse_turns(script: str, speakers: Sequence[str]) -> list[Turn]:
+    """Read ``Name: what they say`` lines; a line without a name continues the turn before it.
+
+    Names are compared without regard to case. Empty lines and lines that start with ``#`` are skipped.
+
+    Raises:
+        BadInput: no turn at all, a name that is no speaker, a turn without words, too many or too long turns.
+    """
+    by_name = {name.casefold(): index for index, name in enumerate(speakers)}
+    turns: list[Turn] = []
+    for number, line in enumerate(script.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        spoken = _SPOKEN.match(line)
+        name = spoken["name"].strip() if spoken else ""
+        if spoken and name.casefold() in by_name:
+            turns.append(Turn(speaker=by_name[name.casefold()], text=spoken["text"].strip(), line=number))
+        elif turns and not (spoken and _is_name(name)):
+            text = f"{turns[-1].text} {line.strip()}".strip()
+            turns[-1] = turns[-1].model_copy(update={"text": text})
+        else:
+            raise _unknown_speaker(name or line.strip(), speakers, number)
+    _check_turns(turns, speakers)
+    return turns
+
+
+def parse_scenes(script: str) -> list[Scene]:
+    """Read scenes: a heading (``# Title``, ``Scene 2: Title`` or ``EXT. RIVER - DAWN``), then the narration.
+
+    A line ``[image: name]`` or ``[motion: zoom_in]`` belongs to its scene. Text before the first heading is a scene of
+    its own.
+
+    Raises:
+        BadInput: no narration at all, a scene without words, or too many scenes.
+    """
+    scenes: list[Scene] = []
+    for number, line in enumerate(script.splitlines(), start=1):
+        if not line.strip():
+            continue
+        heading, direction = _HEADING.match(line), _DIRECTION.match(line)
+        if heading:
+            title = next(part for part in heading.groups() if part).strip()
+            scenes.append(Scene(title=title, narration="", line=number))
+            continue
+        if not scenes:
+            scenes.append(Scene(title="", narration="", line=number))
+        changed = (
+            {direction["key"].lower(): direction["value"]}
+            if direction
+            else {"narration": f"{scenes[-1].narration} {line.strip()}".strip()}
+        )
+        scenes[-1] = scenes[-1].model_copy(update=changed)
+    _check_scenes(scenes)
+    return scenes
+
+
+def _is_name(text: str) -> bool:
+    """Whether text before a colon reads as a speaker's name rather than as part of a sentence."""
+    words = text.split()
+    return 0 < len(words) <= 3 and all(word[0].isupper() for word in words)
+
+
+def _unknown_speaker(name: str, speakers: Sequence[str], line: int) -> BadInput:
+    shown = name if len(name) <= 40 else name[:37] + "..."
+    near = difflib.get_close_matches(name, speakers, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"start the line with one of: {', '.join(speakers)}"
+    return BadInput(f"line {line}: {shown!r} is not a speaker", field="script", fix=hint)
+
+
+def _check_turns(turns: Sequence[Turn], speakers: Sequence[str]) -> None:
+    if not turns:
+        example = speakers[0] if speakers else "Name"
+        raise BadInput("there is nothing to say", field="script", fix=f"write lines such as '{example}: Hello.'")
+    if len(turns) > MAX_TURNS:
+        raise BadInput(f"{len(turns)} turns are over the bound", field="script", fix=f"use at most {MAX_TURNS}")
+    for turn in turns:
+        if not any(character.isalnum() for character in turn.text):
+            raise BadInput(f"line {turn.line}: the turn has no words", field="script", fix="write or remove it")
+        if len(turn.text) > MAX_TURN_CHARS:
+            raise BadInput(
+                f"line {turn.line}: a turn of {len(turn.text)} characters is over the bound",
+                field="script",
+                fix=f"split it; one turn holds at most {MAX_TURN_CHARS}",
+            )
+
+
+def _check_scenes(scenes: Sequence[Scene]) -> None:
+    if not scenes:
+        raise BadInput("there is no scene", field="script", fix="write a heading ('# Title') and narration under it")
+    if len(scenes) > MAX_SCENES:
+        raise BadInput(f"{len(scenes)} scenes are over the bound", field="script", fix=f"use at most {MAX_SCENES}")
+    for scene in scenes:
+        if not any(character.isalnum() for character in scene.narration):
+            raise BadInput(
+                f"line {scene.line}: scene {scene.title!r} has no narration", field="script", fix="write a sentence"
+            )
+        if len(scene.narration) > MAX_TURN_CHARS:
+            raise BadInput(
+                f"line {scene.line}: narration of {len(scene.narration)} characters is over the bound",
+                field="script",
+                fix=f"split the scene; one holds at most {MAX_TURN_CHARS}",
+            )

@@ -1,0 +1,61 @@
+"""HandleBackend: a Ray Serve deployment (Triton or engines) as a Backend; given to the router by the composition root.
+
+The one invariant: whatever Ray raises leaves here as an error of serving.errors, and a cancelled caller cancels the call.
+"""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from serving.backends.call import Call
+from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.protocol.tasks import TaskRequest, TaskResult
+
+
+class HandleBackend:
+    """Calls ``run`` of one deployment.
+
+    Args:
+        name: the deployment's name, for messages.
+        handle: its Serve handle.
+        models: the models its replicas were asked to serve.
+    """
+
+    def __init__(self, name: str, handle: "DeploymentHandle[Any]", models: Collection[str]) -> None:
+        self.name = name
+        self._handle = handle
+        self._models = frozenset(models)
+
+    def serves(self, model: str) -> bool:
+        """Whether the deployment was asked to serve the model."""
+        return model in self._models
+
+    async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
+        """Run one request within the call's deadline."""
+        response = self._handle.run.remote(model, request, call)
+        try:
+            async with asyncio.timeout(call.remaining_s()):
+                return await response
+        except TimeoutError:
+            response.cancel()
+            raise DeadlineExceeded(f"{model} did not answer before the deadline", field=call.stage or None) from None
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except (RayError, RayServeException) as error:
+            raise _translated(error, model) from error
+
+
+def _translated(error: Exception, model: str) -> ReelmeshError:
+    cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
+    if isinstance(cause, ReelmeshError):
+        return cause
+    if isinstance(error, TaskCancelledError):
+        return Cancelled(f"the call to {model} was cancelled")
+    if isinstance(error, RayActorError | RayServeException) and not isinstance(error, RayTaskError):
+        return Unavailable(f"the replica of {model} went away: {foreign_text(error)}")
+    return EngineFailed(f"{model} failed: {foreign_text(cause or error)}")
