@@ -154,13 +154,15 @@ class LipSyncRequest(TaskRequest):
     """Animate a portrait. No ``phonemes`` means a listener: closed mouth, blinks, nods.
 
     ``start_s`` is the clip's place in the programme: head pose and blinks are functions of programme time and ``seed``,
-    so that clips rendered apart join without a jump. ``features`` scales how far the jaw opens.
+    so that clips rendered apart join without a jump. ``features`` (an AudioFeaturesResult's, whose first frame lies
+    ``features_offset_s`` after the clip's start, as the phonemes do) scales how far the jaw opens.
     """
 
     portrait: ArtifactRef
     points: list[tuple[float, float]] = Field(min_length=468, max_length=468)
     phonemes: list[Phoneme] = []
     features: ArtifactRef | None = None
+    features_offset_s: Seconds = 0.0
     start_s: Seconds = 0.0
     duration_s: PositiveSeconds
     width: Pixels = 640
