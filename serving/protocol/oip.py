@@ -1,0 +1,242 @@
+"""The words of the Open Inference Protocol: datatypes, tensors, requests, responses; used by every front
+end.
+
+The one invariant: a Tensor holds its elements in the protocol's raw form (little-endian, row-major; BYTES
+elements behind a 4-byte length), and that data fits its shape: this is checked once, where the tensor is
+made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import prod
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import BadInput
+
+Parameter = bool | int | float | str
+Parameters = Mapping[str, Parameter]
+Raw = bytes | memoryview
+
+MAX_DIMS: Final = 32
+"""Most dimensions of a tensor; numpy's own older bound, far above any model's."""
+MAX_ELEMENTS: Final = 2**63 - 1
+"""Shapes are int64 on the wire; a product beyond it is refused before anything is allocated."""
+MAX_NAME_CHARS: Final = 256
+LENGTH_PREFIX_BYTES: Final = 4
+_BF16_SHIFT: Final = np.uint32(16)
+
+
+class Datatype(NamedTuple):
+    """Bytes per element (None: each element carries its length), numpy's name and config.pbtxt's."""
+
+    size_bytes: int | None
+    numpy: str
+    config: str
+
+
+DATATYPES: Final[Mapping[str, Datatype]] = {
+    "BOOL": Datatype(1, "?", "TYPE_BOOL"),
+    "UINT8": Datatype(1, "u1", "TYPE_UINT8"),
+    "UINT16": Datatype(2, "<u2", "TYPE_UINT16"),
+    "UINT32": Datatype(4, "<u4", "TYPE_UINT32"),
+    "UINT64": Datatype(8, "<u8", "TYPE_UINT64"),
+    "INT8": Datatype(1, "i1", "TYPE_INT8"),
+    "INT16": Datatype(2, "<i2", "TYPE_INT16"),
+    "INT32": Datatype(4, "<i4", "TYPE_INT32"),
+    "INT64": Datatype(8, "<i8", "TYPE_INT64"),
+    "FP16": Datatype(2, "<f2", "TYPE_FP16"),
+    "BF16": Datatype(2, "<f4", "TYPE_BF16"),
+    "FP32": Datatype(4, "<f4", "TYPE_FP32"),
+    "FP64": Datatype(8, "<f8", "TYPE_FP64"),
+    "BYTES": Datatype(None, "O", "TYPE_STRING"),
+}
+"""By protocol name. BF16 has no numpy type: its arrays are float32, as tritonclient's are."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a model says of one input or output; ``-1`` in ``shape`` is any size, batch dimension included."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """One input or output with its elements.
+
+    Args:
+        name: as the model's config.pbtxt has it.
+        datatype: a key of :data:`DATATYPES`.
+        shape: sizes, batch dimension first where the model has one; empty for a scalar.
+        data: the elements in raw form.
+        parameters: the tensor's own parameters, for example ``classification``.
+
+    Raises:
+        BadInput: the datatype is unknown, the shape is not possible or the data does not fit it.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Raw
+    parameters: Parameters = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the data against datatype and shape."""
+        elements = check_shape(self.name, self.datatype, self.shape)
+        size = DATATYPES[self.datatype].size_bytes
+        if size is None:
+            element_bounds(self.name, self.data, elements)
+        elif elements * size != len(self.data):
+            raise BadInput(
+                f"{len(self.data)} bytes of data for input or output '{self.name}', "
+                f"expecting {elements * size} for shape {list(self.shape)} of {self.datatype}",
+                field=self.name,
+            )
+
+    @classmethod
+    def from_array(cls, name: str, array: npt.NDArray[Any], datatype: str | None = None) -> "Tensor":
+        """Make a tensor of an array; strings and objects become BYTES, BF16 must be asked for by name."""
+        datatype = datatype or datatype_of(array)
+        if datatype == "BYTES":
+            elements = [_as_bytes(element) for element in array.reshape(-1).tolist()]
+            return cls.from_elements(name, elements, array.shape)
+        if datatype == "BF16":
+            return cls(name, datatype, array.shape, _bf16_raw(array))
+        raw = np.ascontiguousarray(array, dtype=DATATYPES[datatype].numpy)
+        return cls(name, datatype, array.shape, raw.tobytes())
+
+    @classmethod
+    def from_elements(
+        cls, name: str, elements: Sequence[bytes], shape: Sequence[int] | None = None
+    ) -> "Tensor":
+        """Make a BYTES tensor; without ``shape`` it has one dimension."""
+        pieces: list[bytes] = []
+        for element in elements:
+            pieces += (len(element).to_bytes(LENGTH_PREFIX_BYTES, "little"), element)
+        return cls(name, "BYTES", tuple(shape) if shape is not None else (len(elements),), b"".join(pieces))
+
+    def elements(self) -> list[bytes]:
+        """The elements of a BYTES tensor, row-major."""
+        if self.datatype != "BYTES":
+            raise BadInput(f"'{self.name}' holds {self.datatype}, not BYTES", field=self.name)
+        bounds = element_bounds(self.name, self.data, prod(self.shape))
+        view = memoryview(self.data)
+        return [bytes(view[start + LENGTH_PREFIX_BYTES : end]) for start, end in pairwise(bounds)]
+
+    def array(self) -> npt.NDArray[Any]:
+        """The elements in ``shape``: a view of the data, except for BYTES (objects) and BF16 (float32)."""
+        if self.datatype == "BYTES":
+            values = np.empty(prod(self.shape), dtype=object)
+            values[:] = self.elements()
+            return values.reshape(self.shape)
+        if self.datatype == "BF16":
+            bits = np.frombuffer(self.data, dtype="<u2").astype(np.uint32) << _BF16_SHIFT
+            return bits.view(np.float32).reshape(self.shape)
+        return np.frombuffer(self.data, dtype=DATATYPES[self.datatype].numpy).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output the client asked for, with parameters such as ``binary_data`` or ``classification``."""
+
+    name: str
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One inference request, whatever wire it came by; no ``outputs`` means all of the model's."""
+
+    model_name: str
+    model_version: str = ""
+    id: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[RequestedOutput, ...] = ()
+
+    def input(self, name: str) -> Tensor | None:
+        """The input of that name."""
+        return next((tensor for tensor in self.inputs if tensor.name == name), None)
+
+    def wants(self, output: str) -> bool:
+        """Whether the client wants this output back."""
+        return not self.outputs or any(wanted.name == output for wanted in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """One inference response."""
+
+    model_name: str
+    model_version: str = "1"
+    id: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    outputs: tuple[Tensor, ...] = ()
+
+
+def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
+    """Number of elements; raises :class:`BadInput` for an unknown datatype or an impossible shape."""
+    if datatype not in DATATYPES:
+        raise BadInput(
+            f"'{datatype[:32]}' is not a datatype, for '{name}'",
+            field=name,
+            fix=f"one of {', '.join(DATATYPES)}",
+        )
+    if len(shape) > MAX_DIMS:
+        raise BadInput(f"shape of '{name}' has {len(shape)} dimensions, more than {MAX_DIMS}", field=name)
+    if any(size < 0 for size in shape):
+        raise BadInput(f"shape of '{name}' has a negative size: {list(shape)}", field=name)
+    nonzero = prod(size or 1 for size in shape)
+    if nonzero * (DATATYPES[datatype].size_bytes or 1) > MAX_ELEMENTS:
+        raise BadInput(f"shape of '{name}' is too large: its size does not fit 63 bits", field=name)
+    return prod(shape)
+
+
+def element_bounds(name: str, data: Raw, count: int) -> list[int]:
+    """Where each BYTES element's length prefix starts, and the end; raises :class:`BadInput` on misfit."""
+    if count * LENGTH_PREFIX_BYTES > len(data):
+        raise BadInput(f"too few bytes for the {count} BYTES elements of '{name}': {len(data)}", field=name)
+    bounds, position, total = [0], 0, len(data)
+    for index in range(count):
+        if total - position < LENGTH_PREFIX_BYTES:
+            raise BadInput(f"element {index} of '{name}' lacks its 4-byte length prefix", field=name)
+        length = int.from_bytes(data[position : position + LENGTH_PREFIX_BYTES], "little")
+        position += LENGTH_PREFIX_BYTES + length
+        if position > total:
+            raise BadInput(f"element {index} of '{name}' claims {length} bytes, past the end", field=name)
+        bounds.append(position)
+    if position != total:
+        raise BadInput(f"{total - position} bytes are left after {count} elements of '{name}'", field=name)
+    return bounds
+
+
+def datatype_of(array: npt.NDArray[Any]) -> str:
+    """The protocol's name of a numpy array's type; raises :class:`BadInput` when there is none."""
+    if array.dtype.kind in "OSU":
+        return "BYTES"
+    wanted = array.dtype.newbyteorder("<")
+    for name, datatype in DATATYPES.items():
+        if name != "BF16" and wanted == np.dtype(datatype.numpy):
+            return name
+    raise BadInput(f"numpy type {array.dtype} has no datatype in the protocol")
+
+
+def _as_bytes(element: object) -> bytes:
+    return element if isinstance(element, bytes) else str(element).encode()
+
+
+def _bf16_raw(array: npt.NDArray[Any]) -> bytes:
+    """Round float32 to the nearest bfloat16, ties to even; a NaN keeps its sign and stays a NaN."""
+    bits = np.ascontiguousarray(array, dtype="<f4").view(np.uint32)
+    odd = (bits >> _BF16_SHIFT) & np.uint32(1)
+    rounded = (bits + np.uint32(0x7FFF) + odd) >> _BF16_SHIFT
+    nan = (bits >> _BF16_SHIFT) | np.uint32(0x40)
+    return np.where(np.isnan(array), nan, rounded).astype("<u2").tobytes()
