@@ -94,6 +94,7 @@ class ModelCard(_Part):
     warm_up: bool = False
     fallback: list[str] = Field(default=[], description="Models tried in order when this one is unavailable.")
     aliases: list[str] = []
+    default: bool = Field(default=False, description="First choice for its task when a request names no model.")
     limits: dict[str, float] = Field(default={}, description="Upper bounds on request fields, by field name.")
     options: dict[str, JsonValue] = Field(default={}, description="Passed to the engine unchanged.")
     export: Export | None = None

@@ -1,0 +1,203 @@
+"""The checks on model folders that were read: one folder at a time, then all together; used by repository.load and lint.
+
+The one invariant: checks are pure: they look at what was read (and at which files exist), change nothing, raise nothing.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+
+from serving.protocol.tasks import TASKS
+from serving.repository.findings import Finding
+from serving.repository.model import ModelCard
+from serving.repository.read import DEFAULT_FILES, RawModel, triton_backend
+
+RESERVED_GROUPS: Final = frozenset({"edge", "gateway", "worker", "triton"})
+"""Deployments of the mesh itself; a replica group may not take their names."""
+
+TENSOR_TASK: Final = "tensor"
+"""Task of models that have no typed form and are reached by OIP alone."""
+
+RAY_BACKEND: Final = "ray"
+"""``backend`` in the config.pbtxt of a model that a Ray replica serves, so that a bare Triton refuses it by name."""
+
+
+def check_model(raw: RawModel) -> Iterator[Finding]:
+    """Everything that one folder shows by itself."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", raw.name):
+        fix = "rename it with letters, digits, '.', '_' and '-'"
+        yield Finding(raw.folder, 0, "-", f"{raw.name!r} cannot stand in an address", fix)
+    yield from _check_folders(raw)
+    if raw.config is not None:
+        yield from _check_config(raw, raw.config)
+    if raw.card is not None and raw.has_card:
+        yield from _check_card(raw, raw.card)
+    if raw.config is not None and raw.card is not None:
+        yield from _check_together(raw, raw.config, raw.card)
+
+
+def check_together(models: Sequence[RawModel]) -> Iterator[Finding]:
+    """Everything that needs all models: aliases, fallbacks, defaults."""
+    cards = {raw.name: raw for raw in models if raw.card is not None}
+    yield from _check_aliases(cards)
+    yield from _check_fallbacks(cards)
+    yield from _check_defaults(cards)
+
+
+def at_card(raw: RawModel, field: str, problem: str, fix: str, *, warning: bool = False) -> Finding:
+    """A finding about a field of model.yaml, with its line."""
+    location = tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", field))
+    severity = "warning" if warning else "error"
+    return Finding(raw.card_file, raw.card_lines.of(location), field, problem, fix, severity)
+
+
+def at_config(raw: RawModel, field: str, problem: str, fix: str, *, find: str = "", warning: bool = False) -> Finding:
+    """A finding about config.pbtxt, on the line where ``find`` (by default the field's last name) first stands."""
+    line = raw.config_line(find or field.split(".")[-1])
+    return Finding(raw.config_file, line, field, problem, fix, "warning" if warning else "error")
+
+
+def _check_folders(raw: RawModel) -> Iterator[Finding]:
+    for path in sorted(raw.folder.iterdir()):
+        looks_versioned = re.fullmatch(r"[vV]?\d[\d.]*", path.name) is not None
+        if path.is_dir() and looks_versioned and not re.fullmatch(r"[1-9]\d{0,9}", path.name):
+            fix = "rename it to a whole number from 1 up"
+            yield Finding(path, 0, "-", f"version folder {path.name!r} is not a number Triton counts", fix)
+    needs_files = raw.config is not None and raw.card is not None and raw.card.backend == "triton"
+    if needs_files and not raw.versions:
+        fix = f"make {raw.name}/1/ and put the model's file in it"
+        yield Finding(raw.folder, 0, "-", "a Triton model needs a version folder", _export_fix(raw) or fix)
+    if needs_files and raw.versions and raw.config is not None:
+        yield from _check_version_files(raw, raw.config)
+
+
+def _check_version_files(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
+    file = config.default_model_filename or DEFAULT_FILES.get(triton_backend(config), "")
+    for version in raw.versions if file else ():
+        path = raw.folder / str(version) / file
+        if not path.exists():
+            fix = _export_fix(raw) or "put it there, or set default_model_filename"
+            yield Finding(path, 0, "-", "the version's file is missing", fix)
+
+
+def _export_fix(raw: RawModel) -> str:
+    return f"run `reelmesh optimize {raw.name}`" if raw.card is not None and raw.card.export is not None else ""
+
+
+def _check_config(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
+    if not triton_backend(config):
+        fix = f"name one, for example backend: \"{next(iter(DEFAULT_FILES))}\""
+        yield at_config(raw, "backend", "neither backend nor platform is set", fix)
+    if config.max_batch_size < 0:
+        yield at_config(raw, "max_batch_size", "is negative", "use 0 for no batching")
+    if config.HasField("dynamic_batching"):
+        largest = max(config.dynamic_batching.preferred_batch_size, default=0)
+        if config.max_batch_size == 0:
+            fix = "set max_batch_size, or remove dynamic_batching"
+            yield at_config(raw, "dynamic_batching", "has no effect while max_batch_size is 0", fix, warning=True)
+        elif largest > config.max_batch_size:
+            fix = f"use at most {config.max_batch_size}"
+            field = "dynamic_batching.preferred_batch_size"
+            yield at_config(raw, field, f"{largest} is over max_batch_size", fix)
+    for kind, tensors in (("input", config.input), ("output", config.output)):
+        names = [tensor.name for tensor in tensors]
+        for index, tensor in enumerate(tensors):
+            field = f"{kind}[{index}]"
+            if not tensor.name:
+                yield at_config(raw, f"{field}.name", "is empty", "name the tensor as the model does", find=kind)
+            elif tensor.name in names[:index]:
+                yield at_config(raw, f"{field}.name", f"{tensor.name!r} is repeated", "keep one", find=tensor.name)
+            if tensor.data_type == DataType.TYPE_INVALID:
+                fix = "use TYPE_FP32, TYPE_INT64, TYPE_STRING, ..."
+                yield at_config(raw, f"{field}.data_type", "is not set", fix, find=tensor.name or kind)
+            if not tensor.dims and not tensor.HasField("reshape") and config.max_batch_size == 0:
+                fix = "give the shape, -1 where it varies"
+                yield at_config(raw, f"{field}.dims", "is empty", fix, find=tensor.name or kind)
+
+
+def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
+    if card.task not in TASKS and card.task != TENSOR_TASK:
+        yield at_card(raw, "task", f"no task {card.task!r}", _one_of(card.task, [*TASKS, TENSOR_TASK]))
+    if card.replicas.min > card.replicas.max:
+        yield at_card(raw, "replicas.min", f"{card.replicas.min} is over max", "make max at least as large")
+    if card.share.gpu > 1 and card.share.gpu != int(card.share.gpu):
+        yield at_card(raw, "share.gpu", f"{card.share.gpu} is not whole", "above 1, use whole GPUs")
+    if card.replica_group in RESERVED_GROUPS:
+        yield at_card(raw, "replica_group", f"{card.replica_group!r} is the mesh's own", "choose another name")
+    if card.replica_group is not None and card.backend == "triton":
+        yield at_card(raw, "replica_group", "has no effect on a Triton model", "remove it", warning=True)
+    if card.memory is not None and card.memory.peak_mib < card.memory.weights_mib:
+        yield at_card(raw, "memory.peak_mib", "is below weights_mib, which it includes", "measure it again")
+    if card.voices and card.task != "speech":
+        yield at_card(raw, "voices", f"a model of task {card.task!r} has no voices", "remove it")
+    if card.task in TASKS:
+        fields = TASKS[card.task].request.model_fields
+        for name in card.limits:
+            if name not in fields:
+                yield at_card(raw, f"limits.{name}", "no such request field", _one_of(name, fields))
+
+
+def _check_together(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterator[Finding]:
+    if card.backend == "triton":
+        if triton_backend(config) == RAY_BACKEND:
+            fix = "set backend: ray in model.yaml, or a Triton backend here"
+            yield at_config(raw, "backend", "Triton has no backend named 'ray'", fix)
+        return
+    if raw.name in RESERVED_GROUPS and card.replica_group is None:
+        yield Finding(raw.folder, 0, "-", f"{raw.name!r} is the mesh's own deployment", "rename the folder")
+    if config.backend != RAY_BACKEND:
+        fix = f'write backend: "{RAY_BACKEND}", so that a bare Triton does not try to load it'
+        yield at_config(raw, "backend", f"{triton_backend(config)!r} in a model that a Ray replica serves", fix)
+    if card.task == TENSOR_TASK:
+        yield at_card(raw, "task", "a Ray replica serves typed tasks only", _one_of("", TASKS))
+
+
+def _check_aliases(models: Mapping[str, RawModel]) -> Iterator[Finding]:
+    taken: dict[str, str] = {}
+    for raw in models.values():
+        for index, alias in enumerate(raw.card.aliases if raw.card else ()):
+            owner = alias if alias in models else taken.get(alias)
+            if owner is not None:
+                problem = f"{alias!r} already names model {owner!r}"
+                yield at_card(raw, f"aliases[{index}]", problem, "choose another alias")
+            taken.setdefault(alias, raw.name)
+
+
+def _check_fallbacks(models: Mapping[str, RawModel]) -> Iterator[Finding]:
+    for raw in models.values():
+        for index, name in enumerate(raw.card.fallback if raw.card else ()):
+            other, field = models.get(name), f"fallback[{index}]"
+            if name == raw.name:
+                yield at_card(raw, field, "a model cannot fall back to itself", "remove it")
+            elif other is None:
+                yield at_card(raw, field, f"no model {name!r}", _one_of(name, models))
+            elif raw.card and other.card and other.card.task != raw.card.task:
+                problem = f"{name!r} does {other.card.task!r}, not {raw.card.task!r}"
+                yield at_card(raw, field, problem, "name a model of the same task")
+
+
+def _check_defaults(models: Mapping[str, RawModel]) -> Iterator[Finding]:
+    first: dict[str, str] = {}
+    for raw in models.values():
+        if raw.card is None or not raw.card.default:
+            continue
+        if raw.card.task in first:
+            problem = f"{first[raw.card.task]!r} is already the default for {raw.card.task!r}"
+            yield at_card(raw, "default", problem, "keep one default per task")
+        first.setdefault(raw.card.task, raw.name)
+
+
+def _one_of(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"
+
+
+def shadowed(name: str, folder: Path, winner: Path) -> Finding:
+    """A model that a repository before it also has; the first one wins."""
+    problem = f"{name!r} is also in {winner.parent}, which comes first"
+    return Finding(folder, 0, "-", problem, "rename one, if both should serve", "warning")

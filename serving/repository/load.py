@@ -1,0 +1,99 @@
+"""Loads the model repositories into a Repository of checked models; called by the composition root, the CLI and k8s.
+
+The one invariant: what loads has no errors in it; one broken file refuses the whole start, with the fix in the message.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from serving.errors import BadInput, NotFound
+from serving.repository.checks import check_model, check_together, shadowed
+from serving.repository.findings import Finding, as_error, errors
+from serving.repository.model import Model
+from serving.repository.read import RawModel, read_model
+
+TRITON_GROUP = "triton"
+"""The deployment that serves every Triton model; not one of :meth:`Repository.groups`."""
+
+
+class Repository:
+    """The checked models of all repositories.
+
+    Args:
+        models: by name.
+    """
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        self.models: Mapping[str, Model] = MappingProxyType(dict(sorted(models.items())))
+        self._by_alias = {alias: model for model in self.models.values() for alias in model.card.aliases}
+
+    def get(self, name_or_alias: str) -> Model:
+        """The model of that name or alias; raises :class:`NotFound` with the nearest name."""
+        model = self.models.get(name_or_alias) or self._by_alias.get(name_or_alias)
+        if model is None:
+            near = difflib.get_close_matches(name_or_alias, [*self.models, *self._by_alias], n=1)
+            fix = f"did you mean {near[0]!r}?" if near else "see `reelmesh models list`"
+            raise NotFound(f"no model {name_or_alias[:128]!r}", field="model", fix=fix)
+        return model
+
+    def for_task(self, task: str) -> list[Model]:
+        """Models of a task, the one to use first in front: its card says ``default: true``, else the first by name."""
+        models = [model for model in self.models.values() if model.card.task == task]
+        return sorted(models, key=lambda model: (not model.card.default, model.name))
+
+    def triton(self) -> list[Model]:
+        """Models that Triton serves, by name."""
+        return [model for model in self.models.values() if model.replica_group == TRITON_GROUP]
+
+    def groups(self) -> Mapping[str, list[Model]]:
+        """Ray replica groups by name, each with its models by name; Triton's models are in none of them."""
+        groups: dict[str, list[Model]] = {}
+        for model in self.models.values():
+            if model.replica_group != TRITON_GROUP:
+                groups.setdefault(model.replica_group, []).append(model)
+        return MappingProxyType(dict(sorted(groups.items())))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Replicas get the models themselves, not the read-only views on them."""
+        return Repository, (dict(self.models),)
+
+
+def load_repository(paths: Sequence[Path]) -> Repository:
+    """Load repositories; where two have a model of the same name the first one wins.
+
+    Raises:
+        BadInput: a folder is missing, or a model in it is wrong; names file, line, field and fix of the first problem.
+    """
+    raws, findings = read_repositories(paths)
+    if wrong := errors(findings):
+        raise as_error(wrong)
+    return Repository({raw.name: _checked(raw) for raw in raws})
+
+
+def read_repositories(paths: Sequence[Path]) -> tuple[list[RawModel], list[Finding]]:
+    """Every model that would serve, and everything wrong with the repositories."""
+    raws: dict[str, RawModel] = {}
+    findings: list[Finding] = []
+    for path in paths:
+        if not path.is_dir():
+            findings.append(Finding(path, 0, "-", "no such folder", "name a folder of models with --repository"))
+            continue
+        for folder in sorted(path.resolve().iterdir()):
+            if not folder.is_dir() or folder.name.startswith((".", "_")):
+                continue
+            if folder.name in raws:
+                findings.append(shadowed(folder.name, folder, raws[folder.name].folder))
+            else:
+                raws[folder.name] = read_model(folder)
+    for raw in raws.values():
+        findings += [*raw.findings, *check_model(raw)]
+    findings += check_together(list(raws.values()))
+    return list(raws.values()), findings
+
+
+def _checked(raw: RawModel) -> Model:
+    if raw.card is None or raw.config is None:
+        raise BadInput("the model could not be read", field=str(raw.folder), fix="run `reelmesh models lint`")
+    return Model(raw.name, raw.folder, raw.card, raw.config, raw.versions)
