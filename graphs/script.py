@@ -16,7 +16,8 @@ MAX_SCENES = 100
 
 _SPOKEN = re.compile(r"^\s*(?P<name>[^\W\d_][\w .'-]{0,59}?)\s*:\s*(?P<text>.*)$")
 _HEADING = re.compile(
-    r"^\s*(?:#{1,6}\s+(?P<hash>.+)|scene(?:\s+\w+)?\s*[:.-]\s*(?P<scene>.+)|(?P<slug>(?:INT|EXT)[./ ].+))$", re.IGNORECASE
+    r"^\s*(?:#{1,6}\s+(?P<hash>.+)|scene(?:\s+\w+)?\s*[:.-]\s*(?P<scene>.+)|(?P<slug>(?:INT|EXT)[./ ].+))$",
+    re.IGNORECASE,
 )
 _DIRECTION = re.compile(r"^\s*\[\s*(?P<key>image|motion)\s*:\s*(?P<value>[\w.-]+)\s*\]\s*$", re.IGNORECASE)
 
@@ -111,12 +112,18 @@ def _unknown_speaker(name: str, speakers: Sequence[str], line: int) -> BadInput:
 def _check_turns(turns: Sequence[Turn], speakers: Sequence[str]) -> None:
     if not turns:
         example = speakers[0] if speakers else "Name"
-        raise BadInput("there is nothing to say", field="script", fix=f"write lines such as '{example}: Hello.'")
+        raise BadInput(
+            "there is nothing to say", field="script", fix=f"write lines such as '{example}: Hello.'"
+        )
     if len(turns) > MAX_TURNS:
-        raise BadInput(f"{len(turns)} turns are over the bound", field="script", fix=f"use at most {MAX_TURNS}")
+        raise BadInput(
+            f"{len(turns)} turns are over the bound", field="script", fix=f"use at most {MAX_TURNS}"
+        )
     for turn in turns:
         if not any(character.isalnum() for character in turn.text):
-            raise BadInput(f"line {turn.line}: the turn has no words", field="script", fix="write or remove it")
+            raise BadInput(
+                f"line {turn.line}: the turn has no words", field="script", fix="write or remove it"
+            )
         if len(turn.text) > MAX_TURN_CHARS:
             raise BadInput(
                 f"line {turn.line}: a turn of {len(turn.text)} characters is over the bound",
@@ -127,13 +134,19 @@ def _check_turns(turns: Sequence[Turn], speakers: Sequence[str]) -> None:
 
 def _check_scenes(scenes: Sequence[Scene]) -> None:
     if not scenes:
-        raise BadInput("there is no scene", field="script", fix="write a heading ('# Title') and narration under it")
+        raise BadInput(
+            "there is no scene", field="script", fix="write a heading ('# Title') and narration under it"
+        )
     if len(scenes) > MAX_SCENES:
-        raise BadInput(f"{len(scenes)} scenes are over the bound", field="script", fix=f"use at most {MAX_SCENES}")
+        raise BadInput(
+            f"{len(scenes)} scenes are over the bound", field="script", fix=f"use at most {MAX_SCENES}"
+        )
     for scene in scenes:
         if not any(character.isalnum() for character in scene.narration):
             raise BadInput(
-                f"line {scene.line}: scene {scene.title!r} has no narration", field="script", fix="write a sentence"
+                f"line {scene.line}: scene {scene.title!r} has no narration",
+                field="script",
+                fix="write a sentence",
             )
         if len(scene.narration) > MAX_TURN_CHARS:
             raise BadInput(

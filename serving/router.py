@@ -6,7 +6,7 @@ The one invariant: a request is checked against the model's limits before it lea
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 from pydantic import BaseModel
@@ -15,7 +15,8 @@ from serving.backends.base import Backend
 from serving.backends.call import Call
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
-from serving.repository.model import ModelCard
+from serving.repository.load import Repository
+from serving.repository.model import Model, ModelCard
 
 log = structlog.get_logger()
 
@@ -46,38 +47,35 @@ def check_limits(card: ModelCard, request: BaseModel) -> None:
             raise BadInput(f"{size:g}{unit} is over the model's bound", field=field, fix=f"use at most {bound:g}")
 
 
-def candidates(cards: Mapping[str, ModelCard], task: str, model: str | None) -> list[str]:
-    """Models to try, in order: the named model and its fallbacks, or every model of the task in repository order.
+def candidates(repository: Repository, task: str, model: str | None) -> list[Model]:
+    """Models to try, in order: the named model (or the task's default), then its fallbacks.
 
     Raises:
         NotFound: no such model, or none for the task.
         BadInput: the model does another task.
     """
-    if model is None:
-        found = [name for name, card in cards.items() if card.task == task]
+    if model is not None:
+        first = repository.get(model)
+        if first.card.task != task:
+            raise BadInput(f"{model!r} does {first.card.task}, not {task}", field="model")
+    else:
+        found = repository.for_task(task)
         if not found:
             raise NotFound(f"no model serves the task {task!r}", fix="add one to the model repository")
         first = found[0]
-        return [first, *[name for name in cards[first].fallback if name in cards]]
-    names = {alias: name for name, card in cards.items() for alias in (name, *card.aliases)}
-    if model not in names:
-        raise NotFound(f"no model is called {model!r}", fix="`reelmesh models list` shows the models")
-    card = cards[names[model]]
-    if card.task != task:
-        raise BadInput(f"model {model!r} does {card.task}, not {task}", field="model")
-    return [names[model], *[name for name in card.fallback if name in cards]]
+    return [first, *(repository.get(name) for name in first.card.fallback)]
 
 
 class Router:
     """Sends typed requests to backends.
 
     Args:
-        cards: every model's card by name, default models of a task first.
+        repository: the checked models.
         backends: tried in order; the first that serves a model gets its requests.
     """
 
-    def __init__(self, cards: Mapping[str, ModelCard], backends: Sequence[Backend]) -> None:
-        self._cards = dict(cards)
+    def __init__(self, repository: Repository, backends: Sequence[Backend]) -> None:
+        self._repository = repository
         self._backends = list(backends)
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
@@ -86,19 +84,19 @@ class Router:
         Raises:
             ReelmeshError: the last candidate's error, or :class:`DeadlineExceeded` once the deadline has passed.
         """
-        names = candidates(self._cards, task_of(request), model)
+        models = candidates(self._repository, task_of(request), model)
         last: ReelmeshError = Unavailable("no replica took the request")
         for turn in range(ROUNDS):
-            for name in names:
+            for candidate in models:
                 call.checkpoint()
-                check_limits(self._cards[name], request)
+                check_limits(candidate.card, request)
                 try:
-                    return await self._backend(name).run(name, request, call)
+                    return await self._backend(candidate.name).run(candidate.name, request, call)
                 except ReelmeshError as error:
                     if not error.retryable:
                         raise
                     last = error
-                    log.warning("call_failed", model=name, error=str(error), round=turn + 1)
+                    log.warning("call_failed", model=candidate.name, error=str(error), round=turn + 1)
             if turn + 1 < ROUNDS:
                 await asyncio.sleep(BACK_OFF_S * 2**turn * random.random())  # noqa: S311  jitter, not a secret
         raise last

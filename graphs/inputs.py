@@ -1,0 +1,66 @@
+"""Parts of requests and checks that several graphs share.
+
+The one invariant: whatever a check refuses, it refuses before any stage runs, naming the field and the fix.
+"""
+
+import asyncio
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from serving.artifacts.store import ArtifactStore
+from serving.errors import BadInput
+from serving.media.pictures import check_picture
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import Fps, Message, Pixels
+
+MAX_SCRIPT_CHARS = 60_000
+"""About an hour of speech."""
+
+Script = Annotated[str, Field(min_length=1, max_length=MAX_SCRIPT_CHARS)]
+
+
+class MusicChoice(Message):
+    """The bed under the voices."""
+
+    mood: Literal["calm", "bright", "dramatic"] = "calm"
+    gain_db: float = Field(default=-14.0, ge=-60, le=0, description="Level of the music before ducking.")
+
+
+class CaptionChoice(Message):
+    """Captions are always written as files and as a soft track; ``burn_in`` also draws them into the picture."""
+
+    burn_in: bool = True
+
+
+class VideoFormat(Message):
+    """Size and rate of the picture."""
+
+    width: Pixels = 1280
+    height: Pixels = 720
+    fps: Fps = 25
+
+
+def check_voice(voice: str, voices: Mapping[str, str], *, field: str) -> None:
+    """Refuse a voice that no speech model has.
+
+    Args:
+        voice: the wanted voice.
+        voices: name to description of every voice in the repository.
+        field: the request's field, for the message.
+    """
+    if voice in voices:
+        return
+    near = difflib.get_close_matches(voice, voices, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise BadInput(
+        f"there is no voice {voice!r}", field=field, fix=f"{hint}Voices: {', '.join(sorted(voices))}"
+    )
+
+
+async def check_picture_ref(ref: ArtifactRef, artifacts: ArtifactStore, *, field: str) -> None:
+    """Refuse an uploaded file that is no usable picture."""
+    path = await artifacts.local_path(ref)
+    await asyncio.to_thread(check_picture, path, field=field, name=ref.name)

@@ -1,0 +1,234 @@
+"""podcast_video: a script for two voices and two portraits become a split-screen podcast with captions.
+
+The one invariant: every stage's input is the request and the results of the stages above it, so a resumed or forked job
+makes the same programme.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from graphs.captions import CaptionFiles, Spoken, write_captions
+from graphs.inputs import (
+    CaptionChoice,
+    MusicChoice,
+    Script,
+    VideoFormat,
+    check_picture_ref,
+    check_voice,
+)
+from graphs.programme import finish
+from graphs.script import Turn, parse_turns
+from graphs.speech import mixed, word_times
+from graphs.timeline import Segment, lay_out_turns, shift_phonemes, shift_words
+from serving.artifacts.store import ArtifactStore
+from serving.errors import BadInput
+from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import (
+    AudioFeaturesRequest,
+    AudioFeaturesResult,
+    AudioMixResult,
+    CompositionRequest,
+    CompositionResult,
+    FaceLandmarksRequest,
+    FaceLandmarksResult,
+    Language,
+    LipSyncRequest,
+    Message,
+    Panel,
+    Seed,
+    Span,
+    SpeechRequest,
+    SpeechResult,
+    SplitScreen,
+    VideoResult,
+)
+
+STAGES = (
+    Stage("faces", JobState.PROCESSING, weight=1),
+    Stage("voices", JobState.PROCESSING, weight=1),
+    Stage("words", JobState.PROCESSING, weight=1),
+    Stage("features", JobState.PROCESSING, weight=1),
+    Stage("lip_sync", JobState.RENDERING, weight=10),
+    Stage("music", JobState.RENDERING, weight=1),
+    Stage("mix", JobState.RENDERING, weight=2),
+    Stage("captions", JobState.POST_PROCESSING, weight=1),
+    Stage("compose", JobState.POST_PROCESSING, weight=8),
+    Stage("check", JobState.UPLOADING, weight=2),
+)
+
+
+class Speaker(Message):
+    """One of the two people."""
+
+    name: str = Field(min_length=1, max_length=60, pattern=r"^[^:\n]+$")
+    title: str = Field(default="", max_length=80)
+    portrait: ArtifactRef
+    voice: str = Field(min_length=1, max_length=64)
+
+
+class PodcastRequest(Message):
+    """What a podcast is made of; the first speaker sits on the left."""
+
+    title: str = Field(min_length=1, max_length=120)
+    script: Script
+    speakers: Annotated[list[Speaker], Field(min_length=2, max_length=2)]
+    language: Language = "en"
+    music: MusicChoice | None = MusicChoice()
+    captions: CaptionChoice = CaptionChoice()
+    video: VideoFormat = VideoFormat()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.speakers[0].name.casefold() == self.speakers[1].name.casefold():
+            raise ValueError(f"both speakers are called {self.speakers[0].name!r}: give them different names")
+        return self
+
+
+def turns_of(request: PodcastRequest) -> list[Turn]:
+    """The script's turns; raises BadInput for a script that cannot be spoken."""
+    return parse_turns(request.script, [speaker.name for speaker in request.speakers])
+
+
+async def check(request: PodcastRequest, artifacts: ArtifactStore, *, voices: Mapping[str, str]) -> None:
+    """Refuse before any work: scripts without turns, unknown voices, broken pictures."""
+    turns = turns_of(request)
+    for index, speaker in enumerate(request.speakers):
+        check_voice(speaker.voice, voices, field=f"speakers[{index}].voice")
+        await check_picture_ref(speaker.portrait, artifacts, field=f"speakers[{index}].portrait")
+        if all(turn.speaker != index for turn in turns):
+            raise BadInput(
+                f"{speaker.name} says nothing",
+                field="script",
+                fix=f"add a line that starts with '{speaker.name}:'",
+            )
+
+
+async def podcast(job: JobContext, request: PodcastRequest) -> JobOutput:
+    """Make the programme, stage by stage."""
+    turns = turns_of(request)
+
+    faces = await job.map(
+        "faces",
+        [FaceLandmarksRequest(image=speaker.portrait) for speaker in request.speakers],
+        FaceLandmarksResult,
+    )
+    voices = await job.map("voices", [_speech(request, turn) for turn in turns], SpeechResult)
+    segments = lay_out_turns([voice.duration_s for voice in voices], request.video.fps)
+    words = await word_times(job, "words", [turn.text for turn in turns], voices, request.language)
+    features = await job.map(
+        "features", [AudioFeaturesRequest(audio=voice.audio) for voice in voices], AudioFeaturesResult
+    )
+    clips = await job.map(
+        "lip_sync", _lip_sync_requests(request, turns, segments, faces, voices, features), VideoResult
+    )
+    duration_s = segments[-1].start_s + segments[-1].duration_s
+    mix = await mixed(job, voices, segments, request.music, request.seed)
+
+    spoken = [
+        Spoken(speaker=request.speakers[turn.speaker].name, words=shift_words(heard, segment.speech_start_s))
+        for turn, heard, segment in zip(turns, words, segments, strict=True)
+    ]
+    captions = await job.step(
+        "captions", partial(write_captions, job.artifacts, "podcast", spoken, request.language, request.video)
+    )
+    film = await job.run(
+        "compose", _compose(request, turns, segments, clips, mix, captions, duration_s), CompositionResult
+    )
+    return await finish(job, "podcast", film=film, mix=mix, captions=captions, inputs=request)
+
+
+def _speech(request: PodcastRequest, turn: Turn) -> SpeechRequest:
+    voice = request.speakers[turn.speaker].voice
+    return SpeechRequest(text=turn.text, voice=voice, language=request.language, seed=request.seed)
+
+
+def _lip_sync_requests(
+    request: PodcastRequest,
+    turns: Sequence[Turn],
+    segments: Sequence[Segment],
+    faces: Sequence[FaceLandmarksResult],
+    voices: Sequence[SpeechResult],
+    features: Sequence[AudioFeaturesResult],
+) -> list[LipSyncRequest]:
+    """Two clips per segment, left then right: one person speaks, the other listens."""
+    requests: list[LipSyncRequest] = []
+    for turn, segment, voice, feature in zip(turns, segments, voices, features, strict=True):
+        for index, speaker in enumerate(request.speakers):
+            speaks = index == turn.speaker
+            offset_s = segment.speech_start_s - segment.start_s
+            requests.append(
+                LipSyncRequest(
+                    portrait=speaker.portrait,
+                    points=faces[index].points,
+                    phonemes=shift_phonemes(voice.phonemes, offset_s) if speaks else [],
+                    features=feature.features if speaks else None,
+                    features_offset_s=offset_s if speaks else 0.0,
+                    start_s=segment.start_s,
+                    duration_s=segment.duration_s,
+                    width=panel_width(request.video.width),
+                    height=request.video.height,
+                    fps=request.video.fps,
+                    seed=(request.seed + index) % 2**32,
+                )
+            )
+    return requests
+
+
+def panel_width(width: int) -> int:
+    """Half the picture, rounded down to even as yuv420p needs."""
+    return width // 4 * 2
+
+
+def _compose(
+    request: PodcastRequest,
+    turns: Sequence[Turn],
+    segments: Sequence[Segment],
+    clips: Sequence[VideoResult],
+    mix: AudioMixResult,
+    captions: CaptionFiles,
+    duration_s: float,
+) -> CompositionRequest:
+    panels = [
+        Panel(
+            clips=[clip.video for clip in clips[side::2]],
+            name=speaker.name,
+            title=speaker.title,
+            speaking=[
+                Span(start_s=segment.speech_start_s, end_s=segment.speech_end_s)
+                for turn, segment in zip(turns, segments, strict=True)
+                if turn.speaker == side
+            ],
+        )
+        for side, speaker in enumerate(request.speakers)
+    ]
+    return CompositionRequest(
+        scene=SplitScreen(left=panels[0], right=panels[1], heading=request.title),
+        audio=mix.audio,
+        subtitles=captions.srt,
+        burn_in=captions.ass if request.captions.burn_in else None,
+        language=request.language,
+        width=request.video.width,
+        height=request.video.height,
+        fps=request.video.fps,
+        duration_s=duration_s,
+    )
+
+
+def job_type(voices: Mapping[str, str]) -> JobType:
+    """The job type, knowing the voices of this repository."""
+    return JobType(
+        name="podcast_video",
+        request=PodcastRequest,
+        graph=podcast,
+        stages=STAGES,
+        lane=Lane.MEDIUM,
+        timeout_s=900,
+        tries=2,
+        check=partial(check, voices=voices),
+        description="A script for two speakers and two portraits become a split-screen podcast with captions.",
+    )

@@ -1,0 +1,122 @@
+"""subtitle_generation: any audio or video becomes captions as SRT, WebVTT and ASS, burnt in on request.
+
+The one invariant: captions are never empty: a medium without speech is an error that says so.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from graphs.captions import CaptionFiles, Spoken, write_captions
+from graphs.inputs import VideoFormat, check_media_ref
+from graphs.programme import finish_captions
+from serving.artifacts.store import ArtifactStore
+from serving.errors import BadInput
+from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import (
+    AlignmentRequest,
+    AlignmentResult,
+    CompositionRequest,
+    CompositionResult,
+    Language,
+    Message,
+    SourceVideo,
+    Span,
+    TranscriptionRequest,
+    TranscriptionResult,
+    VoiceActivityRequest,
+    VoiceActivityResult,
+    Word,
+)
+
+STAGES = (
+    Stage("listen", JobState.PROCESSING, weight=1),
+    Stage("words", JobState.PROCESSING, weight=6),
+    Stage("captions", JobState.POST_PROCESSING, weight=1),
+    Stage("burn_in", JobState.RENDERING, weight=6),
+    Stage("check", JobState.UPLOADING, weight=1),
+)
+
+MAX_MEDIA_S: Final = 4 * 3600.0
+
+
+class SubtitlesRequest(Message):
+    """What to caption. A ``transcript`` is timed word by word instead of being guessed."""
+
+    media: ArtifactRef
+    language: Language | None = None
+    transcript: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    burn_in: bool = False
+    video: VideoFormat = VideoFormat()
+
+
+async def check(request: SubtitlesRequest, artifacts: ArtifactStore) -> None:
+    """Refuse before any work: files without sound, empty transcripts."""
+    await check_media_ref(request.media, artifacts, field="media", longest_s=MAX_MEDIA_S)
+    if request.transcript is not None and not any(letter.isalnum() for letter in request.transcript):
+        raise BadInput("there are no words in it", field="transcript", fix="write what is said, or leave it out")
+
+
+async def subtitles(job: JobContext, request: SubtitlesRequest) -> JobOutput:
+    """Caption the medium, stage by stage."""
+    heard = await job.run("listen", VoiceActivityRequest(audio=request.media), VoiceActivityResult)
+    if not heard.spans:
+        raise BadInput(
+            f"no speech was found in {request.media.name!r}", field="media", fix="give a recording of somebody speaking"
+        )
+    language, words = await _words(job, request, heard.spans)
+    captions = await job.step(
+        "captions",
+        partial(write_captions, job.artifacts, "captions", [Spoken(words=words)], language, request.video),
+    )
+    film = None
+    if request.burn_in:
+        wanted = _burn_in(request, captions, language, heard.duration_s)
+        film = await job.run("burn_in", wanted, CompositionResult)
+    return await finish_captions(job, captions=captions, film=film, inputs=request)
+
+
+async def _words(job: JobContext, request: SubtitlesRequest, spans: Sequence[Span]) -> tuple[str, list[Word]]:
+    """Language and words with times: by alignment where the words are known, else by recognition."""
+    if request.transcript is not None:
+        language = request.language or "en"
+        wanted = AlignmentRequest(audio=request.media, text=request.transcript, language=language)
+        return language, (await job.run("words", wanted, AlignmentResult)).words
+    listening = TranscriptionRequest(audio=request.media, language=request.language, spans=list(spans))
+    said = await job.run("words", listening, TranscriptionResult)
+    if not said.words:
+        raise BadInput("no words were understood", field="media", fix="give a clearer recording or a transcript")
+    return said.language, said.words
+
+
+def _burn_in(
+    request: SubtitlesRequest, captions: CaptionFiles, language: str, duration_s: float
+) -> CompositionRequest:
+    return CompositionRequest(
+        scene=SourceVideo(video=request.media),
+        subtitles=captions.srt,
+        burn_in=captions.ass,
+        language=language,
+        width=request.video.width,
+        height=request.video.height,
+        fps=request.video.fps,
+        duration_s=duration_s,
+    )
+
+
+def job_type() -> JobType:
+    """The job type."""
+    return JobType(
+        name="subtitle_generation",
+        request=SubtitlesRequest,
+        graph=subtitles,
+        stages=STAGES,
+        lane=Lane.LOW,
+        timeout_s=180,
+        tries=3,
+        check=check,
+        description="Audio or video becomes captions (SRT, WebVTT, ASS), burnt in on request.",
+    )

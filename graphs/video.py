@@ -1,0 +1,259 @@
+"""video_generation: a script with scenes and pictures become a narrated film with music and captions.
+
+The one invariant: every stage's input is the request and the results of the stages above it, so a resumed or forked job
+makes the same film.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final, get_args
+
+from pydantic import Field
+
+from graphs.captions import CaptionFiles, Spoken, write_captions
+from graphs.inputs import (
+    CaptionChoice,
+    MusicChoice,
+    Script,
+    VideoFormat,
+    check_picture_ref,
+    check_voice,
+)
+from graphs.programme import finish
+from graphs.script import Scene, parse_scenes
+from graphs.speech import mixed, word_times
+from graphs.timeline import (
+    SCENE_PAD_S,
+    Segment,
+    lay_out_scenes,
+    shift_words,
+    speech_room_s,
+)
+from serving.artifacts.store import ArtifactStore
+from serving.errors import BadInput
+from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import (
+    AudioMixResult,
+    CompositionRequest,
+    CompositionResult,
+    ImageRequest,
+    ImageResult,
+    ImageToVideoRequest,
+    Language,
+    Message,
+    Seed,
+    SpeechRequest,
+    SpeechResult,
+    VideoResult,
+)
+from serving.protocol.tasks import (
+    Sequence as SceneSequence,
+)
+
+STAGES = (
+    Stage("scenes", JobState.PROCESSING, weight=0.5),
+    Stage("narration", JobState.PROCESSING, weight=1),
+    Stage("words", JobState.PROCESSING, weight=1),
+    Stage("images", JobState.PROCESSING, weight=2),
+    Stage("motion", JobState.RENDERING, weight=10),
+    Stage("music", JobState.RENDERING, weight=1),
+    Stage("mix", JobState.RENDERING, weight=2),
+    Stage("captions", JobState.POST_PROCESSING, weight=1),
+    Stage("compose", JobState.POST_PROCESSING, weight=8),
+    Stage("check", JobState.UPLOADING, weight=2),
+)
+
+TRANSITION_S: Final = 0.5
+FASTEST_SPEECH: Final = 1.35
+"""Above this factor on the normal pace narration stops being pleasant to hear."""
+WORDS_PER_S: Final = 2.6
+"""The speech engine's normal pace, measured over the example scripts; only used to refuse hopeless durations early."""
+MOTIONS: Final = get_args(ImageToVideoRequest.model_fields["motion"].annotation)
+
+
+class VideoRequest(Message):
+    """What a film is made of; ``images`` are named and chosen by ``[image: name]`` lines of the script, in order else."""
+
+    title: str = Field(min_length=1, max_length=120)
+    script: Script
+    images: dict[str, ArtifactRef] = Field(default={}, max_length=100)
+    duration_s: float = Field(gt=0, le=3600)
+    voice: str = Field(default="narrator", min_length=1, max_length=64)
+    language: Language = "en"
+    music: MusicChoice | None = MusicChoice()
+    captions: CaptionChoice = CaptionChoice()
+    video: VideoFormat = VideoFormat()
+    seed: Seed = 0
+
+
+def shortest_s(scenes: Sequence[Scene]) -> float:
+    """The shortest film, in seconds, that can hold the narration of these scenes."""
+    words = sum(len(scene.narration.split()) for scene in scenes)
+    return words / (WORDS_PER_S * FASTEST_SPEECH) + 2 * SCENE_PAD_S * len(scenes)
+
+
+async def check(request: VideoRequest, artifacts: ArtifactStore, *, voices: Mapping[str, str]) -> None:
+    """Refuse before any work: hopeless durations, unknown voices, images or motions, broken pictures."""
+    scenes = parse_scenes(request.script)
+    check_voice(request.voice, voices, field="voice")
+    for scene in scenes:
+        if scene.image is not None and scene.image not in request.images:
+            known = ", ".join(sorted(request.images)) or "none are given"
+            raise BadInput(
+                f"scene {scene.title!r} wants the image {scene.image!r}",
+                field="images",
+                fix=f"images: {known}",
+            )
+        if scene.motion is not None and scene.motion not in MOTIONS:
+            raise BadInput(
+                f"scene {scene.title!r} wants the motion {scene.motion!r}",
+                field="script",
+                fix=f"use one of: {', '.join(MOTIONS)}",
+            )
+    needed = shortest_s(scenes)
+    if request.duration_s < needed:
+        raise BadInput(
+            f"{request.duration_s:g} s cannot hold the narration",
+            field="duration_s",
+            fix=f"give at least {needed:.0f} s or shorten the script",
+        )
+    for name, ref in request.images.items():
+        await check_picture_ref(ref, artifacts, field=f"images.{name}")
+
+
+async def video(job: JobContext, request: VideoRequest) -> JobOutput:
+    """Make the film, stage by stage."""
+
+    async def parse() -> list[Scene]:
+        return parse_scenes(request.script)
+
+    scenes = await job.step("scenes", parse)
+    narration = await _narration(job, request, scenes)
+    segments = lay_out_scenes(
+        [voice.duration_s for voice in narration], request.duration_s, request.video.fps
+    )
+    texts = [scene.narration for scene in scenes]
+    words = await word_times(job, "words", texts, narration, request.language)
+    images = await _images(job, request, scenes)
+    clips = await job.map("motion", _motion(request, scenes, segments, images), VideoResult)
+    duration_s = segments[-1].start_s + segments[-1].duration_s
+    mix = await mixed(job, narration, segments, request.music, request.seed)
+
+    spoken = [
+        Spoken(speaker="", words=shift_words(heard, segment.speech_start_s))
+        for heard, segment in zip(words, segments, strict=True)
+    ]
+    captions = await job.step(
+        "captions", partial(write_captions, job.artifacts, "video", spoken, request.language, request.video)
+    )
+    film = await job.run("compose", _compose(request, clips, mix, captions, duration_s), CompositionResult)
+    return await finish(job, "video", film=film, mix=mix, captions=captions, inputs=request)
+
+
+async def _narration(job: JobContext, request: VideoRequest, scenes: Sequence[Scene]) -> list[SpeechResult]:
+    """Speak every scene; once more, a little faster, where the normal pace does not fit the wanted duration."""
+    spoken = await job.map("narration", [_speech(request, scene, 1.0) for scene in scenes], SpeechResult)
+    room = speech_room_s(request.duration_s, len(scenes))
+    total = sum(voice.duration_s for voice in spoken)
+    if total <= room:
+        return spoken
+    speed = min(FASTEST_SPEECH, total / max(room, 1e-3))
+    return await job.map("narration", [_speech(request, scene, speed) for scene in scenes], SpeechResult)
+
+
+def _speech(request: VideoRequest, scene: Scene, speed: float) -> SpeechRequest:
+    return SpeechRequest(
+        text=scene.narration, voice=request.voice, language=request.language, speed=speed, seed=request.seed
+    )
+
+
+def chosen_images(request: VideoRequest, scenes: Sequence[Scene]) -> list[ArtifactRef | None]:
+    """The given picture of each scene: the one it names, else the next one nobody names, else None."""
+    named = {scene.image for scene in scenes if scene.image}
+    unnamed = iter([ref for name, ref in request.images.items() if name not in named])
+    return [request.images[scene.image] if scene.image else next(unnamed, None) for scene in scenes]
+
+
+async def _images(job: JobContext, request: VideoRequest, scenes: Sequence[Scene]) -> list[ArtifactRef]:
+    given = chosen_images(request, scenes)
+    missing = [index for index, ref in enumerate(given) if ref is None]
+    made = await job.map(
+        "images",
+        [
+            ImageRequest(
+                prompt=scenes[index].narration[:2000],
+                title=scenes[index].title[:120] or request.title,
+                width=request.video.width,
+                height=request.video.height,
+                seed=(request.seed + index) % 2**32,
+            )
+            for index in missing
+        ],
+        ImageResult,
+    )
+    drawn = dict(zip(missing, made, strict=True))
+    return [ref if ref is not None else drawn[index].image for index, ref in enumerate(given)]
+
+
+def _motion(
+    request: VideoRequest, scenes: Sequence[Scene], segments: Sequence[Segment], images: Sequence[ArtifactRef]
+) -> list[ImageToVideoRequest]:
+    """One clip per scene; all but the last are longer by the transition that eats into the next."""
+    requests: list[ImageToVideoRequest] = []
+    for index, (scene, segment, image) in enumerate(zip(scenes, segments, images, strict=True)):
+        last = index == len(scenes) - 1
+        requests.append(
+            ImageToVideoRequest.model_validate(
+                {
+                    "image": image,
+                    "duration_s": segment.duration_s + (0.0 if last else transition_s(request)),
+                    "motion": scene.motion or MOTIONS[index % len(MOTIONS)],
+                    "width": request.video.width,
+                    "height": request.video.height,
+                    "fps": request.video.fps,
+                    "seed": request.seed,
+                }
+            )
+        )
+    return requests
+
+
+def transition_s(request: VideoRequest) -> float:
+    """The crossfade, on a whole number of frames so that clips stay aligned."""
+    return round(TRANSITION_S * request.video.fps) / request.video.fps
+
+
+def _compose(
+    request: VideoRequest,
+    clips: Sequence[VideoResult],
+    mix: AudioMixResult,
+    captions: CaptionFiles,
+    duration_s: float,
+) -> CompositionRequest:
+    return CompositionRequest(
+        scene=SceneSequence(clips=[clip.video for clip in clips], transition_s=transition_s(request)),
+        audio=mix.audio,
+        subtitles=captions.srt,
+        burn_in=captions.ass if request.captions.burn_in else None,
+        language=request.language,
+        width=request.video.width,
+        height=request.video.height,
+        fps=request.video.fps,
+        duration_s=duration_s,
+    )
+
+
+def job_type(voices: Mapping[str, str]) -> JobType:
+    """The job type, knowing the voices of this repository."""
+    return JobType(
+        name="video_generation",
+        request=VideoRequest,
+        graph=video,
+        stages=STAGES,
+        lane=Lane.HIGH,
+        timeout_s=600,
+        tries=3,
+        check=partial(check, voices=voices),
+        description="A script with scenes and pictures become a narrated film with music and captions.",
+    )
