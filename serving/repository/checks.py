@@ -15,6 +15,7 @@ from serving.protocol.tasks import TASKS
 from serving.repository.findings import Finding
 from serving.repository.model import ModelCard
 from serving.repository.read import DEFAULT_FILES, RawModel, triton_backend
+from serving.repository.task_io import check_task_io
 
 RESERVED_GROUPS: Final = frozenset({"edge", "gateway", "worker", "triton"})
 """Deployments of the mesh itself; a replica group may not take their names."""
@@ -154,6 +155,7 @@ def _check_together(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iter
         yield at_config(raw, "backend", f"{triton_backend(config)!r} in a model that a Ray replica serves", fix)
     if card.task == TENSOR_TASK:
         yield at_card(raw, "task", "a Ray replica serves typed tasks only", _one_of("", TASKS))
+    yield from check_task_io(raw, config, card.task)
 
 
 def _check_aliases(models: Mapping[str, RawModel]) -> Iterator[Finding]:
