@@ -1,0 +1,54 @@
+"""Heart: tells the edge, again and again, where a replica listens; run by every replica and by the gateway.
+
+The one invariant: a beat that fails is logged and tried again at the next one; it never harms the replica.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import structlog
+
+from serving.protocol.endpoint import Heartbeat
+
+log = structlog.get_logger()
+
+
+class Heart:
+    """Sends one heartbeat every ``every_s`` seconds until stopped.
+
+    Args:
+        edge: Serve handle of the edge deployment.
+        beat: what is sent.
+        every_s: seconds between beats.
+    """
+
+    def __init__(self, edge: Any, beat: Heartbeat, every_s: float) -> None:  # noqa: ANN401  Ray is imported by owners
+        self._edge = edge
+        self._beat = beat
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; the first beat is sent at once."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Leave the rotation: one last beat without endpoints."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self._send(self._beat.model_copy(update={"endpoints": []}))
+
+    async def _run(self) -> None:
+        while True:
+            await self._send(self._beat)
+            await asyncio.sleep(self._every_s)
+
+    async def _send(self, beat: Heartbeat) -> None:
+        try:
+            await asyncio.wait_for(self._edge.heartbeat.remote(beat), timeout=max(self._every_s, 2.0))
+        except Exception as error:  # noqa: BLE001  Ray raises many kinds while the edge starts or moves
+            log.warning("heartbeat_failed", replica=beat.replica_id, error=str(error)[:256])

@@ -1,0 +1,128 @@
+"""EngineReplica: one Ray Serve replica that holds the engines of a replica group; deployed by graphs.app.
+
+The one invariant: a failed request never takes the replica down; only a failed load makes it unhealthy.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import structlog
+
+from serving import telemetry
+from serving.artifacts.store import ArtifactStore
+from serving.backends.base import Engine, EngineContext
+from serving.backends.call import Call
+from serving.backends.heart import Heart
+from serving.backends.ray.engines import load_engine
+from serving.backends.ray.oip_server import OipServer
+from serving.errors import EngineFailed, NotFound, ReelmeshError, Unavailable, foreign_text
+from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.protocol.oip import InferRequest, InferResponse
+from serving.protocol.task_tensors import from_tensors, to_tensors
+from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
+from serving.repository.load import load_repository
+from serving.repository.model import Model
+from serving.settings import Settings
+
+log = structlog.get_logger()
+
+
+class EngineReplica:
+    """Serves typed tasks by handle and OIP by ports of its own.
+
+    Args:
+        settings: of the whole mesh, resolved.
+        group: the replica group, which is also the deployment's name.
+        edge: Serve handle of the edge, which is told where this replica listens.
+    """
+
+    async def __init__(self, settings: Settings, group: str, edge: Any) -> None:  # noqa: ANN401  a Serve handle
+        telemetry.configure_logging()
+        self._limits = settings.limits
+        self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        repository = await asyncio.to_thread(load_repository, settings.model_repositories)
+        self._models: Mapping[str, Model] = {model.name: model for model in repository.groups()[group]}
+        self._engines: dict[str, Engine] = {}
+        self._ongoing = 0
+        scratch = settings.home / "scratch" / group
+        await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
+        context = EngineContext(artifacts=self._artifacts, scratch=scratch)
+        for model in self._models.values():
+            self._engines[model.name] = await asyncio.to_thread(load_engine, model, context)
+            log.info("model_loaded", model=model.name, engine=model.card.engine)
+        self._oip = OipServer(
+            self.infer, {name: model.config for name, model in self._models.items()}, settings.limits
+        )
+        self._heart = Heart(edge, await self._listen(group), settings.edge.heartbeat_s)
+        self._heart.start()
+
+    async def _listen(self, group: str) -> Heartbeat:
+        http_port, grpc_port = await self._oip.start()
+        return Heartbeat(
+            replica_id=f"{group}-{http_port}",
+            endpoints=[
+                Endpoint(model=name, http=f"127.0.0.1:{http_port}", grpc=f"127.0.0.1:{grpc_port}")
+                for name in self._models
+            ],
+            metrics_url=f"http://127.0.0.1:{http_port}/metrics",
+        )
+
+    async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
+        """Run one typed request.
+
+        Raises:
+            NotFound: the group does not hold the model.
+            Unavailable: the replica already holds as many requests as it may.
+            ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
+        """
+        engine = self._engines.get(model)
+        if engine is None:
+            raise NotFound(f"this replica does not hold the model {model!r}")
+        async with self._place(model):
+            structlog.contextvars.bind_contextvars(job_id=call.job_id, stage=call.stage, model=model)
+            try:
+                return await engine.run(request, call)
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            except ReelmeshError:
+                raise
+            except Exception as error:
+                log.exception("engine_failed", model=model)
+                raise EngineFailed(f"{model}: {foreign_text(error)}") from error
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answer one OIP request through the typed task (see protocol.task_tensors)."""
+        task = TASKS[self._models[request.model].card.task]
+        typed = await from_tensors(task.request, request.inputs, self._artifacts)
+        result = await self.run(request.model, typed, Call())
+        outputs = await to_tensors(result, self._artifacts)
+        return InferResponse(model=request.model, version="1", id=request.id, outputs=outputs)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, model: str) -> AsyncIterator[None]:
+        if self._ongoing >= self._limits.inflight_per_replica:
+            raise Unavailable(
+                f"the replica of {model} holds {self._ongoing} requests", fix="try again later or add replicas"
+            )
+        self._ongoing += 1
+        try:
+            yield
+        finally:
+            self._ongoing -= 1
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ongoing requests, for Serve's autoscaler: OIP traffic does not pass Serve's handles."""
+        return {"ongoing": float(self._ongoing)}
+
+    async def check_health(self) -> None:
+        """Called by Serve; raising would restart the replica."""
+
+    async def __del__(self) -> None:
+        """Drain: leave the rotation first, then stop listening, then free the engines."""
+        await self._heart.stop()
+        await self._oip.stop()
+        for engine in self._engines.values():
+            await engine.close()
