@@ -95,11 +95,11 @@ class EngineReplica:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors)."""
-        task = TASKS[self._models[request.model].card.task]
+        task = TASKS[self._models[request.model_name].card.task]
         typed = await from_tensors(task.request, request.inputs, self._artifacts)
-        result = await self.run(request.model, typed, Call())
-        outputs = await to_tensors(result, self._artifacts)
-        return InferResponse(model=request.model, version="1", id=request.id, outputs=outputs)
+        result = await self.run(request.model_name, typed, Call())
+        outputs = await to_tensors(result, self._artifacts, request.wants)
+        return InferResponse(model_name=request.model_name, id=request.id, outputs=outputs)
 
     @contextlib.asynccontextmanager
     async def _place(self, model: str) -> AsyncIterator[None]:
