@@ -4,6 +4,7 @@ The one invariant: nothing else in the mesh reads the environment for its own co
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,6 +44,15 @@ class WorkerSettings(_Group):
     poll_s: float = Field(default=0.25, gt=0, description="How often the queue is looked at.")
 
 
+class LogSettings(_Group):
+    """What is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
+    style: Literal["auto", "json", "pretty"] = Field(
+        default="auto", description="JSON lines or coloured text; auto is text on a terminal."
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set; ``REELMESH_EDGE__HTTP_PORT=9000`` sets ``edge.http_port``."""
 
@@ -60,6 +70,7 @@ class Settings(BaseSettings):
     edge: EdgeSettings = EdgeSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
 
     def resolved(self) -> "Settings":
         """The same with absolute paths and the defaults that depend on ``home`` filled in."""
