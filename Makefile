@@ -1,0 +1,74 @@
+# The one entry for people and CI. `make` alone lists the targets; every target installs what it needs by itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+export PYTHON VENV
+
+BIN := $(VENV)/bin
+CORE := $(VENV)/.reelmesh-core
+FULL := $(VENV)/.reelmesh-full
+TRITON := $(VENV)/.reelmesh-triton
+
+say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+
+.PHONY: help demo up test bench check format clean
+
+help: ## List the targets
+	@printf 'Reelmesh\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nARGS="..." is passed on, for example: make up ARGS="--http-port 9000"\n'
+
+demo: $(CORE) $(TRITON) ## Start the mesh, make a podcast video of examples/podcast, check it, stop
+	$(call say,Making examples/podcast into a video)
+	@$(BIN)/reelmesh demo $(ARGS)
+
+up: $(CORE) $(TRITON) ## Start the mesh and leave it running until Ctrl-C
+	$(call say,Starting the mesh; Ctrl-C stops it)
+	@$(BIN)/reelmesh up $(ARGS)
+
+test: check $(TRITON) ## Run every check, then the whole test suite
+	$(call say,Running the tests)
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(FULL) $(TRITON) ## Measure the mesh on this machine and print a summary
+	$(call say,Measuring the mesh)
+	@$(BIN)/python -m loadtests.bench $(ARGS)
+
+check: $(FULL) ## Lint, format check, types, the import law, the model repository
+	$(call say,ruff check)
+	@$(BIN)/ruff check .
+	$(call say,ruff format --check)
+	@$(BIN)/ruff format --check .
+	$(call say,mypy --strict)
+	@$(BIN)/mypy
+	$(call say,lint-imports)
+	@$(BIN)/lint-imports
+	$(call say,reelmesh models lint)
+	@$(BIN)/reelmesh models lint
+
+format: $(FULL) ## Rewrite the code as ruff formats it, with safe fixes
+	$(call say,Formatting)
+	@$(BIN)/ruff check --fix-only --quiet . || true
+	@$(BIN)/ruff format .
+
+clean: ## Remove the venv, tritonserver and caches; jobs and results in .reelmesh stay
+	$(call say,Removing $(VENV) .reelmesh-tools build and caches)
+	@rm -rf $(VENV) .reelmesh-tools build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(CORE): pyproject.toml scripts/bootstrap
+	@if [ -f $(FULL) ] && [ $(FULL) -nt pyproject.toml ]; then :; else scripts/bootstrap core; fi
+	@touch $@
+
+$(FULL): pyproject.toml scripts/bootstrap
+	@scripts/bootstrap full
+	@touch $@
+
+# After whichever install there is; the wheel itself changes only with the installer.
+$(TRITON): serving/backends/triton/install.py | $(CORE)
+	@scripts/bootstrap triton
+	@touch $@
