@@ -91,7 +91,10 @@ class Router:
                 call.checkpoint()
                 check_limits(candidate.card, request)
                 try:
-                    return await self._backend(candidate.name).run(candidate.name, request, call)
+                    backend = self._backend(candidate.name)
+                    result = await backend.run(candidate.name, request, call)
+                    call.served_by = f"{backend.name}/{candidate.name}"
+                    return result
                 except ReelmeshError as error:
                     if not error.retryable:
                         raise

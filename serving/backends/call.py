@@ -19,11 +19,13 @@ class Call:
         deadline_unix_s: wall-clock time after which nobody waits for the answer; None means no deadline.
         job_id: the job this call belongs to, empty for direct inference.
         stage: the stage of the job, empty for direct inference.
+        served_by: ``backend/model`` that answered, filled in by the router.
     """
 
     deadline_unix_s: float | None = None
     job_id: str = ""
     stage: str = ""
+    served_by: str = ""
     _cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def cancel(self) -> None:
