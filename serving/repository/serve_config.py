@@ -1,0 +1,123 @@
+"""Turns the model repository and the settings into Ray Serve's configuration; used by `reelmesh up`, graphs and k8s.
+
+The one invariant: it is pure and the same on a laptop and on Kubernetes, where it becomes the RayService's serveConfigV2.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from serving.repository.load import TRITON_GROUP, Repository
+from serving.repository.model import Model
+from serving.settings import Settings
+
+APPLICATION: Final = "reelmesh"
+IMPORT_PATH: Final = "graphs.app:build"
+
+ProxyLocation = Literal["Disabled", "HeadOnly", "EveryNode"]
+
+SYSTEM_CPUS: Final[Mapping[str, float]] = {"edge": 0.1, "gateway": 0.2, "worker": 0.2}
+"""CPU shares of the mesh's own deployments; all of them and the models of the repository fit on one machine with 2."""
+
+EDGE_RESOURCE: Final = "edge"
+"""Ray resource of a node whose ports clients reach; a node has 1 of it, so two edges never meet on one."""
+
+HEALTH: Final[Mapping[str, float]] = {"health_check_period_s": 5.0, "health_check_timeout_s": 30.0}
+DRAIN_S: Final = 60.0
+"""How long a stopping replica may finish what it holds."""
+SYSTEM_DRAIN_S: Final = 10.0
+UPSCALE_S: Final = 3.0
+DOWNSCALE_S: Final = 120.0
+"""How long the need must last before replicas are added, and removed; a model takes longer to load than to keep."""
+
+
+def serve_config(
+    repository: Repository, settings: Settings, *, proxy_location: ProxyLocation = "Disabled"
+) -> dict[str, Any]:
+    """The whole configuration as ``ServeDeploySchema`` reads it, of JSON values only.
+
+    Args:
+        repository: decides which deployments there are and what they lease.
+        settings: passed on to the application, except for what holds a secret.
+        proxy_location: where Ray Serve runs its own HTTP proxies. Nothing of ours passes them, so they are off on one
+            machine; KubeRay asks them whether a pod is ready, so there they run on every node.
+    """
+    options = deployment_options(repository, settings)
+    application = {
+        "name": APPLICATION,
+        "route_prefix": None,
+        "import_path": IMPORT_PATH,
+        "args": {"settings": public_settings(settings)},
+        "deployments": [{"name": name, **values} for name, values in options.items()],
+    }
+    return {"proxy_location": proxy_location, "applications": [application]}
+
+
+def public_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON, for a configuration that anybody may read.
+
+    An address with a password in it is left out: replicas read it from their environment (a Kubernetes Secret).
+    """
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    for name in ("artifacts_url", "jobs_database_url"):
+        if urlsplit(values[name]).password is not None:
+            del values[name]
+    return values
+
+
+def deployment_options(repository: Repository, settings: Settings) -> dict[str, dict[str, Any]]:
+    """Options of every deployment by name: edge, gateway, worker, triton where it has models, and the replica groups."""
+    options = {name: _system(name, settings) for name in SYSTEM_CPUS}
+    if repository.triton():
+        options[TRITON_GROUP] = _models(repository.triton(), settings)
+    options.update((name, _models(models, settings)) for name, models in repository.groups().items())
+    return options
+
+
+def _system(name: str, settings: Settings) -> dict[str, Any]:
+    actor: dict[str, Any] = {"num_cpus": SYSTEM_CPUS[name]}
+    if name == "edge":
+        actor["resources"] = {EDGE_RESOURCE: 1.0}
+    return {
+        "num_replicas": 1,
+        "ray_actor_options": actor,
+        "max_ongoing_requests": 1000,
+        "graceful_shutdown_timeout_s": DRAIN_S if name == "worker" else SYSTEM_DRAIN_S,
+        **HEALTH,
+    }
+
+
+def _models(models: Sequence[Model], settings: Settings) -> dict[str, Any]:
+    """A replica holds all models of its group, so it leases the sum of their shares."""
+    actor: dict[str, Any] = {"num_cpus": _share(model.card.share.cpu for model in models)}
+    if gpus := _share(model.card.share.gpu for model in models):
+        actor["num_gpus"] = gpus
+    return {
+        **_scale(models),
+        "ray_actor_options": actor,
+        "max_ongoing_requests": settings.limits.inflight_per_replica,
+        "graceful_shutdown_timeout_s": DRAIN_S,
+        **HEALTH,
+    }
+
+
+def _scale(models: Sequence[Model]) -> dict[str, Any]:
+    """The group follows its most demanding model: the largest bounds, the smallest target."""
+    least = max(model.card.replicas.min for model in models)
+    most = max(model.card.replicas.max for model in models)
+    if least == most:
+        return {"num_replicas": least}
+    return {
+        "autoscaling_config": {
+            "min_replicas": least,
+            "max_replicas": most,
+            "target_ongoing_requests": min(model.card.replicas.target_ongoing for model in models),
+            "upscale_delay_s": UPSCALE_S,
+            "downscale_delay_s": DOWNSCALE_S,
+        }
+    }
+
+
+def _share(shares: Iterable[float]) -> float:
+    """The sum, to Ray's own resolution of 0.0001."""
+    return round(sum(shares), 4)
