@@ -28,9 +28,7 @@ from serving.settings import Settings
 def job_types(repository: Repository) -> dict[str, JobType]:
     """Every pipeline by name; a new one is a file in graphs/ and a line here."""
     voices = {
-        name: voice.description
-        for model in repository.for_task("speech")
-        for name, voice in model.card.voices.items()
+        name: voice.description for model in repository.for_task("speech") for name, voice in model.card.voices.items()
     }
     types = (podcast.job_type(voices), video.job_type(voices), subtitles.job_type())
     return {job_type.name: job_type for job_type in types}

@@ -55,12 +55,16 @@ def check_voice(voice: str, voices: Mapping[str, str], *, field: str) -> None:
         return
     near = difflib.get_close_matches(voice, voices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise BadInput(
-        f"there is no voice {voice!r}", field=field, fix=f"{hint}Voices: {', '.join(sorted(voices))}"
-    )
+    raise BadInput(f"there is no voice {voice!r}", field=field, fix=f"{hint}Voices: {', '.join(sorted(voices))}")
 
 
 async def check_picture_ref(ref: ArtifactRef, artifacts: ArtifactStore, *, field: str) -> None:
     """Refuse an uploaded file that is no usable picture."""
     path = await artifacts.local_path(ref)
     await asyncio.to_thread(check_picture, path, field=field, name=ref.name)
+
+
+async def check_media_ref(ref: ArtifactRef, artifacts: ArtifactStore, *, field: str, longest_s: float) -> None:
+    """Refuse an uploaded file that has no sound or is too long."""
+    path = await artifacts.local_path(ref)
+    streams = await asyncio.to_thread(probe, path)

@@ -13,6 +13,8 @@ from serving.protocol.tasks import Message
 MAX_TURNS = 500
 MAX_TURN_CHARS = 2_000
 MAX_SCENES = 100
+MAX_NAME_WORDS = 3
+SHOWN_CHARS = 40
 
 _SPOKEN = re.compile(r"^\s*(?P<name>[^\W\d_][\w .'-]{0,59}?)\s*:\s*(?P<text>.*)$")
 _HEADING = re.compile(
@@ -99,11 +101,11 @@ def parse_scenes(script: str) -> list[Scene]:
 def _is_name(text: str) -> bool:
     """Whether text before a colon reads as a speaker's name rather than as part of a sentence."""
     words = text.split()
-    return 0 < len(words) <= 3 and all(word[0].isupper() for word in words)
+    return 0 < len(words) <= MAX_NAME_WORDS and all(word[0].isupper() for word in words)
 
 
 def _unknown_speaker(name: str, speakers: Sequence[str], line: int) -> BadInput:
-    shown = name if len(name) <= 40 else name[:37] + "..."
+    shown = name if len(name) <= SHOWN_CHARS else name[: SHOWN_CHARS - 3] + "..."
     near = difflib.get_close_matches(name, speakers, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"start the line with one of: {', '.join(speakers)}"
     return BadInput(f"line {line}: {shown!r} is not a speaker", field="script", fix=hint)
@@ -112,18 +114,12 @@ def _unknown_speaker(name: str, speakers: Sequence[str], line: int) -> BadInput:
 def _check_turns(turns: Sequence[Turn], speakers: Sequence[str]) -> None:
     if not turns:
         example = speakers[0] if speakers else "Name"
-        raise BadInput(
-            "there is nothing to say", field="script", fix=f"write lines such as '{example}: Hello.'"
-        )
+        raise BadInput("there is nothing to say", field="script", fix=f"write lines such as '{example}: Hello.'")
     if len(turns) > MAX_TURNS:
-        raise BadInput(
-            f"{len(turns)} turns are over the bound", field="script", fix=f"use at most {MAX_TURNS}"
-        )
+        raise BadInput(f"{len(turns)} turns are over the bound", field="script", fix=f"use at most {MAX_TURNS}")
     for turn in turns:
         if not any(character.isalnum() for character in turn.text):
-            raise BadInput(
-                f"line {turn.line}: the turn has no words", field="script", fix="write or remove it"
-            )
+            raise BadInput(f"line {turn.line}: the turn has no words", field="script", fix="write or remove it")
         if len(turn.text) > MAX_TURN_CHARS:
             raise BadInput(
                 f"line {turn.line}: a turn of {len(turn.text)} characters is over the bound",
@@ -134,13 +130,9 @@ def _check_turns(turns: Sequence[Turn], speakers: Sequence[str]) -> None:
 
 def _check_scenes(scenes: Sequence[Scene]) -> None:
     if not scenes:
-        raise BadInput(
-            "there is no scene", field="script", fix="write a heading ('# Title') and narration under it"
-        )
+        raise BadInput("there is no scene", field="script", fix="write a heading ('# Title') and narration under it")
     if len(scenes) > MAX_SCENES:
-        raise BadInput(
-            f"{len(scenes)} scenes are over the bound", field="script", fix=f"use at most {MAX_SCENES}"
-        )
+        raise BadInput(f"{len(scenes)} scenes are over the bound", field="script", fix=f"use at most {MAX_SCENES}")
     for scene in scenes:
         if not any(character.isalnum() for character in scene.narration):
             raise BadInput(

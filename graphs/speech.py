@@ -26,9 +26,7 @@ async def word_times(
 ) -> list[list[Word]]:
     """Word times of every piece: the engine's own where it tells them (they are exact), else by alignment."""
     unknown = [index for index, voice in enumerate(voices) if not voice.words]
-    requests = [
-        AlignmentRequest(audio=voices[index].audio, text=texts[index], language=language) for index in unknown
-    ]
+    requests = [AlignmentRequest(audio=voices[index].audio, text=texts[index], language=language) for index in unknown]
     found = dict(zip(unknown, await job.map(stage, requests, AlignmentResult), strict=True))
     return [found[index].words if index in found else voice.words for index, voice in enumerate(voices)]
 

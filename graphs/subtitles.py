@@ -65,7 +65,9 @@ async def subtitles(job: JobContext, request: SubtitlesRequest) -> JobOutput:
     heard = await job.run("listen", VoiceActivityRequest(audio=request.media), VoiceActivityResult)
     if not heard.spans:
         raise BadInput(
-            f"no speech was found in {request.media.name!r}", field="media", fix="give a recording of somebody speaking"
+            f"no speech was found in {request.media.name!r}",
+            field="media",
+            fix="give a recording of somebody speaking",
         )
     language, words = await _words(job, request, heard.spans)
     captions = await job.step(
@@ -92,9 +94,7 @@ async def _words(job: JobContext, request: SubtitlesRequest, spans: Sequence[Spa
     return said.language, said.words
 
 
-def _burn_in(
-    request: SubtitlesRequest, captions: CaptionFiles, language: str, duration_s: float
-) -> CompositionRequest:
+def _burn_in(request: SubtitlesRequest, captions: CaptionFiles, language: str, duration_s: float) -> CompositionRequest:
     return CompositionRequest(
         scene=SourceVideo(video=request.media),
         subtitles=captions.srt,

@@ -58,9 +58,7 @@ def lay_out_turns(speech_s: Sequence[float], fps: int) -> list[Segment]:
 
 def shift_words(words: Sequence[Word], by_s: float) -> list[Word]:
     """The same words, ``by_s`` seconds later."""
-    return [
-        word.model_copy(update={"start_s": word.start_s + by_s, "end_s": word.end_s + by_s}) for word in words
-    ]
+    return [word.model_copy(update={"start_s": word.start_s + by_s, "end_s": word.end_s + by_s}) for word in words]
 
 
 def shift_phonemes(phonemes: Sequence[Phoneme], by_s: float) -> list[Phoneme]:

@@ -130,9 +130,7 @@ async def video(job: JobContext, request: VideoRequest) -> JobOutput:
 
     scenes = await job.step("scenes", parse)
     narration = await _narration(job, request, scenes)
-    segments = lay_out_scenes(
-        [voice.duration_s for voice in narration], request.duration_s, request.video.fps
-    )
+    segments = lay_out_scenes([voice.duration_s for voice in narration], request.duration_s, request.video.fps)
     texts = [scene.narration for scene in scenes]
     words = await word_times(job, "words", texts, narration, request.language)
     images = await _images(job, request, scenes)

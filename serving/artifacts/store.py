@@ -5,7 +5,6 @@ The one invariant: an object is written under its SHA-256 only after all its byt
 
 import asyncio
 import hashlib
-import os
 import shutil
 import tempfile
 from datetime import timedelta
@@ -115,12 +114,10 @@ class ArtifactStore:
         return path
 
     async def presign(self, ref: ArtifactRef, *, ttl_s: float) -> str | None:
-        """A URL that fetches the bytes without credentials for ``ttl_s`` seconds; None where only the gateway serves them."""
+        """A URL that fetches the bytes without credentials for ``ttl_s`` seconds; None for a folder store."""
         if not isinstance(self._store, S3Store):
             return None
-        return str(
-            await obstore.sign_async(self._store, "GET", object_key(ref.sha256), timedelta(seconds=ttl_s))
-        )
+        return str(await obstore.sign_async(self._store, "GET", object_key(ref.sha256), timedelta(seconds=ttl_s)))
 
     async def _guarded(self, call: object) -> None:
         try:
@@ -136,7 +133,7 @@ def _publish(source: Path, target: Path) -> None:
         temporary = Path(stream.name)
     try:
         shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -145,7 +142,7 @@ def _write_once(data: bytes, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as stream:
         stream.write(data)
-    os.replace(stream.name, target)
+    Path(stream.name).replace(target)
 
 
 def _not_found(ref: ArtifactRef) -> NotFound:

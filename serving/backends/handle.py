@@ -1,6 +1,6 @@
 """HandleBackend: a Ray Serve deployment (Triton or engines) as a Backend; given to the router by the composition root.
 
-The one invariant: whatever Ray raises leaves here as an error of serving.errors, and a cancelled caller cancels the call.
+The one invariant: whatever Ray raises leaves here as an error of serving.errors; a cancelled caller cancels the call.
 """
 
 import asyncio

@@ -50,5 +50,5 @@ class Heart:
     async def _send(self, beat: Heartbeat) -> None:
         try:
             await asyncio.wait_for(self._edge.heartbeat.remote(beat), timeout=max(self._every_s, 2.0))
-        except Exception as error:  # noqa: BLE001  Ray raises many kinds while the edge starts or moves
+        except Exception as error:  # Ray raises many kinds while the edge starts or moves
             log.warning("heartbeat_failed", replica=beat.replica_id, error=str(error)[:256])
