@@ -1,9 +1,7 @@
-"""The words of the Open Inference Protocol: datatypes, tensors, requests, responses; used by every front
-end.
+"""The words of the Open Inference Protocol: datatypes, tensors, requests and responses, whatever the wire.
 
 The one invariant: a Tensor holds its elements in the protocol's raw form (little-endian, row-major; BYTES
-elements behind a 4-byte length), and that data fits its shape: this is checked once, where the tensor is
-made.
+elements behind a 4-byte length), and that data fits its shape: checked once, where the tensor is made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any, Final, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -27,34 +26,38 @@ MAX_ELEMENTS: Final = 2**63 - 1
 """Shapes are int64 on the wire; a product beyond it is refused before anything is allocated."""
 MAX_NAME_CHARS: Final = 256
 LENGTH_PREFIX_BYTES: Final = 4
-_BF16_SHIFT: Final = np.uint32(16)
 
 
 class Datatype(NamedTuple):
-    """Bytes per element (None: each element carries its length), numpy's name and config.pbtxt's."""
+    """Bytes per element (None: each element carries its length), numpy's type and config.pbtxt's name."""
 
     size_bytes: int | None
-    numpy: str
+    numpy: np.dtype[Any]
     config: str
 
 
+def _datatype(numpy: Any, config: str) -> Datatype:  # noqa: ANN401  whatever names a type to numpy
+    dtype = np.dtype(numpy)
+    return Datatype(None if dtype.hasobject else dtype.itemsize, dtype, config)
+
+
 DATATYPES: Final[Mapping[str, Datatype]] = {
-    "BOOL": Datatype(1, "?", "TYPE_BOOL"),
-    "UINT8": Datatype(1, "u1", "TYPE_UINT8"),
-    "UINT16": Datatype(2, "<u2", "TYPE_UINT16"),
-    "UINT32": Datatype(4, "<u4", "TYPE_UINT32"),
-    "UINT64": Datatype(8, "<u8", "TYPE_UINT64"),
-    "INT8": Datatype(1, "i1", "TYPE_INT8"),
-    "INT16": Datatype(2, "<i2", "TYPE_INT16"),
-    "INT32": Datatype(4, "<i4", "TYPE_INT32"),
-    "INT64": Datatype(8, "<i8", "TYPE_INT64"),
-    "FP16": Datatype(2, "<f2", "TYPE_FP16"),
-    "BF16": Datatype(2, "<f4", "TYPE_BF16"),
-    "FP32": Datatype(4, "<f4", "TYPE_FP32"),
-    "FP64": Datatype(8, "<f8", "TYPE_FP64"),
-    "BYTES": Datatype(None, "O", "TYPE_STRING"),
+    "BOOL": _datatype("?", "TYPE_BOOL"),
+    "UINT8": _datatype("u1", "TYPE_UINT8"),
+    "UINT16": _datatype("<u2", "TYPE_UINT16"),
+    "UINT32": _datatype("<u4", "TYPE_UINT32"),
+    "UINT64": _datatype("<u8", "TYPE_UINT64"),
+    "INT8": _datatype("i1", "TYPE_INT8"),
+    "INT16": _datatype("<i2", "TYPE_INT16"),
+    "INT32": _datatype("<i4", "TYPE_INT32"),
+    "INT64": _datatype("<i8", "TYPE_INT64"),
+    "FP16": _datatype("<f2", "TYPE_FP16"),
+    "BF16": _datatype(ml_dtypes.bfloat16, "TYPE_BF16"),
+    "FP32": _datatype("<f4", "TYPE_FP32"),
+    "FP64": _datatype("<f8", "TYPE_FP64"),
+    "BYTES": _datatype("O", "TYPE_STRING"),
 }
-"""By protocol name. BF16 has no numpy type: its arrays are float32, as tritonclient's are."""
+"""By the protocol's name. BF16 is ml_dtypes' type, as in tritonclient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,11 @@ class Tensor:
 
     @classmethod
     def from_array(cls, name: str, array: npt.NDArray[Any], datatype: str | None = None) -> "Tensor":
-        """Make a tensor of an array; strings and objects become BYTES, BF16 must be asked for by name."""
+        """Make a tensor of an array; strings and objects become BYTES, ``datatype`` converts numbers."""
         datatype = datatype or datatype_of(array)
         if datatype == "BYTES":
             elements = [_as_bytes(element) for element in array.reshape(-1).tolist()]
             return cls.from_elements(name, elements, array.shape)
-        if datatype == "BF16":
-            return cls(name, datatype, array.shape, _bf16_raw(array))
         raw = np.ascontiguousarray(array, dtype=DATATYPES[datatype].numpy)
         return cls(name, datatype, array.shape, raw.tobytes())
 
@@ -132,14 +133,11 @@ class Tensor:
         return [bytes(view[start + LENGTH_PREFIX_BYTES : end]) for start, end in pairwise(bounds)]
 
     def array(self) -> npt.NDArray[Any]:
-        """The elements in ``shape``: a view of the data, except for BYTES (objects) and BF16 (float32)."""
+        """The elements in ``shape``: a read-only view of the data, except for BYTES (an array of objects)."""
         if self.datatype == "BYTES":
             values = np.empty(prod(self.shape), dtype=object)
             values[:] = self.elements()
             return values.reshape(self.shape)
-        if self.datatype == "BF16":
-            bits = np.frombuffer(self.data, dtype="<u2").astype(np.uint32) << _BF16_SHIFT
-            return bits.view(np.float32).reshape(self.shape)
         return np.frombuffer(self.data, dtype=DATATYPES[self.datatype].numpy).reshape(self.shape)
 
 
@@ -224,19 +222,10 @@ def datatype_of(array: npt.NDArray[Any]) -> str:
         return "BYTES"
     wanted = array.dtype.newbyteorder("<")
     for name, datatype in DATATYPES.items():
-        if name != "BF16" and wanted == np.dtype(datatype.numpy):
+        if wanted == datatype.numpy:
             return name
     raise BadInput(f"numpy type {array.dtype} has no datatype in the protocol")
 
 
 def _as_bytes(element: object) -> bytes:
     return element if isinstance(element, bytes) else str(element).encode()
-
-
-def _bf16_raw(array: npt.NDArray[Any]) -> bytes:
-    """Round float32 to the nearest bfloat16, ties to even; a NaN keeps its sign and stays a NaN."""
-    bits = np.ascontiguousarray(array, dtype="<f4").view(np.uint32)
-    odd = (bits >> _BF16_SHIFT) & np.uint32(1)
-    rounded = (bits + np.uint32(0x7FFF) + odd) >> _BF16_SHIFT
-    nan = (bits >> _BF16_SHIFT) | np.uint32(0x40)
-    return np.where(np.isnan(array), nan, rounded).astype("<u2").tobytes()

@@ -1,9 +1,11 @@
 """Typed tasks and OIP tensors are the same thing, by one rule."""
 
 import hashlib
+from typing import Annotated, Literal
 
 import pytest
 from google.protobuf import text_format
+from pydantic import BaseModel, Field
 from tritonclient.grpc import model_config_pb2 as pb
 
 from serving.errors import BadInput
@@ -61,19 +63,29 @@ def test_only_fields_with_a_default_are_optional_inputs(task):
     assert {entry.name for entry in config_inputs(task) if entry.optional} == optional
 
 
+class Sample(BaseModel):
+    """One field of each kind."""
+
+    text: Annotated[str, Field(min_length=1)] | None = None
+    mood: Literal["calm", "bright"]
+    count: Annotated[int, Field(ge=1)]
+    speed: float
+    loud: bool
+    file: ArtifactRef | None = None
+    numbers: list[float]
+    either: int | str
+
+
 def test_field_types_become_the_datatypes_of_the_rule():
-    datatypes = {entry.tensor: entry.datatype for entry in task_tensors(tasks.LipSyncRequest)}
-    assert datatypes == {
-        "PORTRAIT": "BYTES",
-        "POINTS": "BYTES",
-        "PHONEMES": "BYTES",
-        "FEATURES": "BYTES",
-        "START_S": "FP32",
-        "DURATION_S": "FP32",
-        "WIDTH": "INT64",
-        "HEIGHT": "INT64",
-        "FPS": "INT64",
-        "SEED": "INT64",
+    assert {entry.field: (entry.datatype, entry.kind.name) for entry in task_tensors(Sample)} == {
+        "text": ("BYTES", "TEXT"),
+        "mood": ("BYTES", "TEXT"),
+        "count": ("INT64", "INTEGER"),
+        "speed": ("FP32", "REAL"),
+        "loud": ("BOOL", "BOOLEAN"),
+        "file": ("BYTES", "FILE"),
+        "numbers": ("BYTES", "JSON"),
+        "either": ("BYTES", "JSON"),
     }
 
 
@@ -143,7 +155,7 @@ async def test_a_wrong_tensor_is_refused_by_name(files, tensors, field, problem)
 async def test_nested_values_name_the_place_inside(files):
     words = Tensor.from_elements("SPANS", [b'[{"start_s": 0, "end_s": -1}]'])
     audio = Tensor.from_elements("AUDIO", [b"x"])
-    with pytest.raises(BadInput, match="SPANS.0.end_s"):
+    with pytest.raises(BadInput, match=r"SPANS\.0\.end_s"):
         await from_tensors(tasks.TranscriptionRequest, [audio, words], files)
 
 

@@ -1,0 +1,178 @@
+"""The OIP over gRPC: Triton's published messages to requests and back; used by the gRPC servers.
+
+The one invariant: pure functions; raw contents are passed on without a copy of our own, and every message a
+client can form is either converted or refused with BadInput naming the tensor.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from tritonclient.grpc import service_pb2 as pb
+
+from serving.errors import BadInput, EngineFailed
+from serving.protocol.oip import (
+    DATATYPES,
+    MAX_NAME_CHARS,
+    InferRequest,
+    InferResponse,
+    Parameter,
+    Parameters,
+    RequestedOutput,
+    Tensor,
+    check_shape,
+)
+from serving.protocol.oip_http import MAX_ID_CHARS, MAX_TENSORS
+from serving.protocol.oip_parameters import check_parameters, refuse_shared_memory
+
+_CONTENTS: Final[Mapping[str, str]] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Which typed field holds a datatype; FP16 and BF16 have none and must be sent raw."""
+_INT64_END: Final = 2**63
+
+
+def from_message(message: pb.ModelInferRequest) -> InferRequest:
+    """Convert a request; raises :class:`BadInput`."""
+    if len(message.inputs) > MAX_TENSORS or len(message.outputs) > MAX_TENSORS:
+        raise BadInput(f"has more than {MAX_TENSORS} tensors", field="inputs")
+    if len(message.id) > MAX_ID_CHARS:
+        raise BadInput(f"has more than {MAX_ID_CHARS} characters", field="id")
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise BadInput(
+            f"expected {len(message.inputs)} entries for {len(message.inputs)} inputs, got {len(raw)}",
+            field="raw_input_contents",
+        )
+    inputs = tuple(
+        _input(tensor, raw[index] if raw else None, message.model_name)
+        for index, tensor in enumerate(message.inputs)
+    )
+    return InferRequest(
+        message.model_name,
+        message.model_version,
+        message.id,
+        _parameters(message.parameters, "parameters"),
+        inputs,
+        tuple(_output(output) for output in message.outputs),
+    )
+
+
+def to_message(response: InferResponse) -> pb.ModelInferResponse:
+    """Convert a response; all outputs travel raw, as Triton sends them."""
+    message = pb.ModelInferResponse(
+        model_name=response.model_name, model_version=response.model_version, id=response.id
+    )
+    _set_parameters(message.parameters, response.parameters)
+    for tensor in response.outputs:
+        output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        _set_parameters(output.parameters, tensor.parameters)
+        message.raw_output_contents.append(bytes(tensor.data))
+    return message
+
+
+def to_request_message(request: InferRequest) -> pb.ModelInferRequest:
+    """Convert a request to send it on, with raw contents."""
+    message = pb.ModelInferRequest(
+        model_name=request.model_name, model_version=request.model_version, id=request.id
+    )
+    _set_parameters(message.parameters, request.parameters)
+    for tensor in request.inputs:
+        entry = message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        _set_parameters(entry.parameters, tensor.parameters)
+        message.raw_input_contents.append(bytes(tensor.data))
+    for output in request.outputs:
+        _set_parameters(message.outputs.add(name=output.name).parameters, output.parameters)
+    return message
+
+
+def from_response_message(message: pb.ModelInferResponse) -> InferResponse:
+    """Convert a replica's response, whose outputs are raw; raises :class:`EngineFailed` when they are not."""
+    if len(message.raw_output_contents) != len(message.outputs):
+        raise EngineFailed(f"model '{message.model_name}' answered without raw outputs")
+    outputs = tuple(
+        Tensor(output.name, output.datatype, tuple(output.shape), data)
+        for output, data in zip(message.outputs, message.raw_output_contents, strict=True)
+    )
+    return InferResponse(message.model_name, message.model_version, message.id, {}, outputs)
+
+
+def _input(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, model: str) -> Tensor:
+    if not 1 <= len(tensor.name) <= MAX_NAME_CHARS:
+        raise BadInput(f"must have 1 to {MAX_NAME_CHARS} characters", field="inputs.name")
+    parameters = _parameters(tensor.parameters, tensor.name)
+    refuse_shared_memory(tensor.name, parameters)
+    shape = tuple(tensor.shape)
+    if raw is None:
+        return Tensor(tensor.name, tensor.datatype, shape, _typed(tensor, shape), parameters)
+    if tensor.HasField("contents"):
+        raise BadInput(
+            f"contents field must not be specified when using raw_input_contents for '{tensor.name}' "
+            f"for model '{model}'",
+            field=tensor.name,
+        )
+    return Tensor(tensor.name, tensor.datatype, shape, raw, parameters)
+
+
+def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> bytes:
+    """Typed contents in raw form."""
+    elements = check_shape(tensor.name, tensor.datatype, shape)
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise BadInput(
+            f"{tensor.datatype} of '{tensor.name}' must be sent in raw_input_contents", field=tensor.name
+        )
+    if stray := [other.name for other, _ in tensor.contents.ListFields() if other.name != field]:
+        raise BadInput(
+            f"'{tensor.name}' is {tensor.datatype} and must use {field}, not {stray[0]}", field=tensor.name
+        )
+    values = getattr(tensor.contents, field)
+    if len(values) != elements:
+        raise BadInput(
+            f"'{tensor.name}' has {len(values)} elements, but its shape holds {elements}", field=tensor.name
+        )
+    if tensor.datatype == "BYTES":
+        return bytes(Tensor.from_elements(tensor.name, values).data)
+    try:
+        return np.array(list(values), dtype=DATATYPES[tensor.datatype].numpy).tobytes()
+    except OverflowError:
+        raise BadInput(
+            f"'{tensor.name}' has a number outside the range of {tensor.datatype}", field=tensor.name
+        ) from None
+
+
+def _output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
+    parameters = _parameters(output.parameters, output.name)
+    refuse_shared_memory(output.name, parameters)
+    return RequestedOutput(output.name, parameters)
+
+
+def _parameters(raw: Mapping[str, pb.InferParameter], place: str) -> dict[str, Parameter]:
+    values = {}
+    for name, parameter in raw.items():
+        chosen = parameter.WhichOneof("parameter_choice")
+        values[name] = getattr(parameter, chosen) if chosen else None
+    return check_parameters(values, place)
+
+
+def _set_parameters(target: Mapping[str, pb.InferParameter], parameters: Parameters) -> None:
+    for name, value in parameters.items():
+        if isinstance(value, bool):
+            target[name].bool_param = value
+        elif isinstance(value, int):
+            setattr(target[name], "int64_param" if value < _INT64_END else "uint64_param", value)
+        elif isinstance(value, float):
+            target[name].double_param = value
+        else:
+            target[name].string_param = value

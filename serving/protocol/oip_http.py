@@ -1,0 +1,258 @@
+"""The OIP over HTTP, JSON with the binary tensor data extension: decode requests, encode responses; used by
+servers.
+
+The one invariant: pure functions over a body whose size the server has already bounded; whatever the body
+holds, decoding either returns a request whose tensors fit their shapes or raises BadInput naming the place.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+from pydantic_core import to_json
+
+from serving.errors import BadInput
+from serving.protocol.oip import (
+    DATATYPES,
+    MAX_DIMS,
+    MAX_NAME_CHARS,
+    InferRequest,
+    InferResponse,
+    Raw,
+    RequestedOutput,
+    Tensor,
+    TensorSpec,
+    check_shape,
+)
+from serving.protocol.oip_json import MAX_DEPTH, parse_object
+from serving.protocol.oip_parameters import check_parameters, refuse_shared_memory, wants_binary
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+MAX_TENSORS: Final = 1024
+MAX_ID_CHARS: Final = 4096
+_MAX_LENGTH_DIGITS: Final = 18
+_JSON_TYPES: Final[dict[str, set[type]]] = {
+    "BOOL": {bool},
+    "BYTES": {str},
+    "FP32": {int, float},
+    "FP64": {int, float},
+}
+_NOT_IN_JSON: Final = ("FP16", "BF16")
+
+
+def header_length(value: str | None, body_bytes: int) -> int:
+    """Length of the JSON part from the header's text; the whole body when there is no header."""
+    if value is None:
+        return body_bytes
+    digits = value.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS):
+        raise BadInput(f"must be a number of bytes, not {value[:32]!r}", field=HEADER_LENGTH)
+    length = int(digits)
+    if length > body_bytes:
+        raise BadInput(f"is {length}, past the end of a body of {body_bytes} bytes", field=HEADER_LENGTH)
+    return length
+
+
+def decode_request(
+    body: Raw, json_bytes: int, model_name: str, model_version: str = "", specs: Iterable[TensorSpec] = ()
+) -> InferRequest:
+    """Decode one inference request.
+
+    Args:
+        body: the whole body, decompressed.
+        json_bytes: how much of it is JSON, from :func:`header_length`; 0 means a raw request.
+        model_name: from the path.
+        model_version: from the path, or empty.
+        specs: the model's inputs; a raw request needs a model with one.
+
+    Raises:
+        BadInput: naming the field in the JSON, for example ``inputs[0].shape``.
+    """
+    view = memoryview(body)
+    if json_bytes == 0 and view:
+        return InferRequest(model_name, model_version, inputs=(_raw_input(view, tuple(specs)),))
+    document = parse_object(view[:json_bytes], "request body")
+    binary = view[json_bytes:]
+    inputs, offset = [], 0
+    for index, entry in enumerate(_entries(document, "inputs", required=True)):
+        tensor, taken = _input(entry, f"inputs[{index}]", binary[offset:])
+        inputs.append(tensor)
+        offset += taken
+    if offset != len(binary):
+        raise BadInput(
+            f"{len(binary) - offset} bytes of binary data belong to no input", field="binary_data_size"
+        )
+    outputs = [
+        _output(entry, f"outputs[{index}]")
+        for index, entry in enumerate(_entries(document, "outputs", required=False))
+    ]
+    return InferRequest(
+        model_name,
+        model_version,
+        _text(document, "id", "id", MAX_ID_CHARS, required=False),
+        check_parameters(document.get("parameters"), "parameters"),
+        tuple(inputs),
+        tuple(outputs),
+    )
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> tuple[list[Raw], int | None]:
+    """Encode a response as the request wants it.
+
+    Returns:
+        The pieces of the body, and the length of the JSON piece for the header (None: all of it is JSON).
+    """
+    wanted = {output.name: output for output in request.outputs}
+    entries, pieces = [], []
+    for tensor in response.outputs:
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": tensor.shape,
+        }
+        parameters = dict(tensor.parameters)
+        if wants_binary(wanted.get(tensor.name), request.parameters):
+            parameters["binary_data_size"] = len(tensor.data)
+            pieces.append(tensor.data)
+        else:
+            entry["data"] = _json_data(tensor)
+        entries.append(entry | ({"parameters": parameters} if parameters else {}))
+    document: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
+    document |= {"id": response.id} if response.id else {}
+    document |= {"parameters": dict(response.parameters)} if response.parameters else {}
+    header = to_json({**document, "outputs": entries}, inf_nan_mode="constants")
+    return [header, *pieces], len(header) if pieces else None
+
+
+def _entries(document: dict[str, Any], key: str, *, required: bool) -> list[dict[str, Any]]:
+    entries = document.get(key)
+    if entries is None and not required:
+        return []
+    if not isinstance(entries, list):
+        raise BadInput("must be an array", field=key)
+    if len(entries) > MAX_TENSORS:
+        raise BadInput(f"has {len(entries)} entries, more than {MAX_TENSORS}", field=key)
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise BadInput("must be an object", field=f"{key}[{index}]")
+    return entries
+
+
+def _text(entry: dict[str, Any], key: str, place: str, limit: int, *, required: bool = True) -> str:
+    value = entry.get(key, None if required else "")
+    if not isinstance(value, str):
+        raise BadInput("must be a string", field=place)
+    if len(value) > limit or (required and not value):
+        raise BadInput(f"must have 1 to {limit} characters, not {len(value)}", field=place)
+    return value
+
+
+def _shape(entry: dict[str, Any], place: str) -> tuple[int, ...]:
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not set(map(type, shape)) <= {int} or len(shape) > MAX_DIMS:
+        raise BadInput(f"must be an array of at most {MAX_DIMS} integers", field=f"{place}.shape")
+    return tuple(shape)
+
+
+def _input(entry: dict[str, Any], place: str, binary: memoryview) -> tuple[Tensor, int]:
+    """One input, and how many bytes of the binary part are its own."""
+    name = _text(entry, "name", f"{place}.name", MAX_NAME_CHARS)
+    datatype = _text(entry, "datatype", f"{place}.datatype", MAX_NAME_CHARS)
+    shape = _shape(entry, place)
+    parameters = check_parameters(entry.get("parameters"), f"{place}.parameters")
+    refuse_shared_memory(name, parameters)
+    elements = check_shape(name, datatype, shape)
+    size = parameters.pop("binary_data_size", None)
+    if size is None:
+        data = _raw_data(entry.get("data"), name, datatype, elements, f"{place}.data")
+        return Tensor(name, datatype, shape, data, parameters), 0
+    size = int(size)
+    if "data" in entry:
+        raise BadInput("there is both 'data' and binary data", field=f"{place}.data")
+    if size > len(binary):
+        raise BadInput(
+            f"is {size}, but only {len(binary)} bytes are left in the body",
+            field=f"{place}.parameters.binary_data_size",
+        )
+    return Tensor(name, datatype, shape, binary[:size], parameters), size
+
+
+def _output(entry: dict[str, Any], place: str) -> RequestedOutput:
+    name = _text(entry, "name", f"{place}.name", MAX_NAME_CHARS)
+    parameters = check_parameters(entry.get("parameters"), f"{place}.parameters")
+    refuse_shared_memory(name, parameters)
+    return RequestedOutput(name, parameters)
+
+
+def _raw_data(data: object, name: str, datatype: str, elements: int, place: str) -> bytes:
+    """JSON data, flat or nested, in raw form."""
+    if datatype in _NOT_IN_JSON:
+        raise BadInput(
+            f"sending {datatype} data via JSON is not supported. "
+            f"Please use the binary data format for input '{name}'",
+            field=place,
+        )
+    if not isinstance(data, list):
+        raise BadInput("must be an array", field=place)
+    flat = _flatten(data)
+    if len(flat) != elements:
+        raise BadInput(f"has {len(flat)} elements, but the shape holds {elements}", field=place)
+    if not set(map(type, flat)) <= _JSON_TYPES.get(datatype, {int}):
+        raise BadInput(f"has an element that is not {datatype}", field=place)
+    if datatype == "BYTES":
+        return bytes(
+            Tensor.from_elements(name, [element.encode("utf-8", "surrogatepass") for element in flat]).data
+        )
+    try:
+        return np.array(flat, dtype=DATATYPES[datatype].numpy).tobytes()
+    except OverflowError:
+        raise BadInput(f"has a number outside the range of {datatype}", field=place) from None
+
+
+def _flatten(data: list[Any]) -> list[Any]:
+    """Elements of nested arrays in order; the depth was bounded by the parser."""
+    for _ in range(MAX_DEPTH):
+        if list not in set(map(type, data)):
+            break
+        data = list(chain.from_iterable(item if isinstance(item, list) else (item,) for item in data))
+    return data
+
+
+def _json_data(tensor: Tensor) -> list[Any]:
+    if tensor.datatype in _NOT_IN_JSON:
+        raise BadInput(
+            f"sending {tensor.datatype} data via JSON is not supported. "
+            f"Please use the binary data format for output '{tensor.name}'",
+            field=tensor.name,
+        )
+    if tensor.datatype != "BYTES":
+        values: list[Any] = tensor.array().reshape(-1).tolist()
+        return values
+    try:
+        return [element.decode() for element in tensor.elements()]
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"output '{tensor.name}' holds bytes that are not UTF-8",
+            field=tensor.name,
+            fix="ask for it with the parameter binary_data true",
+        ) from error
+
+
+def _raw_input(view: memoryview, specs: tuple[TensorSpec, ...]) -> Tensor:
+    """The one input of a raw request: the whole body, its one free dimension worked out from its length."""
+    if len(specs) != 1:
+        raise BadInput(
+            f"a raw request needs a model with one input, this one has {len(specs)}", field=HEADER_LENGTH
+        )
+    spec = specs[0]
+    free = [index for index, size in enumerate(spec.shape) if size < 0]
+    if spec.datatype == "BYTES":
+        shape = tuple(1 if size < 0 else size for size in spec.shape)
+        return Tensor(spec.name, spec.datatype, shape, len(view).to_bytes(4, "little") + bytes(view))
+    size = DATATYPES[spec.datatype].size_bytes or 1
+    shape = tuple(1 if index in free[:-1] else extent for index, extent in enumerate(spec.shape))
+    if free:
+        fixed = check_shape(spec.name, spec.datatype, [extent for extent in shape if extent >= 0]) or 1
+        shape = tuple(len(view) // (size * fixed) if extent < 0 else extent for extent in shape)
+    return Tensor(spec.name, spec.datatype, shape, view)
