@@ -1,0 +1,115 @@
+"""Database: one engine on SQLite or PostgreSQL for our tables and DBOS's; opened by gateway and worker.
+
+The one invariant: both sets of tables live in one database, so a job's row and its place in the queue are
+written in one transaction: neither exists without the other.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from serving.errors import BadInput, Unavailable, foreign_text
+from serving.jobs.tables import metadata
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS: Final = 30_000
+"""How long a SQLite writer waits for another one."""
+_LOCK_KEY: Final = 7_385_001
+"""PostgreSQL advisory lock held while tables are made."""
+
+
+def sqlalchemy_url(url: str) -> sa.URL:
+    """Parse the address, naming the driver that is installed (psycopg 3) for PostgreSQL.
+
+    Raises:
+        BadInput: neither SQLite nor PostgreSQL, or not an address.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise _bad_url(url) from error
+    if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "sqlite" and parsed.database:
+        return parsed
+    raise _bad_url(url)
+
+
+def _bad_url(url: str) -> BadInput:
+    return BadInput(
+        f"{foreign_text(url.rpartition('@')[2])!r} is no address of a jobs database",
+        field="jobs_database_url",
+        fix="write sqlite:////absolute/file or postgresql://user:password@host/database",
+    )
+
+
+class Database:
+    """Runs short transactions in threads, so the event loop never waits for a disk.
+
+    Args:
+        url: ``sqlite:////absolute/file`` or ``postgresql://...``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = sqlalchemy_url(url)
+        self._is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = sa.create_engine(self.url, pool_pre_ping=not self._is_sqlite, pool_size=10, max_overflow=10)
+        if self._is_sqlite:
+            sa.event.listen(self.engine, "connect", _set_up_sqlite)
+
+    @property
+    def dbos_url(self) -> str:
+        """The same address for DBOS, password included."""
+        return self.url.render_as_string(hide_password=False)
+
+    async def create(self) -> None:
+        """Make missing tables, ours and DBOS's; safe when several processes do it at once.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        try:
+            await asyncio.to_thread(self._create)
+        except sa.exc.OperationalError as error:
+            raise Unavailable(
+                f"the jobs database cannot be opened: {foreign_text(error.orig)}",
+                field="jobs_database_url",
+                fix="check that the file is writable, or that the server runs and the password is right",
+            ) from error
+
+    def _create(self) -> None:
+        from dbos import DBOS  # takes a second to import
+
+        if self._is_sqlite:
+            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        with self.engine.begin() as connection:
+            if self._is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+            metadata.create_all(connection)
+        DBOS.migrate(self.dbos_url)
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in one transaction in a thread; its exception rolls back."""
+        return await asyncio.to_thread(self._run, work)
+
+    def _run(self, work: Callable[[sa.Connection], T]) -> T:
+        with self.engine.begin() as connection:
+            return work(connection)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.to_thread(self.engine.dispose)
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:  # noqa: ANN401  a DBAPI connection has no type
+    # IMMEDIATE takes the write lock when a transaction begins: writers queue up instead of failing half-way.
+    connection.isolation_level = "IMMEDIATE"
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")

@@ -1,0 +1,260 @@
+"""JobStore: accept, show, list and cancel jobs in the database; used by whoever takes jobs in or shows them.
+
+The one invariant: a job that was accepted is in the database and in the queue before the caller hears of it.
+"""
+
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from pydantic import JsonValue
+
+from serving.errors import BadInput, Conflict, NotFound, Unavailable
+from serving.jobs.database import Database
+from serving.jobs.queue import JobQueue
+from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
+from serving.jobs.states import WAITING, WORKING, priority_of
+from serving.jobs.tables import MAX_ID_CHARS, change_job, job_events, job_stages, jobs
+from serving.jobs.types import JobState, Lane
+
+IDEMPOTENCY_S: Final = 24 * 3600.0
+"""How long an idempotency key names its job."""
+MAX_EVENTS: Final = 500
+"""Most events in one read."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A checked job, ready to be accepted.
+
+    Args:
+        type: the job type's name.
+        input: the request as JSON.
+        stages: names of the stages, in order.
+        request_sha256: of the request's canonical form; an idempotency key belongs to one of them.
+    """
+
+    type: str
+    input: dict[str, JsonValue]
+    lane: Lane
+    timeout_s: float
+    tries: int
+    stages: Sequence[str]
+    request_sha256: str
+    idempotency_key: str | None = None
+
+
+def new_job_id(now: float) -> str:
+    """An id that sorts by time: eleven hex digits of milliseconds, ten of chance."""
+    return f"{int(now * 1000):011x}{secrets.token_hex(5)}"
+
+
+class JobStore:
+    """Jobs, as front ends see them.
+
+    Args:
+        database: opened, with its tables made.
+        queue: where accepted jobs line up.
+        queued_jobs: most jobs that may wait before new ones are refused.
+    """
+
+    def __init__(self, database: Database, queue: JobQueue, *, queued_jobs: int) -> None:
+        self._database = database
+        self._queue = queue
+        self._queued_jobs = queued_jobs
+
+    async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
+        """Write a job and enqueue it, or find the one that carries the same idempotency key.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            Conflict: the key was used for another request.
+            Unavailable: the queue is full.
+        """
+        job_id, created = await self._database.run(lambda connection: self._accept(connection, new))
+        return await self.get(job_id), created
+
+    def _accept(self, connection: sa.Connection, new: NewJob) -> tuple[str, bool]:
+        now = time.time()
+        job_id = new_job_id(now)
+        if new.idempotency_key is not None:
+            # Writing first takes SQLite's write lock: two requests with one key cannot both find it unused.
+            _forget_old_key(connection, new.idempotency_key, now)
+        if (known := _job_of_key(connection, new)) is not None:
+            return known, False
+        waiting = connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED))
+        if (waiting or 0) >= self._queued_jobs:
+            raise Unavailable(f"{waiting} jobs are waiting, which is the bound", fix="try again later")
+        try:
+            connection.execute(sa.insert(jobs).values(id=job_id, created_at=now, **_row(new)))
+        except sa.exc.IntegrityError as error:
+            raise Unavailable("another request with this idempotency key is being accepted") from error
+        connection.execute(sa.insert(job_events).values(job_id=job_id, seq=1, at=now, **_FIRST_EVENT))
+        stages = [
+            {"job_id": job_id, "name": name, "position": position, **_NEW_STAGE}
+            for position, name in enumerate(new.stages)
+        ]
+        connection.execute(sa.insert(job_stages), stages)
+        values = {"state": JobState.QUEUED}
+        change_job(connection, job_id, kind="state", among=[JobState.SUBMITTED], values=values)
+        self._queue.enqueue(connection, job_id, new.lane)
+        return job_id, True
+
+    async def get(self, job_id: str) -> JobRecord:
+        """One job with its stages; raises :class:`NotFound`."""
+        return await self._database.run(lambda connection: read_job(connection, job_id))
+
+    async def page(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        type_name: str | None = None,
+        lane: Lane | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """A page of jobs, newest first, without stages; ``cursor`` is the last page's ``next_cursor``."""
+        query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit + 1)
+        if states:
+            query = query.where(jobs.c.state.in_(list(states)))
+        if type_name is not None:
+            query = query.where(jobs.c.type == type_name)
+        if lane is not None:
+            query = query.where(jobs.c.lane == lane)
+        if cursor is not None:
+            if len(cursor) > MAX_ID_CHARS:
+                raise BadInput("the cursor is none of ours", field="cursor", fix="use next_cursor of a page")
+            query = query.where(jobs.c.id < cursor)
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        page = [_record(row, [], None) for row in rows[:limit]]
+        return JobPage(jobs=page, next_cursor=page[-1].id if len(rows) > limit else None)
+
+    async def events(self, job_id: str, *, after: int = 0, limit: int = MAX_EVENTS) -> list[EventRecord]:
+        """The job's events numbered above ``after``, oldest first."""
+        query = (
+            sa.select(job_events)
+            .where(job_events.c.job_id == job_id, job_events.c.seq > after)
+            .order_by(job_events.c.seq)
+            .limit(min(limit, MAX_EVENTS))
+        )
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return [EventRecord.model_validate(row._asdict()) for row in rows]
+
+    async def last_events(self, job_ids: Collection[str]) -> dict[str, int]:
+        """The number of the newest event of each job."""
+        query = sa.select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(list(job_ids)))
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return {row.id: row.last_event for row in rows}
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """Cancel a job: at once if it waits, else the worker stops it within two seconds.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: the job has ended already.
+        """
+        waited = await self._database.run(lambda connection: _cancel(connection, job_id))
+        if waited:
+            await self._queue.withdraw(job_id)
+        return await self.get(job_id)
+
+    async def counts(self) -> dict[tuple[JobState, Lane], int]:
+        """How many jobs stand in each state and lane."""
+        query = sa.select(jobs.c.state, jobs.c.lane, sa.func.count().label("n")).group_by(jobs.c.state, jobs.c.lane)
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return {(JobState(row.state), Lane(row.lane)): row.n for row in rows}
+
+
+_FIRST_EVENT: Final[dict[str, Any]] = {"kind": "state", "state": JobState.SUBMITTED, "progress": 0.0}
+_NEW_STAGE: Final[dict[str, Any]] = {
+    "state": StageState.WAITING,
+    "parts": 0,
+    "parts_done": 0,
+    "tries": 0,
+    "models": [],
+    "artifacts": [],
+}
+
+
+def _row(new: NewJob) -> dict[str, Any]:
+    return {
+        "type": new.type,
+        "state": JobState.SUBMITTED,
+        "lane": new.lane,
+        "priority": priority_of(new.lane),
+        "progress": 0.0,
+        "timeout_s": new.timeout_s,
+        "tries": new.tries,
+        "runs": 0,
+        "cancel_requested": False,
+        "input": new.input,
+        "idempotency_key": new.idempotency_key,
+        "request_sha256": new.request_sha256,
+        "last_event": 1,
+    }
+
+
+def _forget_old_key(connection: sa.Connection, key: str, now: float) -> None:
+    old = (jobs.c.idempotency_key == key, jobs.c.created_at < now - IDEMPOTENCY_S)
+    connection.execute(sa.update(jobs).where(*old).values(idempotency_key=None))
+
+
+def _job_of_key(connection: sa.Connection, new: NewJob) -> str | None:
+    if new.idempotency_key is None:
+        return None
+    query = sa.select(jobs.c.id, jobs.c.request_sha256).where(jobs.c.idempotency_key == new.idempotency_key)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    if row.request_sha256 != new.request_sha256:
+        raise Conflict(
+            "the key was used for another request", field="Idempotency-Key", fix="use a new key for a new job"
+        )
+    return str(row.id)
+
+
+def read_job(connection: sa.Connection, job_id: str) -> JobRecord:
+    """One job with its stages, inside a transaction; raises :class:`NotFound`."""
+    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise NotFound(f"no job is called {job_id[:40]!r}", fix="`reelmesh jobs list` shows the jobs")
+    query = sa.select(job_stages).where(job_stages.c.job_id == job_id).order_by(job_stages.c.position)
+    stages = [StageRecord.model_validate(stage._asdict()) for stage in connection.execute(query)]
+    return _record(row, stages, _position(connection, row))
+
+
+def _position(connection: sa.Connection, row: sa.Row[Any]) -> int | None:
+    if row.state not in WAITING:
+        return None
+    before = (jobs.c.priority < row.priority) | ((jobs.c.priority == row.priority) & (jobs.c.id < row.id))
+    query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, before)
+    return 1 + (connection.scalar(query) or 0)
+
+
+def _record(row: sa.Row[Any], stages: Sequence[StageRecord], position: int | None) -> JobRecord:
+    return JobRecord.model_validate({**row._asdict(), "stages": stages, "queue_position": position})
+
+
+_WHILE_WAITING: Final = "cancelled while it waited"
+_ASKED: Final = "somebody asked to cancel"
+
+
+def _cancel(connection: sa.Connection, job_id: str) -> bool:
+    """Cancel a waiting job (True), or leave word for the worker (False)."""
+    now = time.time()
+    ended = {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True}
+    if change_job(connection, job_id, kind="state", among=WAITING, values=ended, event={"reason": _WHILE_WAITING}):
+        connection.execute(
+            sa.update(job_stages).where(job_stages.c.job_id == job_id).values(state=StageState.CANCELLED)
+        )
+        return True
+    asked = {"cancel_requested": True}
+    if change_job(connection, job_id, kind="state", among=WORKING, values=asked, event={"reason": _ASKED}):
+        return False
+    state = read_job(connection, job_id).state
+    raise Conflict(f"the job is {state} already", fix="only a waiting or working job can be cancelled")

@@ -1,0 +1,123 @@
+"""Tables of the jobs database and the one way to change a job's row; used by store, journal and membership.
+
+The one invariant: a job's row never changes without an event beside it in the same transaction, and the row's
+counter numbers the events, so a job's history has no gaps and no two events share a number.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from serving.jobs.types import JobState
+
+MAX_ID_CHARS: Final = 40
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(MAX_ID_CHARS), primary_key=True),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("lane", sa.String(16), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("progress", sa.Float, nullable=False),
+    sa.Column("stage", sa.String(64)),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("timeout_s", sa.Float, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("runs", sa.Integer, nullable=False),
+    sa.Column("worker", sa.String(128)),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("output", sa.JSON),
+    sa.Column("error", sa.JSON),
+    sa.Column("idempotency_key", sa.String(255), unique=True),
+    sa.Column("request_sha256", sa.String(64), nullable=False),
+    sa.Column("last_event", sa.Integer, nullable=False),
+    sa.Index("jobs_by_state", "state", "priority", "id"),
+    sa.Index("jobs_by_worker", "worker"),
+)
+
+job_events = sa.Table(
+    "job_events",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("stage", sa.String(64)),
+    sa.Column("stage_state", sa.String(16)),
+    sa.Column("parts", sa.Integer),
+    sa.Column("parts_done", sa.Integer),
+    sa.Column("progress", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text),
+)
+
+job_stages = sa.Table(
+    "job_stages",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("parts", sa.Integer, nullable=False),
+    sa.Column("parts_done", sa.Integer, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("artifacts", sa.JSON, nullable=False),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+
+def change_job(
+    connection: sa.Connection,
+    job_id: str,
+    *,
+    kind: str,
+    among: Collection[JobState],
+    values: Mapping[str, Any],
+    event: Mapping[str, Any] | None = None,
+) -> bool:
+    """Update a job's row and append the event that tells of it, if the job is in one of the states ``among``.
+
+    Args:
+        connection: inside a transaction.
+        job_id: the job.
+        kind: of the event: ``state``, ``stage`` or ``progress``.
+        among: states in which the change makes sense.
+        values: columns of the job's row.
+        event: further columns of the event; state, stage and progress come from the changed row.
+
+    Returns:
+        Whether the row was changed; False means another process was first.
+    """
+    statement = (
+        sa.update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.state.in_(list(among)))
+        .values(last_event=jobs.c.last_event + 1, **values)
+        .returning(jobs.c.last_event, jobs.c.state, jobs.c.stage, jobs.c.progress)
+    )
+    row = connection.execute(statement).first()
+    if row is None:
+        return False
+    told = {"state": row.state, "stage": row.stage, "progress": row.progress, **(event or {})}
+    connection.execute(
+        sa.insert(job_events).values(job_id=job_id, seq=row.last_event, at=time.time(), kind=kind, **told)
+    )
+    return True

@@ -1,0 +1,237 @@
+"""JobWorker: takes jobs from the queue and runs their graphs; one Ray Serve replica, built by graphs.app.
+
+The one invariant: every job a worker takes up ends in a final state, unless the worker itself goes away, in
+which case another one (or the next start of the mesh) resumes it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from pydantic import ValidationError
+
+from serving.artifacts.store import ArtifactStore
+from serving.errors import BadInput, DeadlineExceeded, EngineFailed, ReelmeshError, foreign_text
+from serving.jobs.database import Database
+from serving.jobs.journal import Journal
+from serving.jobs.membership import BEAT_S, Membership, new_worker_id
+from serving.jobs.records import JobError, JobRecord
+from serving.jobs.types import JobOutput, JobState, JobType
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.jobs.context import DurableContext, Runner
+
+log = structlog.get_logger()
+
+MAX_RUNS: Final = 5
+"""A job whose worker was lost this often is given up: it is likely to be what kills them."""
+CANCEL_GRACE_S: Final = 1.0
+"""How long a cancelled graph may take to unwind before the job is called cancelled without it."""
+
+
+class JobWorker:
+    """Runs jobs; ``await JobWorker.start(...)`` outside Ray, ``async __init__`` inside.
+
+    Args:
+        settings: resolved.
+        catalog: every job type by name.
+        runner: runs the stages' typed requests: the router.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
+        self, settings: Settings, catalog: Mapping[str, JobType], runner: "Runner"
+    ) -> None:
+        self._set_up(settings, catalog, runner)
+        await self._start()
+
+    @classmethod
+    async def start(cls, settings: Settings, catalog: Mapping[str, JobType], runner: "Runner") -> "JobWorker":
+        """Make a worker where nobody awaits constructors."""
+        worker = cls.__new__(cls)
+        worker._set_up(settings, catalog, runner)
+        await worker._start()
+        return worker
+
+    def _set_up(self, settings: Settings, catalog: Mapping[str, JobType], runner: "Runner") -> None:
+        self._settings = settings
+        self._catalog = dict(catalog)
+        self._runner = runner
+        self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self._running: dict[str, asyncio.Task[JobOutput]] = {}
+        self._cancelled: set[str] = set()
+        self._stopping = False
+        self._keepers: list[asyncio.Task[None]] = []
+        # Ray Serve awaits the instance's __del__ when it drains the replica; Python only looks at the class.
+        self.__del__ = self.shutdown
+
+    async def _start(self) -> None:
+        from serving.jobs.executor import Executor  # imports DBOS, which only a running worker needs
+
+        worker = self.id = new_worker_id()
+        self._database = Database(self._settings.jobs_database_url)
+        await self._database.create()
+        self._journal = Journal(self._database, worker)
+        self._membership = Membership(self._database, worker, self._settings.home / "workers")
+        await self._membership.join()
+        own = self._settings.worker
+        self._executor = Executor(
+            self._database, worker, self._run_job, concurrent_jobs=own.concurrent_jobs, poll_s=own.poll_s
+        )
+        await self._executor.start()
+        await self._take_over()
+        self._keepers = [
+            asyncio.create_task(self._keep("heartbeat", BEAT_S, self._beat)),
+            asyncio.create_task(self._keep("cancel_watch", own.poll_s, self._watch_cancels)),
+        ]
+        log.info("worker_started", worker=worker, job_types=sorted(self._catalog))
+
+    async def shutdown(self) -> None:
+        """Stop; running jobs stay unfinished and are resumed by whoever comes next. Safe to call twice."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for task in [*self._keepers, *self._running.values()]:
+            task.cancel()
+        await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
+        await self._executor.stop()
+        await self._membership.leave()
+        await self._database.close()
+        log.info("worker_stopped", worker=self.id)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; raises when a keeper has died."""
+        for keeper in self._keepers:
+            if keeper.done():
+                raise EngineFailed(f"the worker's {keeper.get_name()} ended")
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve: how many jobs this worker runs."""
+        return {"running_jobs": float(len(self._running))}
+
+    async def _keep(self, name: str, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Repeat ``work`` for ever; a failure is logged and the next turn comes as usual."""
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                await work()
+            except Exception:
+                log.exception("keeper_failed", keeper=name, worker=self.id)
+
+    async def _beat(self) -> None:
+        await self._membership.beat()
+        await self._take_over()
+
+    async def _take_over(self) -> None:
+        for worker in await self._membership.dead():
+            await self._executor.take_over(worker)
+            jobs = await self._journal.requeue(worker)
+            await self._membership.forget(worker)
+            log.warning("worker_lost", lost=worker, jobs=jobs)
+
+    async def _watch_cancels(self) -> None:
+        if not self._running:
+            return
+        for job_id in await self._journal.to_cancel(list(self._running)):
+            if (task := self._running.get(job_id)) is not None and job_id not in self._cancelled:
+                self._cancelled.add(job_id)
+                task.cancel()
+
+    async def _run_job(self, job_id: str) -> str:
+        """The body of the workflow: run one job to a final state and return that state."""
+        record = await self._journal.begin(job_id)
+        if record is None:
+            return "nothing to do"
+        log.info("job_started", job_id=job_id, job_type=record.type, run=record.runs)
+        state = await self._conclude(record)
+        log.info("job_ended", job_id=job_id, state=state, seconds=round(time.time() - record.created_at, 3))
+        return state
+
+    async def _conclude(self, record: JobRecord) -> JobState:
+        if record.cancel_requested:
+            await self._journal.finish(record.id, JobState.CANCELLED)
+            return JobState.CANCELLED
+        context: DurableContext | None = None
+        try:
+            job_type, context = self._prepare(record)
+            output = await self._watch(record, job_type, context)
+        except _CancelledByUser:
+            await self._journal.finish(record.id, JobState.CANCELLED)
+            return JobState.CANCELLED
+        except ReelmeshError as error:
+            stage = context.failed_stage if context else None
+            await self._journal.finish(record.id, JobState.FAILED, error=JobError.of(error, stage=stage))
+            return JobState.FAILED
+        await self._journal.finish(record.id, JobState.COMPLETED, output=output)
+        return JobState.COMPLETED
+
+    def _prepare(self, record: JobRecord) -> "tuple[JobType, DurableContext]":
+        from serving.jobs.context import DurableContext  # imports DBOS
+
+        if record.runs > MAX_RUNS:
+            raise EngineFailed(
+                f"its worker was lost {MAX_RUNS} times, last in stage {record.stage}",
+                fix="look into the worker's log of those times; the job may need more memory than there is",
+            )
+        if record.type not in self._catalog:
+            raise BadInput(f"this worker knows no job type {record.type!r}", field="type")
+        job_type = self._catalog[record.type]
+        context = DurableContext(
+            record,
+            job_type,
+            journal=self._journal,
+            runner=self._runner,
+            artifacts=self._artifacts,
+            deadline_unix_s=time.time() + record.timeout_s,
+            parallel_calls=self._settings.worker.parallel_calls,
+        )
+        return job_type, context
+
+    async def _watch(self, record: JobRecord, job_type: JobType, context: "DurableContext") -> JobOutput:
+        """Run the graph as a task that a cancel, the time limit or the end of this worker can stop."""
+        task = asyncio.create_task(_run_graph(record, job_type, context), name=f"job-{record.id}")
+        self._running[record.id] = task
+        try:
+            done, _ = await asyncio.wait({task}, timeout=record.timeout_s)
+            if not done:
+                raise DeadlineExceeded(
+                    f"it ran longer than its {record.timeout_s:g} s", fix="submit it with a larger timeout_s"
+                )
+            if task.cancelled() and record.id in self._cancelled:
+                raise _CancelledByUser
+            return task.result()
+        finally:
+            await _stop(task)
+            self._running.pop(record.id, None)
+            self._cancelled.discard(record.id)
+
+
+class _CancelledByUser(Exception):
+    """The job's task was cancelled because somebody asked."""
+
+
+async def _run_graph(record: JobRecord, job_type: JobType, context: "DurableContext") -> JobOutput:
+    """Run the graph; whatever is raised but a cancel leaves as an error of the mesh."""
+    try:
+        request = job_type.request.model_validate(record.input)
+        output = await job_type.graph(context, request)
+    except ReelmeshError:
+        raise
+    except ValidationError as error:
+        raise BadInput(f"it no longer fits {job_type.name}: {foreign_text(error)}", field="input") from error
+    except Exception as error:
+        log.exception("graph_crashed", job_id=record.id)
+        raise EngineFailed(f"{type(error).__name__}: {foreign_text(error)}") from error
+    if not isinstance(output, JobOutput):
+        raise EngineFailed(f"the graph of {job_type.name} returned no JobOutput")
+    return output
+
+
+async def _stop(task: "asyncio.Task[JobOutput]") -> None:
+    if not task.done():
+        task.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
