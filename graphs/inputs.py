@@ -13,8 +13,9 @@ from pydantic import Field
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.media.pictures import check_picture
+from serving.media.probe import probe
 from serving.protocol.artifact import ArtifactRef
-from serving.protocol.tasks import Fps, Message, Pixels
+from serving.protocol.tasks import Fps, Language, Message, Pixels, Seed
 
 MAX_SCRIPT_CHARS = 60_000
 """About an hour of speech."""
@@ -43,6 +44,17 @@ class VideoFormat(Message):
     fps: Fps = 25
 
 
+class Programme(Message):
+    """What every film is made with, whatever its scenes are."""
+
+    title: str = Field(min_length=1, max_length=120)
+    language: Language = "en"
+    music: MusicChoice | None = MusicChoice()
+    captions: CaptionChoice = CaptionChoice()
+    video: VideoFormat = VideoFormat()
+    seed: Seed = 0
+
+
 def check_voice(voice: str, voices: Mapping[str, str], *, field: str) -> None:
     """Refuse a voice that no speech model has.
 
@@ -65,6 +77,16 @@ async def check_picture_ref(ref: ArtifactRef, artifacts: ArtifactStore, *, field
 
 
 async def check_media_ref(ref: ArtifactRef, artifacts: ArtifactStore, *, field: str, longest_s: float) -> None:
-    """Refuse an uploaded file that has no sound or is too long."""
-    path = await artifacts.local_path(ref)
-    streams = await asyncio.to_thread(probe, path)
+    """Refuse an uploaded file that is no medium, has no sound or is too long."""
+    try:
+        info = await probe(await artifacts.local_path(ref))
+    except BadInput as error:
+        raise BadInput(
+            f"{ref.name!r} is not audio or video", field=field, fix="give a file that ffmpeg can play"
+        ) from error
+    if info.first("audio") is None:
+        raise BadInput(f"{ref.name!r} has no sound", field=field, fix="give a recording of somebody speaking")
+    if info.duration_s > longest_s:
+        raise BadInput(
+            f"{ref.name!r} lasts {info.duration_s:.0f} s", field=field, fix=f"cut it; at most {longest_s:.0f} s"
+        )

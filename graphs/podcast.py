@@ -10,16 +10,14 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from graphs.captions import CaptionFiles, Spoken, write_captions
+from graphs.captions import Spoken, write_captions
 from graphs.inputs import (
-    CaptionChoice,
-    MusicChoice,
+    Programme,
     Script,
-    VideoFormat,
     check_picture_ref,
     check_voice,
 )
-from graphs.programme import finish
+from graphs.programme import composed, finish
 from graphs.script import Turn, parse_turns
 from graphs.speech import mixed, word_times
 from graphs.timeline import Segment, lay_out_turns, shift_phonemes, shift_words
@@ -30,16 +28,11 @@ from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
     AudioFeaturesRequest,
     AudioFeaturesResult,
-    AudioMixResult,
-    CompositionRequest,
-    CompositionResult,
     FaceLandmarksRequest,
     FaceLandmarksResult,
-    Language,
     LipSyncRequest,
     Message,
     Panel,
-    Seed,
     Span,
     SpeechRequest,
     SpeechResult,
@@ -70,17 +63,11 @@ class Speaker(Message):
     voice: str = Field(min_length=1, max_length=64)
 
 
-class PodcastRequest(Message):
+class PodcastRequest(Programme):
     """What a podcast is made of; the first speaker sits on the left."""
 
-    title: str = Field(min_length=1, max_length=120)
     script: Script
     speakers: Annotated[list[Speaker], Field(min_length=2, max_length=2)]
-    language: Language = "en"
-    music: MusicChoice | None = MusicChoice()
-    captions: CaptionChoice = CaptionChoice()
-    video: VideoFormat = VideoFormat()
-    seed: Seed = 0
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -126,7 +113,6 @@ async def podcast(job: JobContext, request: PodcastRequest) -> JobOutput:
     clips = await job.map(
         "lip_sync", _lip_sync_requests(request, turns, segments, faces, voices, features), VideoResult
     )
-    duration_s = segments[-1].start_s + segments[-1].duration_s
     mix = await mixed(job, voices, segments, request.music, request.seed)
 
     spoken = [
@@ -136,10 +122,9 @@ async def podcast(job: JobContext, request: PodcastRequest) -> JobOutput:
     captions = await job.step(
         "captions", partial(write_captions, job.artifacts, "podcast", spoken, request.language, request.video)
     )
-    film = await job.run(
-        "compose", _compose(request, turns, segments, clips, mix, captions, duration_s), CompositionResult
-    )
-    return await finish(job, "podcast", film=film, mix=mix, captions=captions, inputs=request)
+    scene = _split_screen(request, turns, segments, clips)
+    film = await composed(job, request, scene, mix, captions)
+    return await finish(job, "podcast", request, film=film, mix=mix, captions=captions)
 
 
 def _speech(request: PodcastRequest, turn: Turn) -> SpeechRequest:
@@ -184,15 +169,9 @@ def panel_width(width: int) -> int:
     return width // 4 * 2
 
 
-def _compose(
-    request: PodcastRequest,
-    turns: Sequence[Turn],
-    segments: Sequence[Segment],
-    clips: Sequence[VideoResult],
-    mix: AudioMixResult,
-    captions: CaptionFiles,
-    duration_s: float,
-) -> CompositionRequest:
+def _split_screen(
+    request: PodcastRequest, turns: Sequence[Turn], segments: Sequence[Segment], clips: Sequence[VideoResult]
+) -> SplitScreen:
     panels = [
         Panel(
             clips=[clip.video for clip in clips[side::2]],
@@ -206,17 +185,7 @@ def _compose(
         )
         for side, speaker in enumerate(request.speakers)
     ]
-    return CompositionRequest(
-        scene=SplitScreen(left=panels[0], right=panels[1], heading=request.title),
-        audio=mix.audio,
-        subtitles=captions.srt,
-        burn_in=captions.ass if request.captions.burn_in else None,
-        language=request.language,
-        width=request.video.width,
-        height=request.video.height,
-        fps=request.video.fps,
-        duration_s=duration_s,
-    )
+    return SplitScreen(left=panels[0], right=panels[1], heading=request.title)
 
 
 def job_type(voices: Mapping[str, str]) -> JobType:

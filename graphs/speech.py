@@ -6,7 +6,7 @@ The one invariant: lists keep the order of the pieces of speech they were made f
 from collections.abc import Sequence
 
 from graphs.inputs import MusicChoice
-from graphs.timeline import Segment
+from graphs.timeline import Segment, programme_s
 from serving.jobs.types import JobContext
 from serving.protocol.tasks import (
     AlignmentRequest,
@@ -39,7 +39,7 @@ async def mixed(
     seed: int,
 ) -> AudioMixResult:
     """The programme's sound (stages ``music`` and ``mix``): voices in their places over a ducked bed."""
-    duration_s = segments[-1].start_s + segments[-1].duration_s
+    duration_s = programme_s(segments)
     placed = [
         PlacedAudio(audio=voice.audio, start_s=segment.speech_start_s)
         for voice, segment in zip(voices, segments, strict=True)

@@ -56,6 +56,11 @@ def lay_out_turns(speech_s: Sequence[float], fps: int) -> list[Segment]:
     ]
 
 
+def programme_s(segments: Sequence[Segment]) -> float:
+    """Length of the programme in seconds: a whole number of frames."""
+    return segments[-1].end_frame / segments[-1].fps
+
+
 def shift_words(words: Sequence[Word], by_s: float) -> list[Word]:
     """The same words, ``by_s`` seconds later."""
     return [word.model_copy(update={"start_s": word.start_s + by_s, "end_s": word.end_s + by_s}) for word in words]

@@ -4,22 +4,20 @@ The one invariant: every stage's input is the request and the results of the sta
 makes the same film.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, get_args
 
 from pydantic import Field
 
-from graphs.captions import CaptionFiles, Spoken, write_captions
+from graphs.captions import Spoken, write_captions
 from graphs.inputs import (
-    CaptionChoice,
-    MusicChoice,
     Script,
-    VideoFormat,
     check_picture_ref,
     check_voice,
 )
-from graphs.programme import finish
+from graphs.programme import composed, finish
 from graphs.script import Scene, parse_scenes
 from graphs.speech import mixed, word_times
 from graphs.timeline import (
@@ -34,15 +32,9 @@ from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
-    AudioMixResult,
-    CompositionRequest,
-    CompositionResult,
     ImageRequest,
     ImageResult,
     ImageToVideoRequest,
-    Language,
-    Message,
-    Seed,
     SpeechRequest,
     SpeechResult,
     VideoResult,
@@ -72,19 +64,13 @@ WORDS_PER_S: Final = 2.6
 MOTIONS: Final = get_args(ImageToVideoRequest.model_fields["motion"].annotation)
 
 
-class VideoRequest(Message):
+class VideoRequest(Programme):
     """What a film is made of; ``images`` are named and chosen by ``[image: name]`` lines of the script, in order else."""
 
-    title: str = Field(min_length=1, max_length=120)
     script: Script
     images: dict[str, ArtifactRef] = Field(default={}, max_length=100)
     duration_s: float = Field(gt=0, le=3600)
     voice: str = Field(default="narrator", min_length=1, max_length=64)
-    language: Language = "en"
-    music: MusicChoice | None = MusicChoice()
-    captions: CaptionChoice = CaptionChoice()
-    video: VideoFormat = VideoFormat()
-    seed: Seed = 0
 
 
 def shortest_s(scenes: Sequence[Scene]) -> float:
@@ -97,6 +83,19 @@ async def check(request: VideoRequest, artifacts: ArtifactStore, *, voices: Mapp
     """Refuse before any work: hopeless durations, unknown voices, images or motions, broken pictures."""
     scenes = parse_scenes(request.script)
     check_voice(request.voice, voices, field="voice")
+    _check_directions(scenes, request)
+    needed = shortest_s(scenes)
+    if request.duration_s < needed:
+        raise BadInput(
+            f"{request.duration_s:g} s cannot hold the narration",
+            field="duration_s",
+            fix=f"give at least {math.ceil(needed)} s or shorten the script",
+        )
+    for name, ref in request.images.items():
+        await check_picture_ref(ref, artifacts, field=f"images.{name}")
+
+
+def _check_directions(scenes: Sequence[Scene], request: VideoRequest) -> None:
     for scene in scenes:
         if scene.image is not None and scene.image not in request.images:
             known = ", ".join(sorted(request.images)) or "none are given"
@@ -111,15 +110,6 @@ async def check(request: VideoRequest, artifacts: ArtifactStore, *, voices: Mapp
                 field="script",
                 fix=f"use one of: {', '.join(MOTIONS)}",
             )
-    needed = shortest_s(scenes)
-    if request.duration_s < needed:
-        raise BadInput(
-            f"{request.duration_s:g} s cannot hold the narration",
-            field="duration_s",
-            fix=f"give at least {needed:.0f} s or shorten the script",
-        )
-    for name, ref in request.images.items():
-        await check_picture_ref(ref, artifacts, field=f"images.{name}")
 
 
 async def video(job: JobContext, request: VideoRequest) -> JobOutput:
@@ -135,7 +125,6 @@ async def video(job: JobContext, request: VideoRequest) -> JobOutput:
     words = await word_times(job, "words", texts, narration, request.language)
     images = await _images(job, request, scenes)
     clips = await job.map("motion", _motion(request, scenes, segments, images), VideoResult)
-    duration_s = segments[-1].start_s + segments[-1].duration_s
     mix = await mixed(job, narration, segments, request.music, request.seed)
 
     spoken = [
@@ -145,8 +134,9 @@ async def video(job: JobContext, request: VideoRequest) -> JobOutput:
     captions = await job.step(
         "captions", partial(write_captions, job.artifacts, "video", spoken, request.language, request.video)
     )
-    film = await job.run("compose", _compose(request, clips, mix, captions, duration_s), CompositionResult)
-    return await finish(job, "video", film=film, mix=mix, captions=captions, inputs=request)
+    scene = SceneSequence(clips=[clip.video for clip in clips], transition_s=transition_s(request))
+    film = await composed(job, request, scene, mix, captions)
+    return await finish(job, "video", request, film=film, mix=mix, captions=captions)
 
 
 async def _narration(job: JobContext, request: VideoRequest, scenes: Sequence[Scene]) -> list[SpeechResult]:
@@ -220,26 +210,6 @@ def _motion(
 def transition_s(request: VideoRequest) -> float:
     """The crossfade, on a whole number of frames so that clips stay aligned."""
     return round(TRANSITION_S * request.video.fps) / request.video.fps
-
-
-def _compose(
-    request: VideoRequest,
-    clips: Sequence[VideoResult],
-    mix: AudioMixResult,
-    captions: CaptionFiles,
-    duration_s: float,
-) -> CompositionRequest:
-    return CompositionRequest(
-        scene=SceneSequence(clips=[clip.video for clip in clips], transition_s=transition_s(request)),
-        audio=mix.audio,
-        subtitles=captions.srt,
-        burn_in=captions.ass if request.captions.burn_in else None,
-        language=request.language,
-        width=request.video.width,
-        height=request.video.height,
-        fps=request.video.fps,
-        duration_s=duration_s,
-    )
 
 
 def job_type(voices: Mapping[str, str]) -> JobType:
