@@ -1,0 +1,50 @@
+"""Ports are checked before anything starts."""
+
+import socket
+
+import pytest
+
+from serving.edge.ports import check_ports, free_ports
+from serving.errors import BadInput, Unavailable
+from serving.settings import EdgeSettings, Settings
+
+
+def settings(**edge):
+    return Settings(edge=EdgeSettings(**{"http_port": 0, "grpc_port": 0, "metrics_port": 0, **edge}))
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("field", ["http_port", "grpc_port", "metrics_port"])
+def test_a_taken_port_is_named_with_its_setting_and_the_fix(taken, field):
+    with pytest.raises(Unavailable) as caught:
+        check_ports(settings(**{field: taken}))
+    text = str(caught.value)
+    assert f"edge.{field}: port {taken} of 127.0.0.1 is taken" in text
+    assert f"--{field.replace('_', '-')}" in text
+    assert f"REELMESH_EDGE__{field.upper()}" in text
+
+
+def test_two_equal_ports_are_refused(taken):
+    free = free_ports(settings()).edge.http_port
+    with pytest.raises(BadInput, match=f"port {free} is also edge.http_port"):
+        check_ports(settings(http_port=free, grpc_port=free))
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no such host"], ids=["foreign", "spaces"])
+def test_a_host_that_is_not_this_machine_is_refused(host):
+    with pytest.raises(BadInput, match=r"edge\.host"):
+        check_ports(settings(host=host))
+
+
+def test_zeros_become_different_free_ports_and_the_rest_stays():
+    first = free_ports(settings()).edge
+    ports = {first.http_port, first.grpc_port, first.metrics_port}
+    assert len(ports) == 3
+    assert 0 not in ports
+    check_ports(settings(http_port=first.http_port))
+    assert free_ports(settings(http_port=first.http_port)).edge.http_port == first.http_port
