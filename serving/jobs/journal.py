@@ -5,7 +5,7 @@ again.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -79,9 +79,11 @@ class Journal:
     async def stage_advanced(self, job_id: str, stage: str, facts: "StageFacts", *, progress: float | None) -> None:
         """A call of the stage has finished; with ``progress`` the bar moves, which makes an event."""
         row, counts = facts.row(), facts.counts()
+        # Calls end in parallel, and so do these writes: one that comes late must not turn the count back.
+        earlier = job_stages.c.parts_done < counts["parts_done"]
 
         def write(connection: sa.Connection) -> None:
-            _update_stage(connection, job_id, stage, row)
+            _update_stage(connection, job_id, stage, row, earlier)
             if progress is not None:
                 moved = {"progress": _at_least(progress)}
                 event = {"stage": stage, **counts}
@@ -96,7 +98,7 @@ class Journal:
         ended, counts = {"state": outcome, "ended_at": time.time(), **facts.row()}, facts.counts()
 
         def write(connection: sa.Connection) -> None:
-            if not _update_stage(connection, job_id, stage, ended, among=_OPEN_STAGES):
+            if not _update_stage(connection, job_id, stage, ended, job_stages.c.state.in_(_OPEN_STAGES)):
                 return
             moved = {"progress": _at_least(progress)}
             event = {"stage": stage, "stage_state": outcome, **counts}
@@ -206,10 +208,9 @@ def _update_stage(
     job_id: str,
     stage: str,
     values: dict[str, Any],
-    *,
-    among: Sequence[StageState] = tuple(StageState),
+    *conditions: sa.ColumnElement[bool],
 ) -> bool:
-    here = (job_stages.c.job_id == job_id, job_stages.c.name == stage, job_stages.c.state.in_(list(among)))
+    here = (job_stages.c.job_id == job_id, job_stages.c.name == stage, *conditions)
     return connection.execute(sa.update(job_stages).where(*here).values(**values)).rowcount > 0
 
 
