@@ -6,8 +6,10 @@ The one invariant: nothing else in the mesh reads the environment for its own co
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.errors import BadInput
 
 
 class _Group(BaseModel):
@@ -18,7 +20,9 @@ class EdgeSettings(_Group):
     """The one address clients use."""
 
     host: str = Field(default="127.0.0.1", description="Address the edge binds to.")
-    http_port: int = Field(default=8000, ge=0, le=65535, description="HTTP: inference, jobs, pages. 0 picks a free port.")
+    http_port: int = Field(
+        default=8000, ge=0, le=65535, description="HTTP: inference, jobs, pages. 0 picks a free port."
+    )
     grpc_port: int = Field(default=8001, ge=0, le=65535, description="gRPC inference. 0 picks a free port.")
     metrics_port: int = Field(default=8002, ge=0, le=65535, description="Prometheus metrics. 0 picks a free port.")
     heartbeat_s: float = Field(default=1.0, gt=0, description="How often replicas tell the edge that they live.")
@@ -33,7 +37,9 @@ class LimitSettings(_Group):
     spec_bytes: int = Field(default=1 << 20, gt=0, description="Largest job description.")
     jobs_listed: int = Field(default=200, gt=0, description="Most jobs in one page of a listing.")
     queued_jobs: int = Field(default=10_000, gt=0, description="Jobs waiting before new ones get 503.")
-    inflight_per_replica: int = Field(default=64, gt=0, description="Requests one Ray replica holds before it answers 503.")
+    inflight_per_replica: int = Field(
+        default=64, gt=0, description="Requests one Ray replica holds before it answers 503."
+    )
 
 
 class WorkerSettings(_Group):
@@ -56,9 +62,7 @@ class LogSettings(_Group):
 class Settings(BaseSettings):
     """Everything that can be set; ``REELMESH_EDGE__HTTP_PORT=9000`` sets ``edge.http_port``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="REELMESH_", env_nested_delimiter="__", frozen=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix="REELMESH_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
     home: Path = Field(default=Path(".reelmesh"), description="Jobs database, artifacts, logs and scratch space.")
     model_repositories: list[Path] = Field(
@@ -83,3 +87,13 @@ class Settings(BaseSettings):
                 "jobs_database_url": self.jobs_database_url or f"sqlite:///{home}/jobs.sqlite",
             }
         )
+
+
+def settings_problem(error: Exception) -> BadInput:
+    """A :class:`BadInput` that names the variable to mend, from the ValidationError that ``Settings()`` raised."""
+    if not isinstance(error, ValidationError):
+        return BadInput(str(error), field="settings")
+    first = error.errors(include_url=False)[0]
+    variable = "REELMESH_" + "__".join(str(part) for part in first["loc"]).upper()
+    problem = first["msg"][:1].lower() + first["msg"][1:]
+    return BadInput(f"{first['input']!r:.80}: {problem}", field=variable, fix="correct the variable or the flag")
