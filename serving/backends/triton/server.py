@@ -1,0 +1,201 @@
+"""TritonServer: a tritonserver that stays up; held by TritonReplica and by tests.
+
+The one invariant: it is either ready, or restarting (calls fail with a retryable error), or has given up and says
+why; it never pretends.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import structlog
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.backends.call import Call
+from serving.backends.triton.client import Arrays
+from serving.backends.triton.install import TritonInstall
+from serving.backends.triton.process import DRAIN_S, HOST, Ports, TritonProcess
+from serving.backends.triton.workspace import Workspace
+from serving.errors import EngineFailed, ReelmeshError, Unavailable
+from serving.repository.model import Model
+
+log = structlog.get_logger()
+
+DEATHS_PER_MINUTE: Final = 5
+"""More deaths than this within a minute and the server gives up; Serve then replaces the replica."""
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+PROBE_S: Final = 2.0
+PROBES_MISSED: Final = 5
+"""Probes in a row without an answer after which a running process counts as hung and is killed."""
+
+
+def restart_pause_s(deaths: Sequence[float], now: float) -> float | None:
+    """How long to wait before the next start, given when the server died; None means to give up.
+
+    Args:
+        deaths: times of death in seconds, ascending; the last is the one at hand.
+        now: the present time on the same clock.
+    """
+    recent = sum(1 for death in deaths if now - death < 60.0)  # noqa: PLR2004 - a minute
+    if recent > DEATHS_PER_MINUTE:
+        return None
+    return float(min(FIRST_PAUSE_S * 4 ** max(recent - 1, 0), LONGEST_PAUSE_S))
+
+
+class TritonServer:
+    """Starts a tritonserver with some models and restarts it whenever it dies or hangs.
+
+    Args:
+        install: which server to run.
+        models: its share of the repository.
+        home: the mesh's home; logs and run folders go there.
+        gpus: how many GPUs the replica leased.
+    """
+
+    def __init__(self, install: TritonInstall, models: Sequence[Model], home: Path, *, gpus: int = 0) -> None:
+        self.models = tuple(models)
+        self.restarts = 0
+        self._install = install
+        self._home = home
+        self._gpus = gpus
+        self._generation = 0
+        self._workspace: Workspace | None = None
+        self._process: TritonProcess | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self._gave_up: ReelmeshError | None = None
+        self._deaths: deque[float] = deque(maxlen=DEATHS_PER_MINUTE + 1)
+
+    async def start(self) -> None:
+        """Start it and load its models.
+
+        Raises:
+            BadInput: a model does not load.
+            EngineFailed: the server does not come up.
+            MissingDependency: a model needs a backend that is not there.
+        """
+        started = time.monotonic()
+        self._workspace = await asyncio.to_thread(Workspace.open, self._home)
+        try:
+            self._process = await self._run()
+        except BaseException:
+            self._workspace.close()
+            raise
+        self._guard = asyncio.create_task(self._stay_up(self._process))
+        log.info("triton_ready", ports=self._process.ports, seconds=round(time.monotonic() - started, 2))
+
+    async def stop(self, *, drain_s: float = DRAIN_S) -> None:
+        """Drain it, end it and remove its folder; may be called twice."""
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end(drain_s=drain_s)
+        workspace, self._workspace = self._workspace, None
+        if workspace is not None:
+            workspace.close()
+
+    @property
+    def ports(self) -> Ports | None:
+        """Where it listens, or None while it cannot serve."""
+        return None if self._process is None else self._process.ports
+
+    def check(self) -> None:
+        """Raise :class:`EngineFailed` once the server has given up; a restart under way is no failure yet."""
+        if self._gave_up is not None:
+            raise EngineFailed(
+                f"tritonserver died {len(self._deaths)} times within a minute: {self._gave_up.problem}",
+                fix=f"see {self._workspace.log_file if self._workspace else 'its log'}",
+            )
+
+    async def infer(
+        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
+    ) -> Arrays:
+        """As :meth:`TensorClient.infer`; raises :class:`Unavailable` during a restart."""
+        if self._process is None:
+            raise Unavailable("tritonserver is restarting", field=model)
+        return await self._process.client.infer(model, inputs, outputs, call)
+
+    async def pending(self) -> int:
+        """Requests that wait in Triton's queues, whoever sent them; 0 while it cannot be asked."""
+        ports = self.ports
+        if ports is None:
+            return 0
+        try:
+            async with httpx.AsyncClient(timeout=PROBE_S) as client:
+                answer = await client.get(f"http://{HOST}:{ports.metrics}/metrics")
+        except httpx.HTTPError:
+            return 0
+        return pending_requests(answer.text)
+
+    async def _run(self) -> TritonProcess:
+        assert self._workspace is not None  # noqa: S101 - start() made it
+        self._generation += 1
+        self._workspace.clear_shared_memory()
+        folder = self._workspace.run_folder(self._generation)
+        return await TritonProcess.start(self._install, self.models, self._workspace, folder, gpus=self._gpus)
+
+    async def _stay_up(self, process: TritonProcess) -> None:
+        while True:
+            code = await _until_end(process)
+            self._process = None
+            await process.end(drain_s=0)
+            log.error("triton_died", code=code, restarts=self.restarts)
+            restarted = await self._restart(EngineFailed(f"tritonserver ended with code {code}"))
+            if restarted is None:
+                return
+            process = self._process = restarted
+
+    async def _restart(self, cause: ReelmeshError) -> TritonProcess | None:
+        """Try until it runs again; None when it is time to give up."""
+        while True:
+            self._deaths.append(time.monotonic())
+            pause_s = restart_pause_s(self._deaths, time.monotonic())
+            if pause_s is None:
+                self._gave_up = cause
+                log.error("triton_gave_up", deaths=len(self._deaths), problem=cause.problem)
+                return None
+            await asyncio.sleep(pause_s)
+            try:
+                process = await self._run()
+            except ReelmeshError as error:
+                cause = error
+                log.warning("triton_restart_failed", error=str(error))
+                continue
+            self.restarts += 1
+            log.info("triton_restarted", restarts=self.restarts, ports=process.ports)
+            return process
+
+
+async def _until_end(process: TritonProcess) -> int:
+    """Wait for the process to end, and see to it that a hung one does."""
+    ended = asyncio.create_task(process.wait())
+    missed = 0
+    try:
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=PROBE_S)
+            if not ended.done():
+                missed = 0 if await process.client.is_live(PROBE_S) else missed + 1
+            if missed >= PROBES_MISSED:
+                log.error("triton_hung", probes_missed=missed)
+                process.kill()
+                missed = 0
+        return ended.result()
+    finally:
+        ended.cancel()
+
+
+def pending_requests(metrics: str) -> int:
+    """Sum of ``nv_inference_pending_request_count`` over all models, from Prometheus text."""
+    return sum(
+        int(sample.value)
+        for family in text_string_to_metric_families(metrics)
+        if family.name == "nv_inference_pending_request_count"
+        for sample in family.samples
+    )

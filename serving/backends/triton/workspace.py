@@ -1,0 +1,94 @@
+"""A tritonserver's own folder and its regions of shared memory; used by server.py.
+
+The one invariant: whatever a killed replica left behind is removed by the next one that starts in the same home,
+and never what a living one still uses: each workspace is locked for as long as its process lives.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import IO, Final
+
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+LOGS_KEPT: Final = 5
+"""Log files of earlier servers that stay for whoever asks what happened."""
+LOG_BYTES: Final = 16 << 20
+"""A log that has grown beyond this is begun anew when its server restarts."""
+
+
+class Workspace:
+    """A locked folder ``<home>/triton/<token>`` and the prefix of its shared memory; made by :meth:`open`."""
+
+    def __init__(self, folder: Path, log_file: Path, lock: IO[str]) -> None:
+        self.folder = folder
+        self.log_file = log_file
+        self.shared_memory_prefix = f"reelmesh_{folder.name}"
+        self._lock = lock
+
+    @classmethod
+    def open(cls, home: Path) -> "Workspace":
+        """Clear away what dead servers left in ``home`` and make a new workspace."""
+        parent, logs = home / "triton", home / "logs"
+        for place in (parent, logs):
+            place.mkdir(parents=True, exist_ok=True)
+        for stale in parent.iterdir():
+            _remove_if_dead(stale)
+        for old in sorted(logs.glob("triton-*.log"), key=_age)[LOGS_KEPT - 1 :]:
+            old.unlink(missing_ok=True)
+        folder = parent / secrets.token_hex(6)
+        folder.mkdir()
+        lock = (folder / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return cls(folder, logs / f"triton-{folder.name}.log", lock)
+
+    def run_folder(self, generation: int) -> Path:
+        """A path for one run of the server, not made yet; the folder of the run before is removed."""
+        shutil.rmtree(self.folder / str(generation - 1), ignore_errors=True)
+        return self.folder / str(generation)
+
+    def open_log(self) -> IO[bytes]:
+        """The log, for appending."""
+        stream = self.log_file.open("ab")
+        if stream.tell() > LOG_BYTES:
+            stream.truncate(0)
+        return stream
+
+    def log_tail(self, size_bytes: int = 4096) -> str:
+        """The end of the log."""
+        with self.log_file.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - size_bytes))
+            return stream.read(size_bytes).decode("utf-8", "replace")
+
+    def clear_shared_memory(self) -> None:
+        """Remove the regions; only while no server of this workspace runs."""
+        _clear_shared_memory(self.folder.name)
+
+    def close(self) -> None:
+        """Remove everything but the log."""
+        self.clear_shared_memory()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def _remove_if_dead(folder: Path) -> None:
+    try:
+        with (folder / "lock").open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear_shared_memory(folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return
+
+
+def _clear_shared_memory(token: str) -> None:
+    for region in SHARED_MEMORY.glob(f"reelmesh_{token}*"):
+        region.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return -path.stat().st_mtime
+    except OSError:
+        return 0.0
