@@ -65,7 +65,7 @@ MOTIONS: Final = get_args(ImageToVideoRequest.model_fields["motion"].annotation)
 
 
 class VideoRequest(Programme):
-    """What a film is made of; ``images`` are named and chosen by ``[image: name]`` lines of the script, in order else."""
+    """What a film is made of; ``[image: name]`` lines of the script choose among ``images``, which else go in order."""
 
     script: Script
     images: dict[str, ArtifactRef] = Field(default={}, max_length=100)
