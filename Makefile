@@ -55,9 +55,9 @@ format: $(FULL) ## Rewrite the code as ruff formats it, with safe fixes
 	@$(BIN)/ruff check --fix-only --quiet . || true
 	@$(BIN)/ruff format .
 
-clean: ## Remove the venv, tritonserver and caches; jobs and results in .reelmesh stay
-	$(call say,Removing $(VENV) .reelmesh-tools build and caches)
-	@rm -rf $(VENV) .reelmesh-tools build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## Remove the venv and caches; jobs and results in .reelmesh stay
+	$(call say,Removing $(VENV) build and caches)
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORE): pyproject.toml scripts/bootstrap

@@ -62,7 +62,11 @@ def _purpose(location: Location, schema: type[BaseModel]) -> str:
     """The field's own description, found by walking the schema along the location."""
     fields = _fields_at(location[:-1], schema)
     field = fields.get(str(location[-1])) if location else None
-    return (field.description or "").rstrip(".") if field is not None else ""
+    if field is None:
+        return ""
+    part = next(_models_in(field.annotation), None)
+    text = field.description or (part.__doc__ if part is not None else None) or ""
+    return text.partition("\n")[0].rstrip(".")
 
 
 def _nearest(location: Location, schema: type[BaseModel]) -> str:
