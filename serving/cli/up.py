@@ -1,166 +1,112 @@
-"""`reelmesh up`: start the mesh on this machine, wait until it is ready, run until a signal, leave nothing behind.
+"""`reelmesh up`: start the mesh, say where it listens, run until a signal.
 
-The one invariant: everything that can be refused (ports, models, programs) is checked before the first process starts.
+The one invariant: the addresses are printed only once they answer.
 """
 
-import contextlib
-import importlib
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
-import httpx
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from serving.edge.ports import check_ports, free_ports
-from serving.errors import MissingDependency, ReelmeshError, Unavailable
-from serving.repository.load import load_repository
-from serving.repository.serve_config import serve_config
+from serving.cli.mesh import Mesh, Report, running_mesh, wait_for_signal
+from serving.cli.output import print_json, stderr, stdout
 from serving.settings import Settings
 
-READY_TIMEOUT_S = 120.0
-OBJECT_STORE_BYTES = 512 << 20
-"""Ray's shared memory; media travel as files, so little is needed. Ray's own minimum is 75 MiB."""
-APP = "reelmesh"
-
-Report = Callable[[str, float], None]
-"""Called with what is being waited for and how much of the start is done (0 to 1)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """A running mesh: its settings with the ports it really has, and how long it took to become ready."""
-
-    settings: Settings
-    ready_s: float
-
-    @property
-    def url(self) -> str:
-        """The address of pages and HTTP inference."""
-        return f"http://{self.settings.edge.host}:{self.settings.edge.http_port}"
+Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
+HttpPort = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 picks a free one. [default: 8000]")]
+GrpcPort = Annotated[int | None, typer.Option(min=0, max=65535, help="gRPC port; 0 picks a free one. [default: 8001]")]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Metrics port; 0 picks a free one. [default: 8002]")
+]
+Repositories = Annotated[
+    list[Path] | None, typer.Option("--model-repository", help="Folder of models; may be given more than once.")
+]
+Home = Annotated[Path | None, typer.Option(help="Folder for jobs, artifacts and logs. [default: .reelmesh]")]
 
 
-@contextlib.contextmanager
-def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
-    """Start a mesh and stop it at the end of the block, whatever happens in it.
+def up(  # noqa: PLR0917  one parameter per flag
+    host: Host = None,
+    http_port: HttpPort = None,
+    grpc_port: GrpcPort = None,
+    metrics_port: MetricsPort = None,
+    model_repository: Repositories = None,
+    home: Home = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON once ready.")] = False,
+) -> None:
+    """Start the mesh on this machine and keep it running until Ctrl-C.
 
-    Raises:
-        BadInput: a broken model repository.
-        Unavailable: a port is taken, or the mesh did not become ready.
-        MissingDependency: a program is missing.
+    Jobs that were running when it stopped go on where they were.
     """
-    started = time.monotonic()
-    settings = free_ports(settings.resolved())
-    report("checking models and ports", 0.02)
-    _check(settings)
-    config = serve_config(load_repository(settings.model_repositories), settings)
-    try:
-        report("starting Ray", 0.05)
-        _start_ray(settings)
-        report("starting replicas", 0.35)
-        _deploy(config["applications"][0])
-        _wait_until_ready(settings, report)
-        yield Mesh(settings, time.monotonic() - started)
-    finally:
-        _stop_ray()
-
-
-def _check(settings: Settings) -> None:
-    check_ports(settings)
-    repository = load_repository(settings.model_repositories)
-    if repository.triton():
-        from serving.backends.triton.install import find_tritonserver
-
-        find_tritonserver(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
-
-
-def _start_ray(settings: Settings) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        from ray import serve
-    except ImportError as error:
-        raise MissingDependency("Ray is not installed", fix='pip install "reelmesh"') from error
-    ray.init(
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=OBJECT_STORE_BYTES,
-        resources={"edge": 1},
-        namespace="serve",
+    settings = settings_from(
+        home=home,
+        model_repositories=model_repository,
+        edge={"host": host, "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
     )
-    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+    with progress_report() as report, running_mesh(settings, report) as mesh:
+        report("ready", 1.0)
+        _announce(mesh, as_json=as_json)
+        wait_for_signal()
+        stderr().print("Stopping: finishing what is in flight ...")
 
 
-def _deploy(application: dict[str, Any]) -> None:
-    from ray import serve
-
-    module, _, name = application["import_path"].partition(":")
-    build = getattr(importlib.import_module(module), name)
-    target = serve.RunTarget(build(application["args"]), name=application["name"], route_prefix=None)
-    serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
-
-
-def _wait_until_ready(settings: Settings, report: Report) -> None:
-    """Poll Serve until every deployment is healthy and the edge answers; fails early on a failed deployment."""
-    from ray import serve
-
-    url = f"http://{settings.edge.host}:{settings.edge.http_port}/v2/health/ready"
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        application = serve.status().applications.get(APP)
-        deployments = application.deployments if application else {}
-        healthy = [name for name, state in deployments.items() if state.status == "HEALTHY"]
-        waiting = sorted(set(deployments) - set(healthy))
-        if application is not None and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise _deploy_failed(application)
-        if waiting:
-            report(f"starting {', '.join(waiting)}", 0.35 + 0.6 * len(healthy) / max(1, len(deployments)))
-        elif deployments and _answers(url):
-            return
-        time.sleep(0.2)
-    raise Unavailable(f"the mesh was not ready after {READY_TIMEOUT_S:.0f} s", fix="`reelmesh doctor` finds the cause")
+def settings_from(*, edge: dict[str, Any] | None = None, **values: Any) -> Settings:  # noqa: ANN401
+    """Settings of the environment, with the flags that were given on top."""
+    base = Settings()
+    given = {name: value for name, value in values.items() if value is not None}
+    ports = {name: value for name, value in (edge or {}).items() if value is not None}
+    return base.model_copy(update={**given, "edge": base.edge.model_copy(update=ports)})
 
 
-def _deploy_failed(application: Any) -> ReelmeshError:  # noqa: ANN401  Ray's status object
-    messages = [state.message for state in application.deployments.values() if state.message]
-    text = " ".join(" ".join(messages or [application.message]).split())
-    return Unavailable(f"a replica did not start: {text[-600:]}", fix="`reelmesh doctor` checks what it needs")
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2.0).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
-
-
-def _stop_ray() -> None:
-    import ray
-    from ray import serve
-
-    if not ray.is_initialized():
+@contextmanager
+def progress_report() -> Iterator[Report]:
+    """A progress bar on a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield _line_report()
         return
-    with contextlib.suppress(Exception):
-        serve.shutdown()
-    ray.shutdown()
+    columns = (SpinnerColumn(), TextColumn("{task.description:<40}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr(), transient=True) as progress:
+        task = progress.add_task("starting", total=1.0)
+
+        def report(text: str, done: float) -> None:
+            progress.update(task, description=text, completed=done)
+            if done >= 1.0:
+                progress.stop()
+
+        yield report
 
 
-def wait_for_signal() -> None:
-    """Return on the first SIGINT or SIGTERM; a second one ends the process at once."""
-    stop = threading.Event()
+def _line_report() -> Report:
+    last = ""
 
-    def on_signal(_number: int, _frame: object) -> None:
-        if stop.is_set():
-            os._exit(130)
-        stop.set()
+    def report(text: str, _done: float) -> None:
+        nonlocal last
+        if text != last:
+            print(f"... {text}", file=sys.stderr, flush=True)
+            last = text
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    while not stop.wait(0.5):
-        pass
+    return report
+
+
+def _announce(mesh: Mesh, *, as_json: bool) -> None:
+    edge = mesh.settings.edge
+    addresses = {
+        "http": mesh.url,
+        "grpc": f"{edge.host}:{edge.grpc_port}",
+        "metrics": f"http://{edge.host}:{edge.metrics_port}/metrics",
+    }
+    if as_json:
+        print_json({**addresses, "ready_s": round(mesh.ready_s, 2), "home": str(mesh.settings.home)})
+        sys.stdout.flush()
+        return
+    out = stdout()
+    out.print(f"[bold green]Reelmesh is ready[/] after {mesh.ready_s:.1f} s")
+    out.print(f"  Pages and jobs   {addresses['http']}/")
+    out.print(f"  HTTP inference   {addresses['http']}/v2")
+    out.print(f"  gRPC inference   {addresses['grpc']}")
+    out.print(f"  Metrics          {addresses['metrics']}")
+    out.print(f"  Jobs and results {mesh.settings.home}")
+    out.print("Ctrl-C stops it.")

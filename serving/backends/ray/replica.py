@@ -52,11 +52,11 @@ class EngineReplica:
         for model in self._models.values():
             self._engines[model.name] = await asyncio.to_thread(load_engine, model, context)
             log.info("model_loaded", model=model.name, engine=model.card.engine)
-        self._oip = OipServer(
-            self.infer, {name: model.config for name, model in self._models.items()}, settings.limits
-        )
+        self._oip = OipServer(self.infer, {name: model.config for name, model in self._models.items()}, settings.limits)
         self._heart = Heart(edge, await self._listen(group), settings.edge.heartbeat_s)
         self._heart.start()
+        # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
+        self.__del__ = self.close
 
     async def _listen(self, group: str) -> Heartbeat:
         http_port, grpc_port = await self._oip.start()
@@ -105,7 +105,8 @@ class EngineReplica:
     async def _place(self, model: str) -> AsyncIterator[None]:
         if self._ongoing >= self._limits.inflight_per_replica:
             raise Unavailable(
-                f"the replica of {model} holds {self._ongoing} requests", fix="try again later or add replicas"
+                f"the replica of {model} holds {self._ongoing} requests",
+                fix="try again later or add replicas",
             )
         self._ongoing += 1
         try:
@@ -120,7 +121,7 @@ class EngineReplica:
     async def check_health(self) -> None:
         """Called by Serve; raising would restart the replica."""
 
-    async def __del__(self) -> None:
+    async def close(self) -> None:
         """Drain: leave the rotation first, then stop listening, then free the engines."""
         await self._heart.stop()
         await self._oip.stop()
