@@ -115,9 +115,7 @@ class Tensor:
         return cls(name, datatype, array.shape, raw.tobytes())
 
     @classmethod
-    def from_elements(
-        cls, name: str, elements: Sequence[bytes], shape: Sequence[int] | None = None
-    ) -> "Tensor":
+    def from_elements(cls, name: str, elements: Sequence[bytes], shape: Sequence[int] | None = None) -> "Tensor":
         """Make a BYTES tensor; without ``shape`` it has one dimension."""
         pieces: list[bytes] = []
         for element in elements:

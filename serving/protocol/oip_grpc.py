@@ -56,8 +56,7 @@ def from_message(message: pb.ModelInferRequest) -> InferRequest:
             field="raw_input_contents",
         )
     inputs = tuple(
-        _input(tensor, raw[index] if raw else None, message.model_name)
-        for index, tensor in enumerate(message.inputs)
+        _input(tensor, raw[index] if raw else None, message.model_name) for index, tensor in enumerate(message.inputs)
     )
     return InferRequest(
         message.model_name,
@@ -84,9 +83,7 @@ def to_message(response: InferResponse) -> pb.ModelInferResponse:
 
 def to_request_message(request: InferRequest) -> pb.ModelInferRequest:
     """Convert a request to send it on, with raw contents."""
-    message = pb.ModelInferRequest(
-        model_name=request.model_name, model_version=request.model_version, id=request.id
-    )
+    message = pb.ModelInferRequest(model_name=request.model_name, model_version=request.model_version, id=request.id)
     _set_parameters(message.parameters, request.parameters)
     for tensor in request.inputs:
         entry = message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -130,18 +127,12 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
     elements = check_shape(tensor.name, tensor.datatype, shape)
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
-        raise BadInput(
-            f"{tensor.datatype} of '{tensor.name}' must be sent in raw_input_contents", field=tensor.name
-        )
+        raise BadInput(f"{tensor.datatype} of '{tensor.name}' must be sent in raw_input_contents", field=tensor.name)
     if stray := [other.name for other, _ in tensor.contents.ListFields() if other.name != field]:
-        raise BadInput(
-            f"'{tensor.name}' is {tensor.datatype} and must use {field}, not {stray[0]}", field=tensor.name
-        )
+        raise BadInput(f"'{tensor.name}' is {tensor.datatype} and must use {field}, not {stray[0]}", field=tensor.name)
     values = getattr(tensor.contents, field)
     if len(values) != elements:
-        raise BadInput(
-            f"'{tensor.name}' has {len(values)} elements, but its shape holds {elements}", field=tensor.name
-        )
+        raise BadInput(f"'{tensor.name}' has {len(values)} elements, but its shape holds {elements}", field=tensor.name)
     if tensor.datatype == "BYTES":
         return bytes(Tensor.from_elements(tensor.name, values).data)
     try:

@@ -80,12 +80,9 @@ def decode_request(
         inputs.append(tensor)
         offset += taken
     if offset != len(binary):
-        raise BadInput(
-            f"{len(binary) - offset} bytes of binary data belong to no input", field="binary_data_size"
-        )
+        raise BadInput(f"{len(binary) - offset} bytes of binary data belong to no input", field="binary_data_size")
     outputs = [
-        _output(entry, f"outputs[{index}]")
-        for index, entry in enumerate(_entries(document, "outputs", required=False))
+        _output(entry, f"outputs[{index}]") for index, entry in enumerate(_entries(document, "outputs", required=False))
     ]
     return InferRequest(
         model_name,
@@ -189,8 +186,7 @@ def _raw_data(data: object, name: str, datatype: str, elements: int, place: str)
     """JSON data, flat or nested, in raw form."""
     if datatype in _NOT_IN_JSON:
         raise BadInput(
-            f"sending {datatype} data via JSON is not supported. "
-            f"Please use the binary data format for input '{name}'",
+            f"sending {datatype} data via JSON is not supported. Please use the binary data format for input '{name}'",
             field=place,
         )
     if not isinstance(data, list):
@@ -201,9 +197,7 @@ def _raw_data(data: object, name: str, datatype: str, elements: int, place: str)
     if not set(map(type, flat)) <= _JSON_TYPES.get(datatype, {int}):
         raise BadInput(f"has an element that is not {datatype}", field=place)
     if datatype == "BYTES":
-        return bytes(
-            Tensor.from_elements(name, [element.encode("utf-8", "surrogatepass") for element in flat]).data
-        )
+        return bytes(Tensor.from_elements(name, [element.encode("utf-8", "surrogatepass") for element in flat]).data)
     try:
         return np.array(flat, dtype=DATATYPES[datatype].numpy).tobytes()
     except OverflowError:
@@ -242,9 +236,7 @@ def _json_data(tensor: Tensor) -> list[Any]:
 def _raw_input(view: memoryview, specs: tuple[TensorSpec, ...]) -> Tensor:
     """The one input of a raw request: the whole body, its one free dimension worked out from its length."""
     if len(specs) != 1:
-        raise BadInput(
-            f"a raw request needs a model with one input, this one has {len(specs)}", field=HEADER_LENGTH
-        )
+        raise BadInput(f"a raw request needs a model with one input, this one has {len(specs)}", field=HEADER_LENGTH)
     spec = specs[0]
     free = [index for index, size in enumerate(spec.shape) if size < 0]
     if spec.datatype == "BYTES":

@@ -63,9 +63,7 @@ def refuse_shared_memory(tensor: RequestedOutput | Tensor | str, parameters: Par
     """Raise :class:`Unsupported` when the tensor's data is said to lie in shared memory."""
     if _SHARED_MEMORY in parameters:
         name = tensor if isinstance(tensor, str) else tensor.name
-        raise Unsupported(
-            f"shared memory is not supported for '{name}'", field=name, fix="send the data itself"
-        )
+        raise Unsupported(f"shared memory is not supported for '{name}'", field=name, fix="send the data itself")
 
 
 def wants_binary(output: RequestedOutput | None, request: Parameters) -> bool:
