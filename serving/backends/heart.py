@@ -33,6 +33,11 @@ class Heart:
         """Begin; the first beat is sent at once."""
         self._task = asyncio.create_task(self._run())
 
+    async def update(self, beat: Heartbeat) -> None:
+        """Send another heartbeat from now on, the first one at once: the replica's addresses have changed."""
+        self._beat = beat
+        await self._send(beat)
+
     async def stop(self) -> None:
         """Leave the rotation: one last beat without endpoints."""
         if self._task is None:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from serving import telemetry
 from serving.backends.triton.client import TOKEN_HEADER, TensorClient
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, build_repository, is_complete
@@ -162,7 +163,9 @@ class TritonProcess:
                 field=str(model.folder),
                 fix="mend the model's file or its config.pbtxt",
             ) from error
-        log.info("triton_model_loaded", model=model.name, seconds=round(time.monotonic() - started, 2))
+        seconds = time.monotonic() - started
+        telemetry.MODEL_LOAD_SECONDS.labels(model.name, "triton").set(seconds)
+        log.info("triton_model_loaded", model=model.name, seconds=round(seconds, 2))
 
 
 def load_reason(said: str) -> str:

@@ -7,7 +7,7 @@ why; it never pretends.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +16,13 @@ import structlog
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving import telemetry
 from serving.backends.call import Call
 from serving.backends.triton.client import Arrays
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.process import DRAIN_S, HOST, Ports, TritonProcess
 from serving.backends.triton.workspace import Workspace
-from serving.errors import EngineFailed, ReelmeshError, Unavailable
+from serving.errors import EngineFailed, ReelmeshError, Unavailable, foreign_text
 from serving.repository.model import Model
 
 log = structlog.get_logger()
@@ -56,14 +57,24 @@ class TritonServer:
         models: its share of the repository.
         home: the mesh's home; logs and run folders go there.
         gpus: how many GPUs the replica leased.
+        on_change: told the new ports after a restart, and None when the server has died.
     """
 
-    def __init__(self, install: TritonInstall, models: Sequence[Model], home: Path, *, gpus: int = 0) -> None:
+    def __init__(
+        self,
+        install: TritonInstall,
+        models: Sequence[Model],
+        home: Path,
+        *,
+        gpus: int = 0,
+        on_change: Callable[[Ports | None], Awaitable[None]] | None = None,
+    ) -> None:
         self.models = tuple(models)
         self.restarts = 0
         self._install = install
         self._home = home
         self._gpus = gpus
+        self._on_change = on_change
         self._generation = 0
         self._workspace: Workspace | None = None
         self._process: TritonProcess | None = None
@@ -87,6 +98,7 @@ class TritonServer:
             self._workspace.close()
             raise
         self._guard = asyncio.create_task(self._stay_up(self._process))
+        await self._tell(self._process.ports)
         log.info("triton_ready", ports=self._process.ports, seconds=round(time.monotonic() - started, 2))
 
     async def stop(self, *, drain_s: float = DRAIN_S) -> None:
@@ -110,7 +122,7 @@ class TritonServer:
         """Raise :class:`EngineFailed` once the server has given up; a restart under way is no failure yet."""
         if self._gave_up is not None:
             raise EngineFailed(
-                f"tritonserver died {len(self._deaths)} times within a minute: {self._gave_up.problem}",
+                f"tritonserver does not stay up: {self._gave_up.problem}",
                 fix=f"see {self._workspace.log_file if self._workspace else 'its log'}",
             )
 
@@ -124,15 +136,18 @@ class TritonServer:
 
     async def pending(self) -> int:
         """Requests that wait in Triton's queues, whoever sent them; 0 while it cannot be asked."""
+        return pending_requests(await self.metrics())
+
+    async def metrics(self) -> str:
+        """Triton's own metrics as Prometheus text; empty while it cannot be asked."""
         ports = self.ports
         if ports is None:
-            return 0
+            return ""
         try:
             async with httpx.AsyncClient(timeout=PROBE_S) as client:
-                answer = await client.get(f"http://{HOST}:{ports.metrics}/metrics")
+                return (await client.get(f"http://{HOST}:{ports.metrics}/metrics")).text
         except httpx.HTTPError:
-            return 0
-        return pending_requests(answer.text)
+            return ""
 
     async def _run(self) -> TritonProcess:
         assert self._workspace is not None  # noqa: S101 - start() made it
@@ -142,15 +157,28 @@ class TritonServer:
         return await TritonProcess.start(self._install, self.models, self._workspace, folder, gpus=self._gpus)
 
     async def _stay_up(self, process: TritonProcess) -> None:
+        try:
+            await self._restart_for_ever(process)
+        except Exception as error:  # a bug of ours must show in check(), not end this task unseen
+            log.exception("triton_unguarded")
+            self._process, self._gave_up = None, EngineFailed(f"its guard failed: {foreign_text(error)}")
+
+    async def _restart_for_ever(self, process: TritonProcess) -> None:
         while True:
             code = await _until_end(process)
             self._process = None
-            await process.end(drain_s=0)
             log.error("triton_died", code=code, restarts=self.restarts)
+            await process.end(drain_s=0)
+            await self._tell(None)
             restarted = await self._restart(EngineFailed(f"tritonserver ended with code {code}"))
             if restarted is None:
                 return
             process = self._process = restarted
+            await self._tell(restarted.ports)
+
+    async def _tell(self, ports: Ports | None) -> None:
+        if self._on_change is not None:
+            await self._on_change(ports)
 
     async def _restart(self, cause: ReelmeshError) -> TritonProcess | None:
         """Try until it runs again; None when it is time to give up."""
@@ -169,6 +197,7 @@ class TritonServer:
                 log.warning("triton_restart_failed", error=str(error))
                 continue
             self.restarts += 1
+            telemetry.TRITON_RESTARTS.inc()
             log.info("triton_restarted", restarts=self.restarts, ports=process.ports)
             return process
 

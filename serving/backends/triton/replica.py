@@ -1,0 +1,163 @@
+"""TritonReplica: one Ray Serve replica that holds a tritonserver and its share of the models; deployed by graphs.app.
+
+The one invariant: the edge knows this replica only while its tritonserver serves; clients then reach Triton itself.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import structlog
+
+from serving import telemetry
+from serving.artifacts.store import ArtifactStore
+from serving.backends.call import Call
+from serving.backends.heart import Heart
+from serving.backends.triton.adapters import Adapter, load_adapter
+from serving.backends.triton.install import find_tritonserver
+from serving.backends.triton.metrics import MetricsServer
+from serving.backends.triton.process import HOST, Ports
+from serving.backends.triton.server import TritonServer
+from serving.errors import EngineFailed, NotFound, ReelmeshError, Unavailable, Unsupported, foreign_text
+from serving.exposition import Exposition, merge_expositions
+from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.protocol.tasks import TaskRequest, TaskResult
+from serving.repository.load import load_repository
+from serving.settings import Settings
+
+log = structlog.get_logger()
+
+
+class TritonReplica:
+    """Serves typed tasks by handle, and OIP by the ports of its own tritonserver.
+
+    Args:
+        settings: of the whole mesh, resolved.
+        models: names of its share of the repository; empty means every model that Triton serves.
+        edge: Serve handle of the edge, which is told where Triton listens; None for a replica on its own.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        settings: Settings,
+        models: Sequence[str] = (),
+        edge: Any = None,  # noqa: ANN401  a Serve handle
+    ) -> None:
+        telemetry.set_up_logs(settings)
+        self._limits = settings.limits
+        self._ongoing = 0
+        self._heart: Heart | None = None
+        repository = await asyncio.to_thread(load_repository, settings.model_repositories)
+        share = [repository.get(name) for name in models] if models else repository.triton()
+        install = find_tritonserver(settings)
+        artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self._server = TritonServer(
+            install, share, settings.home, gpus=leased_gpus(), on_change=self._tell_edge
+        )
+        self._adapters: dict[str, Adapter | None] = {
+            model.name: load_adapter(model, self._server, artifacts) for model in share
+        }
+        await self._server.start()
+        self._metrics = MetricsServer(self.metrics)
+        self._metrics_url = await self._metrics.start()
+        if edge is not None:
+            self._heart = Heart(edge, self._beat(self._server.ports), settings.edge.heartbeat_s)
+            self._heart.start()
+
+    async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
+        """Run one typed request.
+
+        Raises:
+            NotFound: the model is not in this replica's share.
+            Unsupported: the model has no typed task; it is reached by OIP.
+            Unavailable: Triton is restarting, or the replica holds as many requests as it may.
+            ReelmeshError: whatever the adapter raises; foreign errors become :class:`EngineFailed`.
+        """
+        if model not in self._adapters:
+            raise NotFound(f"this replica does not hold the model {model!r}")
+        adapter = self._adapters[model]
+        if adapter is None:
+            raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
+        async with self._place(model):
+            with telemetry.job_logs(call.job_id, call.stage):
+                try:
+                    return await adapter.run(request, call)
+                except asyncio.CancelledError:
+                    call.cancel()
+                    raise
+                except ReelmeshError:
+                    raise
+                except Exception as error:
+                    log.exception("adapter_failed", model=model)
+                    raise EngineFailed(f"{model}: {foreign_text(error)}") from error
+
+    @contextlib.asynccontextmanager
+    async def _place(self, model: str) -> AsyncIterator[None]:
+        """Hold one of the replica's places, and count the request."""
+        if self._ongoing >= self._limits.inflight_per_replica:
+            raise Unavailable(
+                f"the replica of {model} holds {self._ongoing} requests",
+                fix="try again later or add replicas",
+            )
+        self._ongoing += 1
+        started, outcome = time.monotonic(), EngineFailed.code
+        telemetry.IN_FLIGHT.labels(model).inc()
+        try:
+            yield
+            outcome = "ok"
+        except ReelmeshError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._ongoing -= 1
+            telemetry.IN_FLIGHT.labels(model).dec()
+            telemetry.REQUESTS.labels(model, "task", outcome).inc()
+            telemetry.REQUEST_SECONDS.labels(model, "task").observe(time.monotonic() - started)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For Serve's autoscaler: typed requests at hand, and what waits in Triton's queues whoever sent it."""
+        return {"ongoing": float(self._ongoing), "queued": float(await self._server.pending())}
+
+    async def check_health(self) -> None:
+        """Called by Serve; raises once tritonserver cannot be kept up, so that the replica is replaced."""
+        self._server.check()
+
+    async def metrics(self) -> str:
+        """Triton's metrics and this process's, as one Prometheus text."""
+        parts = [Exposition(telemetry.exposition(), {}), Exposition(await self._server.metrics(), {})]
+        return merge_expositions(parts)
+
+    async def _tell_edge(self, ports: Ports | None) -> None:
+        for model in self._adapters:
+            telemetry.MODEL_READY.labels(model, "triton").set(0 if ports is None else 1)
+        if self._heart is not None:
+            await self._heart.update(self._beat(ports))
+
+    def _beat(self, ports: Ports | None) -> Heartbeat:
+        endpoints = [] if ports is None else [
+            Endpoint(model=name, http=f"{HOST}:{ports.http}", grpc=f"{HOST}:{ports.grpc}")
+            for name in self._adapters
+        ]  # fmt: skip
+        return Heartbeat(
+            replica_id=f"triton-{self._metrics_url.split(':')[-1].split('/')[0]}",
+            endpoints=endpoints,
+            metrics_url=self._metrics_url,
+        )
+
+    async def __del__(self) -> None:
+        """Awaited by Serve: leave the rotation, then drain and end tritonserver."""
+        if heart := getattr(self, "_heart", None):
+            await heart.stop()
+        if metrics := getattr(self, "_metrics", None):
+            await metrics.stop()
+        if server := getattr(self, "_server", None):
+            await server.stop()
+
+
+def leased_gpus() -> int:
+    """How many GPUs Ray leased to this process; 0 outside Ray."""
+    import ray
+
+    return len(ray.get_gpu_ids()) if ray.is_initialized() else 0
