@@ -129,6 +129,14 @@ class Model:
         """The folder of the newest version."""
         return self.folder / str(self.versions[-1] if self.versions else 1)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Protobuf's generated classes cannot be pickled by name, so the config travels in its own encoding."""
+        return _unpickled, (self.name, self.folder, self.card, self.config.SerializeToString(), self.versions)
+
     def __repr__(self) -> str:
         """Name and place."""
         return f"Model({self.name!r}, {str(self.folder)!r})"
+
+
+def _unpickled(name: str, folder: Path, card: ModelCard, config: bytes, versions: tuple[int, ...]) -> Model:
+    return Model(name, folder, card, ModelConfig.FromString(config), versions)

@@ -81,10 +81,12 @@ class RawModel:
         return self.folder / CARD_FILE
 
     def config_line(self, text: str) -> int:
-        """First line of config.pbtxt that holds ``text`` as a whole word or quoted string; 1 where none does."""
-        pattern = re.compile(rf"(?<![\w.]){re.escape(text)}(?![\w.])")
-        lines = enumerate(self.config_text.splitlines(), start=1)
-        return next((number for number, line in lines if pattern.search(line.split("#")[0])), 1)
+        """First line of config.pbtxt that begins with ``text``, else one that holds it as a word; 1 where none does."""
+        word = rf"{re.escape(text)}(?![\w.])"
+        lines = [line.partition("#")[0] for line in self.config_text.splitlines()]
+        begins = (number for number, line in enumerate(lines, start=1) if re.match(word, line))
+        holds = (number for number, line in enumerate(lines, start=1) if re.search(rf"(?<![\w.]){word}", line))
+        return next(begins, next(holds, 1))
 
 
 def triton_backend(config: ModelConfig) -> str:

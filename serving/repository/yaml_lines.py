@@ -59,14 +59,9 @@ def load_yaml(text: str) -> tuple[JsonValue, Lines]:
     Raises:
         YamlProblem: broken syntax, an alias, a repeated key, a custom tag, or nesting over :data:`MAX_DEPTH`.
     """
-    loader = _PlainLoader(text)
     lines: dict[Location, int] = {}
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None, Lines({})
-        _walk(node, (), lines, set())
-        data: JsonValue = loader.construct_document(node)
+        data = _load(text, lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
@@ -77,9 +72,20 @@ def load_yaml(text: str) -> tuple[JsonValue, Lines]:
         raise YamlProblem(1, "-", "nested too deeply", f"use at most {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise YamlProblem(1, "-", f"a value cannot be read: {error}", "put it in quotes") from error
+    return data, Lines(lines)
+
+
+def _load(text: str, lines: dict[Location, int]) -> JsonValue:
+    loader = _PlainLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _walk(node, (), lines, set())
+        data: JsonValue = loader.construct_document(node)
+        return data
     finally:
         loader.dispose()
-    return data, Lines(lines)
 
 
 def _walk(node: yaml.Node, location: Location, lines: dict[Location, int], seen: set[int]) -> None:

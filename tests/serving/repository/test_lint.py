@@ -1,0 +1,213 @@
+from pathlib import Path
+
+import pytest
+
+from serving.repository.lint import lint
+
+TRITON_CARD = """\
+description: An MLP
+task: tensor
+backend: triton
+engine: tensor
+license: {name: MIT, commercial_use: true}
+source: {uri: "file:."}
+"""
+
+
+def lines(repository: Path, severity: str = "error") -> list[str]:
+    return [found.render(repository) for found in lint([repository]) if found.severity == severity]
+
+
+def config(**changes: str) -> str:
+    fields = {
+        "backend": '"onnxruntime"',
+        "max_batch_size": "8",
+        "input": '[ { name: "X" data_type: TYPE_FP32 dims: [4] } ]',
+        "output": '[ { name: "Y" data_type: TYPE_FP32 dims: [2] } ]',
+    } | changes
+    return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+
+
+def test_a_good_repository_has_no_findings(repository: Path, ray_model, triton_model) -> None:
+    ray_model("anna")
+    triton_model("mlp", card=TRITON_CARD)
+    assert lint([repository]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("max_batch_sise: 1\n", "m/config.pbtxt:1:-: ModelConfig has no field", id="unknown field"),
+        pytest.param("backend: 'x'\ninput {", "m/config.pbtxt:2:-: Expected", id="broken"),
+        pytest.param(config(name='"other"'), "m/config.pbtxt:5:name: 'other' is not the folder's name", id="name"),
+        pytest.param(config(backend=""), "m/config.pbtxt:1:backend: neither backend nor platform", id="no backend"),
+        pytest.param(config(backend='"ray"'), "m/config.pbtxt:1:backend: Triton has no backend named 'ray'", id="ray"),
+        pytest.param(config(max_batch_size="-1"), "m/config.pbtxt:2:max_batch_size: is negative", id="negative"),
+        pytest.param(
+            config(dynamic_batching="{ preferred_batch_size: [16] }"),
+            "m/config.pbtxt:5:dynamic_batching.preferred_batch_size: 16 is over max_batch_size",
+            id="preferred",
+        ),
+        pytest.param(
+            config(input='[ { name: "X" dims: [4] } ]'), "m/config.pbtxt:3:input[0].data_type: is not set", id="type"
+        ),
+        pytest.param(
+            config(input='[ { name: "X" data_type: TYPE_FP32 dims: [4] }, { name: "X" data_type: TYPE_FP32 dims: [4] } ]'),
+            "m/config.pbtxt:3:input[1].name: 'X' is repeated",
+            id="repeated",
+        ),
+        pytest.param(
+            config(max_batch_size="0", output='[ { name: "Y" data_type: TYPE_FP32 } ]'),
+            "m/config.pbtxt:4:output[0].dims: is empty",
+            id="dims",
+        ),
+    ],
+)
+def test_what_is_wrong_in_config_pbtxt(repository: Path, triton_model, text: str, expected: str) -> None:
+    triton_model("m", config=text)
+    assert [line for line in lines(repository) if line.startswith(expected)], lines(repository)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        pytest.param("task: x", "m/model.yaml:7:task: the key is repeated", id="repeated key"),
+        pytest.param("fallbak: []", "m/model.yaml:7:fallbak: no such field: did you mean 'fallback'?", id="typo"),
+        pytest.param("fallback: [m]", "m/model.yaml:7:fallback[0]: a model cannot fall back to itself", id="itself"),
+        pytest.param("fallback:\n- nobody", "m/model.yaml:8:fallback[0]: no model 'nobody'", id="unknown fallback"),
+        pytest.param("fallback: [bed]", "m/model.yaml:7:fallback[0]: 'bed' does 'music', not 'speech'", id="other task"),
+        pytest.param("aliases: [bed]", "m/model.yaml:7:aliases[0]: 'bed' already names model 'bed'", id="alias"),
+        pytest.param("replica_group: worker", "m/model.yaml:7:replica_group: 'worker' is the mesh's own", id="group"),
+        pytest.param("replicas: {min: 3, max: 2}", "m/model.yaml:7:replicas.min: 3 is over max", id="replicas"),
+        pytest.param("share: {gpu: 1.5}", "m/model.yaml:7:share.gpu: 1.5 is not whole", id="gpu"),
+        pytest.param("share: {cpu: many}", "m/model.yaml:7:share.cpu: 'many': input should be a valid number", id="cpu"),
+        pytest.param("limits: {sped: 2}", "m/model.yaml:7:limits.sped: no such request field: did you mean", id="limit"),
+        pytest.param(
+            "memory: {weights_mib: 9, peak_mib: 3, measured_on: here}",
+            "m/model.yaml:7:memory.peak_mib: is below weights_mib",
+            id="memory",
+        ),
+        pytest.param("languages: [no]", "m/model.yaml:7:languages[0]: False is not text: put it in quotes", id="norway"),
+    ],
+)
+def test_what_is_wrong_in_model_yaml(repository: Path, ray_model, more: str, expected: str) -> None:
+    ray_model("m", more=more + "\n")
+    ray_model("bed", task="music")
+    assert [line for line in lines(repository) if line.startswith(expected)], lines(repository)
+
+
+def test_every_allowed_form_is_named(repository: Path, triton_model) -> None:
+    triton_model("m", card=TRITON_CARD.replace("commercial_use: true", "commercial_use: maybe"))
+    expected = "m/model.yaml:5:license.commercial_use: 'maybe' is not allowed: use true or false or 'conditional'"
+    assert lines(repository) == [expected]
+
+
+def test_a_missing_part_says_what_it_is_for(repository: Path, triton_model) -> None:
+    triton_model("m", card=TRITON_CARD.replace("source:", "# source:"))
+    assert lines(repository) == ["m/model.yaml:1:source: is missing: Where the weights come from"]
+
+
+def test_an_empty_card_names_every_missing_field(repository: Path, triton_model) -> None:
+    triton_model("m", card="")
+    missing = {line.split(":")[2] for line in lines(repository)}
+    assert missing == {"description", "task", "backend", "engine", "license", "source"}
+
+
+def test_an_unknown_task_is_refused(repository: Path, triton_model) -> None:
+    triton_model("m", card=TRITON_CARD.replace("tensor\nbackend", "speach\nbackend"))
+    assert lines(repository) == ["m/model.yaml:2:task: no task 'speach': did you mean 'speech'?"]
+
+
+def test_two_aliases_clash(repository: Path, ray_model) -> None:
+    ray_model("a", more="aliases: [tts]")
+    ray_model("b", more="aliases: [tts]")
+    assert lines(repository) == ["b/model.yaml:7:aliases[0]: 'tts' already names model 'a': choose another alias"]
+
+
+def test_a_task_has_one_default(repository: Path, ray_model) -> None:
+    ray_model("a", more="default: true")
+    ray_model("b", more="default: true")
+    assert lines(repository)[0].startswith("b/model.yaml:7:default: 'a' is already the default for 'speech'")
+
+
+def test_a_ray_model_declares_the_tensors_of_its_task(repository: Path, ray_model) -> None:
+    from serving.protocol.task_tensors import config_text
+
+    text = config_text("m", "speech").replace('"SPEED" data_type: TYPE_FP32', '"SPEED" data_type: TYPE_FP64')
+    ray_model("m", config=text.replace('"VOICE"', '"VOICES"'))
+    found = lines(repository)
+    assert any(":input: the task's tensors VOICE are not declared: `reelmesh models config m`" in line for line in found)
+    assert any(":input.VOICES: the task has no such input" in line for line in found)
+    assert any(":input.SPEED: declared as TYPE_FP64 [1] optional, but the task has TYPE_FP32" in line for line in found)
+
+
+def test_a_triton_model_needs_a_version(repository: Path, triton_model) -> None:
+    triton_model("m", versions=())
+    assert lines(repository) == ["m:-: a Triton model needs a version folder: make m/1/ and put the model's file in it"]
+
+
+def test_a_version_needs_its_file(repository: Path, triton_model) -> None:
+    folder = triton_model("m", versions=(1, 2))
+    (folder / "2" / "model.onnx").unlink()
+    assert lines(repository)[0].startswith("m/2/model.onnx:-: the version's file is missing")
+
+
+def test_a_missing_file_that_can_be_exported_says_how(repository: Path, triton_model) -> None:
+    card = TRITON_CARD + "export: {recipe: mlp, relative_tolerance: 0.001}\n"
+    triton_model("m", card=card, versions=())
+    assert lines(repository)[0].endswith("run `reelmesh optimize m`")
+
+
+@pytest.mark.parametrize("name", ["v1", "1.0", "01"])
+def test_a_version_folder_is_a_number(repository: Path, triton_model, name: str) -> None:
+    (triton_model("m") / name).mkdir()
+    assert "is not a number Triton counts" in lines(repository)[0]
+
+
+def test_a_folder_that_is_no_model_is_refused(repository: Path) -> None:
+    (repository / "notes").mkdir()
+    assert lines(repository)[0].startswith("notes:-: not a model: neither config.pbtxt nor model.yaml")
+
+
+def test_a_name_must_fit_an_address(repository: Path, triton_model) -> None:
+    triton_model("my model")
+    assert "cannot stand in an address" in lines(repository)[0]
+
+
+def test_dynamic_batching_without_batches_is_a_warning(repository: Path, triton_model) -> None:
+    triton_model("m", config=config(max_batch_size="0", dynamic_batching="{ }"))
+    assert lines(repository) == []
+    assert lines(repository, "warning")[0].startswith("m/config.pbtxt:5:dynamic_batching: has no effect")
+
+
+def test_a_shadowed_model_is_a_warning(tmp_path: Path, repository: Path, triton_model) -> None:
+    triton_model("m")
+    second = tmp_path / "second"
+    (second / "m").mkdir(parents=True)
+    findings = lint([repository, second])
+    assert [(found.severity, found.file) for found in findings] == [("warning", second / "m")]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        pytest.param(b"\xff\xfe", "not UTF-8 at byte 0", id="not text"),
+        pytest.param(b"#" * (1 << 20) + b"#", "larger than 1 MiB", id="too large"),
+        pytest.param(b"", "a Triton model", id="empty"),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.pbtxt", "model.yaml"])
+def test_a_hostile_file_is_a_finding(repository: Path, triton_model, file: str, content: bytes, problem: str) -> None:
+    folder = triton_model("m", card=TRITON_CARD)
+    (folder / file).write_bytes(content)
+    found = lines(repository)
+    assert found
+    assert not content or problem in found[0]
+
+
+def test_a_folder_in_place_of_a_file_is_a_finding(repository: Path, triton_model) -> None:
+    folder = triton_model("m")
+    (folder / "config.pbtxt").unlink()
+    (folder / "config.pbtxt").symlink_to(folder / "nowhere")
+    (folder / "model.yaml").write_text(TRITON_CARD)
+    assert lines(repository)[0].startswith("m/config.pbtxt:-: the file is missing")

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+from ray.serve.schema import ServeDeploySchema
+
+from serving.repository.load import load_repository
+from serving.repository.serve_config import ProxyLocation, deployment_options, public_settings, serve_config
+from serving.settings import Settings
+
+
+@pytest.mark.parametrize("proxy_location", ["Disabled", "EveryNode"])
+def test_ray_serve_accepts_the_configuration(settings: Settings, proxy_location: ProxyLocation) -> None:
+    config = serve_config(load_repository(settings.model_repositories), settings, proxy_location=proxy_location)
+    schema = ServeDeploySchema.model_validate(json.loads(json.dumps(config)))
+    assert schema.proxy_location.value == proxy_location
+    assert [(app.name, app.import_path) for app in schema.applications] == [("reelmesh", "graphs.app:build")]
+
+
+def test_there_is_a_deployment_per_group_and_the_mesh_own(repository: Path, ray_model, triton_model) -> None:
+    ray_model("anna", more="replica_group: audio")
+    ray_model("bed", task="music", more="replica_group: audio")
+    triton_model("mlp")
+    options = deployment_options(load_repository([repository]), Settings())
+    assert list(options) == ["edge", "gateway", "worker", "triton", "audio"]
+
+
+def test_without_triton_models_there_is_no_triton(repository: Path, ray_model) -> None:
+    ray_model("anna")
+    assert "triton" not in deployment_options(load_repository([repository]), Settings())
+
+
+def test_a_replica_leases_the_sum_of_its_models(repository: Path, ray_model) -> None:
+    ray_model("anna", more="replica_group: audio\nshare: {cpu: 0.1, gpu: 0.25}")
+    ray_model("bed", task="music", more="replica_group: audio\nshare: {cpu: 0.2}")
+    options = deployment_options(load_repository([repository]), Settings())["audio"]
+    assert options["ray_actor_options"] == {"num_cpus": 0.3, "num_gpus": 0.25}
+    assert options["num_replicas"] == 1
+
+
+def test_a_group_scales_as_its_most_demanding_model_asks(repository: Path, ray_model) -> None:
+    ray_model("anna", more="replica_group: audio\nreplicas: {min: 1, max: 4, target_ongoing: 8}")
+    ray_model("bed", task="music", more="replica_group: audio\nreplicas: {min: 2, max: 3, target_ongoing: 2}")
+    scale = deployment_options(load_repository([repository]), Settings())["audio"]["autoscaling_config"]
+    assert (scale["min_replicas"], scale["max_replicas"], scale["target_ongoing_requests"]) == (2, 4, 2)
+
+
+def test_the_whole_mesh_fits_on_two_cpus(settings: Settings) -> None:
+    options = deployment_options(load_repository(settings.model_repositories), settings)
+    assert sum(values["ray_actor_options"]["num_cpus"] for values in options.values()) <= 2
+
+
+def test_a_password_never_stands_in_the_configuration() -> None:
+    settings = Settings(jobs_database_url="postgresql://mesh:secret@db/jobs").resolved()
+    assert "jobs_database_url" not in public_settings(settings)
+    assert "secret" not in json.dumps(public_settings(settings))
+
+
+def test_settings_survive_the_way_to_the_replica(settings: Settings) -> None:
+    assert Settings.model_validate(public_settings(settings)).resolved() == settings
