@@ -10,8 +10,8 @@ from typing import Final
 
 from serving.media.caption_types import SpokenWord
 
-_SENTENCE_END: Final = re.compile(r"[.!?…।॥。！？۔؟][\"'”’)\]»]*$")  # noqa: RUF001 - full-width signs are meant
-_CLAUSE_END: Final = re.compile(r"[,;:、，；：،؛—–][\"'”’)\]»]*$")  # noqa: RUF001 - full-width signs are meant
+_SENTENCE_END: Final = re.compile(r"[.!?…।॥。！？۔؟][\"'”’)\]»]*$")
+_CLAUSE_END: Final = re.compile(r"[,;:、，；：،؛—–][\"'”’)\]»]*$")
 _REMOVED_CATEGORIES: Final = frozenset({"Cc", "Cs"})
 _BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u2060")
 _SPACELESS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\uff66-\uff9f]")

@@ -114,9 +114,7 @@ async def run_ffmpeg(
 
 async def _collect(process: asyncio.subprocess.Process, stdout_limit_bytes: int) -> FfmpegOutput:
     assert process.stdout is not None and process.stderr is not None  # noqa: S101 - asked for as pipes above
-    stdout, stderr = await asyncio.gather(
-        _read_bounded(process.stdout, stdout_limit_bytes), _read_tail(process.stderr)
-    )
+    stdout, stderr = await asyncio.gather(_read_bounded(process.stdout, stdout_limit_bytes), _read_tail(process.stderr))
     await process.wait()
     return FfmpegOutput(stdout, stderr.decode("utf-8", "replace"))
 
@@ -165,9 +163,7 @@ async def decode_audio(
         "-f", "f32le", "-c:a", "pcm_f32le", "pipe:1",
     ]  # fmt: skip
     try:
-        output = await run_ffmpeg(
-            arguments, checkpoint=checkpoint, stdout_limit_bytes=int(max_s * rate_hz * 4) + 4096
-        )
+        output = await run_ffmpeg(arguments, checkpoint=checkpoint, stdout_limit_bytes=int(max_s * rate_hz * 4) + 4096)
     except TooLarge as error:
         raise TooLarge(f"the audio is longer than {max_s:g} s", fix="send a shorter medium") from error
     except EngineFailed as error:
@@ -214,7 +210,7 @@ class VideoWriter:
         frames: how many frames were written so far.
     """
 
-    def __init__(  # noqa: PLR0913 - what a clip is
+    def __init__(
         self,
         path: Path,
         width: int,
@@ -235,7 +231,7 @@ class VideoWriter:
     def __enter__(self) -> Self:
         """Start ffmpeg."""
         self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(  # noqa: S603 - argument list, own binary
+        self._process = subprocess.Popen(
             command_line(self._arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

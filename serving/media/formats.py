@@ -1,7 +1,7 @@
 """Cues as SubRip, WebVTT and Advanced SubStation Alpha files; used by the graphs.
 
 The one invariant: whatever a word holds, the file parses back to the same cues. What a format would take for
-markup is escaped, in SRT and ASS with U+2060 (word joiner), invisible to readers; ffmpeg's writer does so too.
+markup is escaped, in SRT and ASS with U+2060 (word joiner), invisible to readers, as ffmpeg's writer does.
 """
 
 import re
@@ -145,8 +145,8 @@ def _ass_head(style: AssStyle) -> str:
         "[Script Info]\nScriptType: v4.00+\nWrapStyle: 2\n"
         "ScaledBorderAndShadow: yes\nYCbCr Matrix: TV.709\n"
         f"PlayResX: {style.width}\nPlayResY: {style.height}\n\n[V4+ Styles]\n{_ASS_STYLE_FORMAT}"
-        f"Style: Caption,{LATIN_FAMILY},{style.font_px},&H00FFFFFF,&H00FFFFFF,{edge},{shade},"
-        f"-1,0,0,0,100,100,0,0,{border},{outline:.1f},{shadow},"
+        f"Style: Caption,{LATIN_FAMILY},{style.font_px},&H00FFFFFF,&H00FFFFFF,{edge},{shade},-1,"
+        f"0,0,0,100,100,0,0,{border},{outline:.1f},{shadow},"
         f"2,40,40,{style.baseline_px},1\n\n"
         f"[Events]\n{_ASS_EVENT_FORMAT}"
     )

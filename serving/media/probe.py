@@ -83,7 +83,7 @@ def _stream(stream: object, container_s: float) -> StreamInfo:
     duration_s = float((getattr(stream, "duration", None) or 0) * base) or container_s
     codec = str(getattr(context, "name", "") or "")
     language = str(getattr(stream, "language", "") or "")
-    if kind == "video":
+    if kind == "video" and not _is_cover(stream):
         return StreamInfo(
             "video",
             codec,
@@ -105,6 +105,14 @@ def _stream(stream: object, container_s: float) -> StreamInfo:
             channels=int(getattr(context, "channels", 0)),
         )
     return StreamInfo("subtitle" if kind == "subtitle" else "other", codec, language, duration_s)
+
+
+def _is_cover(stream: object) -> bool:
+    """Whether a picture stream is an audio file's cover, which is no video."""
+    import av
+
+    disposition = getattr(stream, "disposition", av.stream.Disposition(0))
+    return bool(disposition & av.stream.Disposition.attached_pic)
 
 
 def is_faststart(path: Path) -> bool:
