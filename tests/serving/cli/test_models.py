@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from serving.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch, repository_root: Path) -> None:
+    monkeypatch.chdir(repository_root)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(["models", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_list_shows_every_model(capsys, repository_root: Path) -> None:
+    text = printed(capsys, "list")
+    folders = [path.parent.name for path in (repository_root / "model_repository").glob("*/config.pbtxt")]
+    assert folders
+    assert [name for name in folders if name not in text] == []
+
+
+def test_list_as_json_can_be_filtered_by_task(capsys) -> None:
+    rows = json.loads(printed(capsys, "list", "--task", "speech", "--json"))
+    assert [row["name"] for row in rows] == ["speech"]
+    assert rows[0]["backend"] == "ray"
+
+
+def test_show_tells_card_tensors_and_voices(capsys) -> None:
+    text = printed(capsys, "show", "speech")
+    assert [word for word in ("licence", "TEXT", "TYPE_STRING", "optional", "narrator") if word not in text] == []
+
+
+def test_show_as_json_is_the_whole_card(capsys) -> None:
+    shown = json.loads(printed(capsys, "show", "speech", "--json"))
+    assert shown["card"]["task"] == "speech"
+    assert {"name": "TEXT", "type": "TYPE_STRING", "dims": [1], "optional": False} in shown["inputs"]
+
+
+def test_config_prints_a_file_that_passes_lint(capsys, tmp_path: Path, repository_root: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    card = (repository_root / "model_repository" / "speech" / "model.yaml").read_text()
+    (folder / "model.yaml").write_text(card)
+    (folder / "config.pbtxt").write_text(printed(capsys, "config", "mine", "-r", str(tmp_path)))
+    printed(capsys, "lint", "-r", str(tmp_path))
+
+
+def test_config_refuses_an_unknown_task(capsys) -> None:
+    assert run(["models", "config", "mine", "--task", "dance"]) == 2
+    assert capsys.readouterr().err.startswith("reelmesh: --task: no task 'dance'")
+
+
+def test_lint_reports_everything_and_ends_with_2(capsys, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert run(["models", "lint", "-r", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert [line.split(":")[0] for line in captured.out.splitlines()] == ["error", "error"]
+    assert captured.err == "2 errors, 0 warnings\n"
+
+
+def test_lint_as_json_has_every_part(capsys, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert run(["models", "lint", "-r", str(tmp_path), "--json"]) == 2
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert set(finding) == {"severity", "file", "line", "field", "problem", "fix"}
+
+
+def test_text_that_looks_like_markup_is_printed_as_it_is(capsys, tmp_path: Path, repository_root: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    source = repository_root / "model_repository" / "music"
+    (folder / "config.pbtxt").write_text((source / "config.pbtxt").read_text().replace("music", "mine"))
+    lines = (source / "model.yaml").read_text().splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("description:"))
+    end = next(index for index in range(start + 1, len(lines)) if lines[index][:1].isalpha())
+    lines[start:end] = ['description: "a [bold]bed[/nothing] of music"']
+    (folder / "model.yaml").write_text("\n".join(lines))
+    assert "a [bold]bed[/nothing] of music" in printed(capsys, "show", "mine", "-r", str(tmp_path))
