@@ -49,9 +49,7 @@ def merge_expositions(parts: Sequence[Exposition]) -> str:
             broken.add_sample(UNREADABLE, {}, 1)
             metrics = [broken]
         for metric in metrics:
-            family = families.setdefault(
-                metric.name, _Family(metric.name, metric.type, metric.documentation, {})
-            )
+            family = families.setdefault(metric.name, _Family(metric.name, metric.type, metric.documentation, {}))
             for sample in metric.samples:
                 labelled = sample._replace(labels={**sample.labels, **part.labels})
                 family.samples.setdefault((sample.name, frozenset(labelled.labels.items())), labelled)

@@ -50,9 +50,7 @@ REQUEST_SECONDS: Final = Histogram(
     buckets=_CALL_S,
     registry=METRICS,
 )
-IN_FLIGHT: Final = Gauge(
-    "reelmesh_requests_in_flight", "Requests a replica holds now.", ["model"], registry=METRICS
-)
+IN_FLIGHT: Final = Gauge("reelmesh_requests_in_flight", "Requests a replica holds now.", ["model"], registry=METRICS)
 QUEUE_DEPTH: Final = Gauge(
     "reelmesh_queue_depth", "Work waiting, by queue (a model, or a lane of jobs).", ["queue"], registry=METRICS
 )
@@ -121,9 +119,7 @@ EDGE_EXPIRED: Final = Counter(
 EDGE_CHANGES: Final = Counter(
     "reelmesh_edge_changes", "Commands that changed HAProxy's map or servers while it ran.", registry=METRICS
 )
-EDGE_RESTARTS: Final = Counter(
-    "reelmesh_edge_restarts", "Times HAProxy died and was started again.", registry=METRICS
-)
+EDGE_RESTARTS: Final = Counter("reelmesh_edge_restarts", "Times HAProxy died and was started again.", registry=METRICS)
 
 # Artifacts.
 ARTIFACT_BYTES: Final = Counter(

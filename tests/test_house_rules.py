@@ -1,4 +1,4 @@
-"""The rules of the house that no linter holds: sizes, docstrings, where the environment is read and metrics declared."""
+"""The rules of the house that no linter holds: sizes, docstrings, reading the environment, declaring metrics."""
 
 import ast
 from collections.abc import Iterator

@@ -27,9 +27,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print_json({"ready": not missing, "checks": [asdict(check) for check in checks]})
     else:
         _print_checks(checks)
-        stderr().print(
-            f"[red]{len(missing)} missing: the mesh cannot start here[/]" if missing else "[green]ready[/]"
-        )
+        stderr().print(f"[red]{len(missing)} missing: the mesh cannot start here[/]" if missing else "[green]ready[/]")
     if missing:
         raise typer.Exit(ExitCode.MISSING)
 

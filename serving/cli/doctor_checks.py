@@ -152,7 +152,9 @@ def gpu(_settings: Settings) -> Check:
     """NVIDIA GPUs; the builtin engines need none."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return Check("GPU", "note", "none: the builtin engines run on the CPU", "install NVIDIA's driver, if there is a GPU")
+        return Check(
+            "GPU", "note", "none: the builtin engines run on the CPU", "install NVIDIA's driver, if there is a GPU"
+        )
     query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return Check("GPU", "ok", "; ".join(_output(query).strip().splitlines()))
 
@@ -186,7 +188,9 @@ def disk(settings: Settings) -> Check:
 def export(_settings: Settings) -> Check:
     """torch, for `reelmesh optimize` alone."""
     if importlib.util.find_spec("torch") is None:
-        return Check("export", "note", "torch is not installed", "pip install 'reelmesh[export]', for reelmesh optimize")
+        return Check(
+            "export", "note", "torch is not installed", "pip install 'reelmesh[export]', for reelmesh optimize"
+        )
     return Check("export", "ok", "torch is installed")
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,9 @@ from typer.main import get_command
 
 from serving.cli.output import EXIT_CODES, ExitCode, exit_code, print_error, print_line
 from serving.errors import MissingDependency, ReelmeshError
+
+if TYPE_CHECKING:
+    from typer._click.core import Context  # the base of typer.Context, which Typer's own signatures name
 
 PLUGIN_GROUP: Final = "reelmesh.commands"
 """Entry points that add sub-commands from the packages above ``serving``."""
@@ -49,16 +52,16 @@ PLUGIN_HELP: Final = {
 class LazyGroup(TyperGroup):
     """Lists its sub-commands by stand-ins and imports the one that runs."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: "Context") -> list[str]:
         """Names in the order of the help."""
         return [*COMMANDS, *(name for name in _plugins() if name not in COMMANDS)]
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # noqa: ANN401  Typer's own private class
+    def get_command(self, ctx: "Context", cmd_name: str) -> Any:  # noqa: ANN401  Typer's own private class
         """A stand-in that has a name and a help line."""
         lazy = COMMANDS.get(cmd_name) or _plugins().get(cmd_name)
         return None if lazy is None else _stand_in(cmd_name, lazy)
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+    def resolve_command(self, ctx: "Context", args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The real sub-command."""
         self.commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         name, command, rest = super().resolve_command(ctx, args)
@@ -68,9 +71,7 @@ class LazyGroup(TyperGroup):
 
 def _plugins() -> dict[str, _Lazy]:
     points = importlib.metadata.entry_points(group=PLUGIN_GROUP)
-    return {
-        point.name: _Lazy(point.value, PLUGIN_HELP.get(point.name, f"From {point.module}.")) for point in points
-    }
+    return {point.name: _Lazy(point.value, PLUGIN_HELP.get(point.name, f"From {point.module}.")) for point in points}
 
 
 def _stand_in(name: str, lazy: _Lazy) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Turns pydantic's errors about a person's YAML into findings with line, field, problem and fix; used by repository.read.
+"""Turns pydantic's errors about a person's YAML into findings with line, field and fix; used by repository.read.
 
 The one invariant: every message names what is allowed, in words that need no knowledge of pydantic.
 """
@@ -25,7 +25,9 @@ def findings_from(error: ValidationError, file: Path, lines: Lines, schema: type
         if fix not in fixes:
             fixes.append(fix)
     for location, (problem, fixes) in places.items():
-        yield Finding(file, lines.of(location), dotted(location), problem, " or ".join(fixes).replace(" or use ", " or "))
+        yield Finding(
+            file, lines.of(location), dotted(location), problem, " or ".join(fixes).replace(" or use ", " or ")
+        )
 
 
 def _known_part(location: Location, lines: Lines, *, missing: bool) -> Location:

@@ -1,6 +1,6 @@
-"""The checks on model folders that were read: one folder at a time, then all together; used by repository.load and lint.
+"""The checks on model folders that were read, one by one and all together; used by repository.load and lint.
 
-The one invariant: checks are pure: they look at what was read (and at which files exist), change nothing, raise nothing.
+The one invariant: checks look at what was read and at which files exist; they change nothing and raise nothing.
 """
 
 import difflib
@@ -52,13 +52,13 @@ def check_together(models: Sequence[RawModel]) -> Iterator[Finding]:
 def at_card(raw: RawModel, field: str, problem: str, fix: str, *, warning: bool = False) -> Finding:
     """A finding about a field of model.yaml, with its line."""
     location = tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", field))
-    severity = "warning" if warning else "error"
-    return Finding(raw.card_file, raw.card_lines.of(location), field, problem, fix, severity)
+    line = raw.card_lines.of(location)
+    return Finding(raw.card_file, line, field, problem, fix, "warning" if warning else "error")
 
 
 def at_config(raw: RawModel, field: str, problem: str, fix: str, *, find: str = "", warning: bool = False) -> Finding:
     """A finding about config.pbtxt, on the line where ``find`` (by default the field's last name) first stands."""
-    line = raw.config_line(find or field.split(".")[-1])
+    line = raw.config_line(find or field.rsplit(".", maxsplit=1)[-1])
     return Finding(raw.config_file, line, field, problem, fix, "warning" if warning else "error")
 
 
@@ -91,7 +91,7 @@ def _export_fix(raw: RawModel) -> str:
 
 def _check_config(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
     if not triton_backend(config):
-        fix = f"name one, for example backend: \"{next(iter(DEFAULT_FILES))}\""
+        fix = f'name one, for example backend: "{next(iter(DEFAULT_FILES))}"'
         yield at_config(raw, "backend", "neither backend nor platform is set", fix)
     if config.max_batch_size < 0:
         yield at_config(raw, "max_batch_size", "is negative", "use 0 for no batching")

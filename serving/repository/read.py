@@ -91,7 +91,7 @@ class RawModel:
 
 def triton_backend(config: ModelConfig) -> str:
     """The Triton backend a configuration names, by ``backend`` or the older ``platform``; "" where neither is set."""
-    return config.backend or PLATFORM_BACKENDS.get(config.platform, config.platform)
+    return str(config.backend or PLATFORM_BACKENDS.get(config.platform, config.platform))
 
 
 def read_model(folder: Path) -> RawModel:
@@ -108,7 +108,9 @@ def read_model(folder: Path) -> RawModel:
         _guess_config(raw)
     else:
         raw.findings.append(
-            Finding(raw.config_file, 0, "-", "the file is missing", "add a config.pbtxt with the model's input and output")
+            Finding(
+                raw.config_file, 0, "-", "the file is missing", "add a config.pbtxt with the model's input and output"
+            )
         )
     if raw.has_card:
         _read_card(raw)
@@ -132,7 +134,9 @@ def derived_card(backend: str) -> ModelCard:
 def _versions(folder: Path) -> tuple[int, ...]:
     """Version folders as Triton counts them: digits without a leading zero."""
     return tuple(
-        sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(r"[1-9]\d{0,9}", path.name) and path.is_dir())
+        sorted(
+            int(path.name) for path in folder.iterdir() if re.fullmatch(r"[1-9]\d{0,9}", path.name) and path.is_dir()
+        )
     )
 
 

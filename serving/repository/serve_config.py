@@ -1,6 +1,6 @@
 """Turns the model repository and the settings into Ray Serve's configuration; used by `reelmesh up`, graphs and k8s.
 
-The one invariant: it is pure and the same on a laptop and on Kubernetes, where it becomes the RayService's serveConfigV2.
+The one invariant: it is pure, and the same on a laptop as on Kubernetes, where it becomes the serveConfigV2.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ def public_settings(settings: Settings) -> dict[str, Any]:
 
 
 def deployment_options(repository: Repository, settings: Settings) -> dict[str, dict[str, Any]]:
-    """Options of every deployment by name: edge, gateway, worker, triton where it has models, and the replica groups."""
+    """Options of every deployment by name: edge, gateway, worker, triton if it has models, and the replica groups."""
     options = {name: _system(name, settings) for name in SYSTEM_CPUS}
     if repository.triton():
         options[TRITON_GROUP] = _models(repository.triton(), settings)

@@ -1,6 +1,6 @@
 """Checks that a Ray model's config.pbtxt declares the tensors its typed task implies; used by repository.checks.
 
-The one invariant: the expected tensors come from serving.protocol.task_tensors alone, as do those a replica answers with.
+The one invariant: the expected tensors come from serving.protocol.task_tensors, as do those a replica answers with.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Reads YAML and remembers on which line each value stands; used by repository.read and by whoever reads a person's YAML.
+"""Reads YAML and remembers on which line each value stands; used by repository.read and for people's own YAML.
 
 The one invariant: what comes back is plain data of bounded size and depth, without aliases and without repeated keys.
 """
@@ -47,10 +47,11 @@ class Lines:
 class _PlainLoader(yaml.SafeLoader):
     """SafeLoader that leaves dates alone: a revision ``2024-01-31`` is text."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load_yaml(text: str) -> tuple[JsonValue, Lines]:

@@ -35,7 +35,9 @@ def repository(tmp_path: Path) -> Path:
 def triton_model(repository: Path) -> Write:
     """Write a Triton model: ``triton_model("mlp", config=..., card=..., versions=(1,))``."""
 
-    def write(name: str, *, config: str = TENSOR_CONFIG, card: str | None = None, versions: tuple[int, ...] = (1,)) -> Path:
+    def write(
+        name: str, *, config: str = TENSOR_CONFIG, card: str | None = None, versions: tuple[int, ...] = (1,)
+    ) -> Path:
         folder = repository / name
         folder.mkdir()
         (folder / "config.pbtxt").write_text(config, encoding="utf-8")

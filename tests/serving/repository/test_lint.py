@@ -52,7 +52,9 @@ def test_a_good_repository_has_no_findings(repository: Path, ray_model, triton_m
             config(input='[ { name: "X" dims: [4] } ]'), "m/config.pbtxt:3:input[0].data_type: is not set", id="type"
         ),
         pytest.param(
-            config(input='[ { name: "X" data_type: TYPE_FP32 dims: [4] }, { name: "X" data_type: TYPE_FP32 dims: [4] } ]'),
+            config(
+                input='[ { name: "X" data_type: TYPE_FP32 dims: [4] }, { name: "X" data_type: TYPE_FP32 dims: [4] } ]'
+            ),
             "m/config.pbtxt:3:input[1].name: 'X' is repeated",
             id="repeated",
         ),
@@ -75,19 +77,27 @@ def test_what_is_wrong_in_config_pbtxt(repository: Path, triton_model, text: str
         pytest.param("fallbak: []", "m/model.yaml:7:fallbak: no such field: did you mean 'fallback'?", id="typo"),
         pytest.param("fallback: [m]", "m/model.yaml:7:fallback[0]: a model cannot fall back to itself", id="itself"),
         pytest.param("fallback:\n- nobody", "m/model.yaml:8:fallback[0]: no model 'nobody'", id="unknown fallback"),
-        pytest.param("fallback: [bed]", "m/model.yaml:7:fallback[0]: 'bed' does 'music', not 'speech'", id="other task"),
+        pytest.param(
+            "fallback: [bed]", "m/model.yaml:7:fallback[0]: 'bed' does 'music', not 'speech'", id="other task"
+        ),
         pytest.param("aliases: [bed]", "m/model.yaml:7:aliases[0]: 'bed' already names model 'bed'", id="alias"),
         pytest.param("replica_group: worker", "m/model.yaml:7:replica_group: 'worker' is the mesh's own", id="group"),
         pytest.param("replicas: {min: 3, max: 2}", "m/model.yaml:7:replicas.min: 3 is over max", id="replicas"),
         pytest.param("share: {gpu: 1.5}", "m/model.yaml:7:share.gpu: 1.5 is not whole", id="gpu"),
-        pytest.param("share: {cpu: many}", "m/model.yaml:7:share.cpu: 'many': input should be a valid number", id="cpu"),
-        pytest.param("limits: {sped: 2}", "m/model.yaml:7:limits.sped: no such request field: did you mean", id="limit"),
+        pytest.param(
+            "share: {cpu: many}", "m/model.yaml:7:share.cpu: 'many': input should be a valid number", id="cpu"
+        ),
+        pytest.param(
+            "limits: {sped: 2}", "m/model.yaml:7:limits.sped: no such request field: did you mean", id="limit"
+        ),
         pytest.param(
             "memory: {weights_mib: 9, peak_mib: 3, measured_on: here}",
             "m/model.yaml:7:memory.peak_mib: is below weights_mib",
             id="memory",
         ),
-        pytest.param("languages: [no]", "m/model.yaml:7:languages[0]: False is not text: put it in quotes", id="norway"),
+        pytest.param(
+            "languages: [no]", "m/model.yaml:7:languages[0]: False is not text: put it in quotes", id="norway"
+        ),
     ],
 )
 def test_what_is_wrong_in_model_yaml(repository: Path, ray_model, more: str, expected: str) -> None:
@@ -136,7 +146,9 @@ def test_a_ray_model_declares_the_tensors_of_its_task(repository: Path, ray_mode
     text = config_text("m", "speech").replace('"SPEED" data_type: TYPE_FP32', '"SPEED" data_type: TYPE_FP64')
     ray_model("m", config=text.replace('"VOICE"', '"VOICES"'))
     found = lines(repository)
-    assert any(":input: the task's tensors VOICE are not declared: `reelmesh models config m`" in line for line in found)
+    assert any(
+        ":input: the task's tensors VOICE are not declared: `reelmesh models config m`" in line for line in found
+    )
     assert any(":input.VOICES: the task has no such input" in line for line in found)
     assert any(":input.SPEED: declared as TYPE_FP64 [1] optional, but the task has TYPE_FP32" in line for line in found)
 
