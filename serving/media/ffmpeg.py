@@ -183,9 +183,11 @@ def clip_arguments(width: int, height: int, fps: int, pixel_format: str, path: P
     list, so the concat demuxer joins them by copy without a gap. ``ultrafast`` because the compositor encodes
     clips again: spending bits (CRF 16) is cheaper there than spending time.
     """
+    to_video = ("-vf", "scale=flags=bilinear:out_color_matrix=bt709:out_range=tv,format=yuv420p")
+    convert = () if pixel_format == "yuv420p" else to_video
     return [
         "-f", "rawvideo", "-pix_fmt", pixel_format, "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0",
-        "-an", "-vf", "scale=flags=bilinear:out_color_matrix=bt709:out_range=tv,format=yuv420p",
+        "-an", *convert,
         "-c:v", "libx264", "-preset", "ultrafast", "-crf", "16", "-bf", "0",
         "-g", str(fps * 2), "-threads", "1", *COLOUR, *REPEATABLE,
         "-video_track_timescale", str(fps * 512), "-f", "mp4", str(path),
@@ -203,7 +205,8 @@ class VideoWriter:
         width: pixels, even.
         height: pixels, even.
         fps: frames a second.
-        pixel_format: order of the bytes in a frame.
+        pixel_format: order of the bytes in a frame; ``yuv420p`` is planar BT.709 of limited range and is
+            encoded as it is.
         timeout_s: bound on finishing the file after the last frame.
 
     Attributes:
@@ -217,12 +220,12 @@ class VideoWriter:
         height: int,
         fps: int,
         *,
-        pixel_format: Literal["bgr24", "rgb24"] = "bgr24",
+        pixel_format: Literal["bgr24", "rgb24", "yuv420p"] = "bgr24",
         timeout_s: float = 60.0,
     ) -> None:
         self.path = path
         self.frames = 0
-        self._shape = (height, width, 3)
+        self._shape = (height * 3 // 2, width) if pixel_format == "yuv420p" else (height, width, 3)
         self._arguments = clip_arguments(width, height, fps, pixel_format, path)
         self._timeout_s = timeout_s
         self._stderr: IO[bytes] | None = None
@@ -241,7 +244,7 @@ class VideoWriter:
         return self
 
     def write(self, frame: "NDArray[np.uint8]") -> None:
-        """Append one frame, uint8 ``(height, width, 3)``.
+        """Append one frame, uint8 ``(height, width, 3)``, for yuv420p ``(height * 3 / 2, width)``.
 
         Raises:
             ValueError: wrong shape or type.
