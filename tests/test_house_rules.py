@@ -1,6 +1,10 @@
 """The rules of the house that no linter holds: sizes, docstrings, reading the environment, declaring metrics."""
 
 import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,22 @@ MAX_FUNCTION_LINES = 50
 
 FOREIGN_VARIABLES = {"XDG_CACHE_HOME", "PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TERM", "NO_COLOR"}
 """Variables that others define and that settings therefore need not carry."""
+
+
+NEVER_IN_THE_VENV = {
+    "triton_python_backend_utils": "Triton's own, inside its process",
+    "tensorflow": "conversion in a throw-away venv",
+    "tf2onnx": "the same",
+}
+"""Modules that are imported where they are and declared nowhere."""
+
+USED_WITHOUT_IMPORT = {
+    "uvloop": "uvicorn takes it",
+    "httptools": "uvicorn takes it",
+    "python-multipart": "FastAPI takes it",
+    "protobuf": "google.protobuf",
+}
+"""Dependencies that other libraries load, or whose module has another name."""
 
 
 def files(*folders: str) -> list[Path]:
@@ -120,3 +140,51 @@ def test_the_model_repository_passes_its_own_lint() -> None:
 
     findings = lint([ROOT / "model_repository"])
     assert [finding.render(ROOT) for finding in findings if finding.severity == "error"] == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Nothing rests on a package that only another package happens to bring."""
+    of_module = importlib.metadata.packages_distributions()
+    undeclared = {
+        f"{module} ({sorted(places)[0]})"
+        for module, places in imported(*PACKAGES).items()
+        if module not in NEVER_IN_THE_VENV
+        and not {canonical(name) for name in of_module.get(module, [module])} & {*declared(), "pydantic-core"}
+    }
+    assert undeclared == set()
+
+
+def test_what_is_declared_is_used() -> None:
+    """The demo downloads nothing that no line of ours needs."""
+    of_module = importlib.metadata.packages_distributions()
+    used = {canonical(name) for module in imported(*PACKAGES) for name in of_module.get(module, [module])}
+    core = {canonical(re.split(r"[\[<>=]", line)[0]) for line in project()["dependencies"]}
+    assert core - used - set(USED_WITHOUT_IMPORT) == set()
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def declared() -> set[str]:
+    lines = [
+        *project()["dependencies"],
+        *(line for extra in project()["optional-dependencies"].values() for line in extra),
+    ]
+    return {canonical(re.split(r"[\[<>=]", line)[0]) for line in lines}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(*folders: str) -> dict[str, set[str]]:
+    """Top-level modules of others, and the files that import them."""
+    found: dict[str, set[str]] = {}
+    for path in files(*folders):
+        for node in ast.walk(parsed(path)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - set(PACKAGES):
+                found.setdefault(module, set()).add(named(path))
+    return found
