@@ -136,10 +136,12 @@ class DurableContext:
         except BaseExceptionGroup as failed:
             await self._fail(name, facts, failed.exceptions[0])
             raise failed.exceptions[0] from failed.exceptions[0].__cause__
+        results = [task.result() for task in tasks]
+        facts.add_artifacts(results)
         outcome = StageState.DONE if facts.parts else StageState.SKIPPED
         if facts.parts_done == facts.parts:
             await self._journal.stage_ended(self.job_id, name, outcome, facts, progress=self._progress())
-        return [task.result() for task in tasks]
+        return results
 
     async def _part(
         self,
@@ -165,7 +167,6 @@ class DurableContext:
             except dbos_errors.DBOSMaxStepRetriesExceeded as exhausted:
                 raise exhausted.errors[-1] from exhausted
         facts.parts_done += 1
-        facts.add_artifacts(value)
         self._done[stage.name] = facts.parts_done / facts.parts
         if tries and facts.parts_done < facts.parts:
             await self._advance(stage.name, facts)

@@ -87,6 +87,7 @@ class JobRecord(_Record):
     """One job.
 
     Attributes:
+        title: the field of that name in the job's input, if it has one.
         stage: the stage that started last.
         cancel_requested: somebody cancelled the job and the worker has yet to stop it.
         runs: how often a worker took it up; above 1 after a worker was lost.
@@ -95,6 +96,7 @@ class JobRecord(_Record):
 
     id: str
     type: str
+    title: str | None = None
     state: JobState
     lane: Lane
     progress: float = Field(ge=0, le=1)
@@ -107,7 +109,7 @@ class JobRecord(_Record):
     runs: int = 0
     cancel_requested: bool = False
     queue_position: int | None = None
-    input: dict[str, JsonValue]
+    input: dict[str, JsonValue] = {}
     output: JobOutput | None = None
     error: JobError | None = None
     stages: list[StageRecord] = []
@@ -133,6 +135,11 @@ class EventRecord(_Record):
     parts_done: int | None = None
     progress: float
     reason: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the job's last event."""
+        return self.kind == "state" and self.state in FINAL
 
 
 class JobPage(_Record):

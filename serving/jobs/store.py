@@ -5,7 +5,7 @@ The one invariant: a job that was accepted is in the database and in the queue b
 
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from serving.jobs.database import Database
 from serving.jobs.queue import JobQueue
 from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
 from serving.jobs.states import WAITING, WORKING, priority_of
-from serving.jobs.tables import MAX_ID_CHARS, change_job, job_events, job_stages, jobs
+from serving.jobs.tables import MAX_ID_CHARS, MAX_TITLE_CHARS, change_job, job_events, job_stages, jobs
 from serving.jobs.types import JobState, Lane
 
 IDEMPOTENCY_S: Final = 24 * 3600.0
@@ -118,8 +118,9 @@ class JobStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """A page of jobs, newest first, without stages; ``cursor`` is the last page's ``next_cursor``."""
-        query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit + 1)
+        """A page of jobs, newest first, without input and stages; ``cursor`` is the last page's ``next_cursor``."""
+        columns = [column for column in jobs.c if column is not jobs.c.input]
+        query = sa.select(*columns).order_by(jobs.c.id.desc()).limit(limit + 1)
         if states:
             query = query.where(jobs.c.state.in_(list(states)))
         if type_name is not None:
@@ -163,11 +164,12 @@ class JobStore:
             await self._queue.withdraw(job_id)
         return await self.get(job_id)
 
-    async def counts(self) -> dict[tuple[JobState, Lane], int]:
-        """How many jobs stand in each state and lane."""
-        query = sa.select(jobs.c.state, jobs.c.lane, sa.func.count().label("n")).group_by(jobs.c.state, jobs.c.lane)
+    async def counts(self) -> dict[tuple[str, JobState, Lane], int]:
+        """How many jobs there are of each type, state and lane."""
+        by = (jobs.c.type, jobs.c.state, jobs.c.lane)
+        query = sa.select(*by, sa.func.count().label("n")).group_by(*by)
         rows = await self._database.run(lambda connection: connection.execute(query).all())
-        return {(JobState(row.state), Lane(row.lane)): row.n for row in rows}
+        return {(row.type, JobState(row.state), Lane(row.lane)): row.n for row in rows}
 
 
 _FIRST_EVENT: Final[dict[str, Any]] = {"kind": "state", "state": JobState.SUBMITTED, "progress": 0.0}
@@ -184,6 +186,7 @@ _NEW_STAGE: Final[dict[str, Any]] = {
 def _row(new: NewJob) -> dict[str, Any]:
     return {
         "type": new.type,
+        "title": _title(new.input),
         "state": JobState.SUBMITTED,
         "lane": new.lane,
         "priority": priority_of(new.lane),
@@ -197,6 +200,12 @@ def _row(new: NewJob) -> dict[str, Any]:
         "request_sha256": new.request_sha256,
         "last_event": 1,
     }
+
+
+def _title(value: Mapping[str, JsonValue]) -> str | None:
+    """What a person called the job, for listings."""
+    title = value.get("title")
+    return title[:MAX_TITLE_CHARS] if isinstance(title, str) and title.strip() else None
 
 
 def _forget_old_key(connection: sa.Connection, key: str, now: float) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from serving.jobs.types import JobState
 
 MAX_ID_CHARS: Final = 40
+MAX_TITLE_CHARS: Final = 120
 
 metadata = sa.MetaData()
 
@@ -21,6 +22,7 @@ jobs = sa.Table(
     metadata,
     sa.Column("id", sa.String(MAX_ID_CHARS), primary_key=True),
     sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("title", sa.String(MAX_TITLE_CHARS)),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("lane", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),

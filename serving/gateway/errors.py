@@ -1,0 +1,70 @@
+"""Turns errors into answers of the OpenAI shape; installed on the gateway's application.
+
+The one invariant: every answer that is no success says what is wrong, where, and what to do; never how we are made.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unsupported
+
+RETRY_AFTER_S: Final = 2
+_CLIENT_ERRORS: Final = range(400, 500)
+
+
+def error_body(error: ReelmeshError) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}`` as OpenAI's clients read it."""
+    kind = "invalid_request_error" if error.http_status in _CLIENT_ERRORS else "server_error"
+    return {"error": {"message": str(error), "type": kind, "param": error.field, "code": error.code}}
+
+
+def error_response(error: ReelmeshError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer for an error of the mesh; a retryable one says when to come again."""
+    wait = {"Retry-After": str(RETRY_AFTER_S)} if error.retryable else {}
+    return JSONResponse(error_body(error), status_code=error.http_status, headers={**wait, **(headers or {})})
+
+
+def of_http(error: HTTPException) -> ReelmeshError:
+    """An error of Starlette's routing as one of ours."""
+    if error.status_code == NotFound.http_status:
+        return NotFound("there is nothing at this address", fix="/openapi.json lists the addresses")
+    if error.status_code in _CLIENT_ERRORS:
+        return BadInput(str(error.detail))
+    return Unsupported(str(error.detail))
+
+
+def of_request(error: RequestValidationError) -> BadInput:
+    """What FastAPI found in a request's path, query or headers."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    message = str(first["msg"])
+    return BadInput(message[:1].lower() + message[1:], field=field)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every kind of error in the one shape."""
+
+    @app.exception_handler(ReelmeshError)
+    async def _mesh(_request: Request, error: ReelmeshError) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        answer = error_response(of_http(error), error.headers)
+        answer.status_code = error.status_code
+        return answer
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(of_request(error))
+
+    @app.exception_handler(Exception)
+    async def _crash(request: Request, error: Exception) -> JSONResponse:
+        structlog.get_logger().error("request_crashed", path=request.url.path, exc_info=error)
+        return error_response(EngineFailed("the gateway failed; its log says more"))

@@ -1,0 +1,213 @@
+"""What the pages say about a job: words for numbers, bars of the timeline, which file is the film; used by pages.
+
+The one invariant: everything here is computed from a job's view and bounded files; nothing is HTML.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import pysubs2
+
+from serving.artifacts.store import ArtifactStore
+from serving.errors import ReelmeshError
+from serving.gateway.views import FileView, JobView
+from serving.jobs.records import StageState
+from serving.jobs.states import WAITING, WORKING
+from serving.jobs.types import JobState
+
+MAX_READ_BYTES: Final = 512 << 10
+"""Longest caption or provenance file shown on a page."""
+MAX_CUES: Final = 1000
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+_NARROWEST: Final = 0.4
+"""Least width of a bar in percent, so that a stage of a millisecond can still be seen."""
+
+
+class Filter(NamedTuple):
+    """One tab of the list."""
+
+    label: str
+    states: tuple[JobState, ...]
+
+
+FILTERS: Final = {
+    "all": Filter("All", ()),
+    "running": Filter("Running", WORKING),
+    "waiting": Filter("Waiting", WAITING),
+    "completed": Filter("Completed", (JobState.COMPLETED,)),
+    "failed": Filter("Failed", (JobState.FAILED,)),
+    "cancelled": Filter("Cancelled", (JobState.CANCELLED,)),
+}
+
+
+def duration_text(seconds: float) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    if seconds < _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE):02d} s"
+    return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE):02d} min"
+
+
+def age_text(at: float, now: float) -> str:
+    """``just now``, ``12 s ago``, ``3 min ago``, ``2 h ago``, ``5 days ago``."""
+    age = max(0.0, now - at)
+    if age < 5:  # noqa: PLR2004
+        return "just now"
+    for bound, unit, name in ((_MINUTE, 1.0, "s"), (_HOUR, _MINUTE, "min"), (_DAY, _HOUR, "h")):
+        if age < bound:
+            return f"{int(age // unit)} {name} ago"
+    days = int(age // _DAY)
+    return f"{days} day{'s' if days > 1 else ''} ago"
+
+
+def clock_text(at: float) -> str:
+    """``2026-11-22T15:04:05Z``."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def bytes_text(size: int) -> str:
+    """``512 B``, ``3.4 kB``, ``12 MB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":  # noqa: PLR2004
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"  # noqa: PLR2004
+        value /= 1000
+    return ""
+
+
+def percent_text(progress: float) -> str:
+    """``42 %``; 100 % only when all is done."""
+    return f"{int(progress * 100)} %"
+
+
+def state_class(state: JobState) -> str:
+    """The colour of a state: waiting, working, completed, failed or cancelled."""
+    if state in WAITING:
+        return "waiting"
+    return "working" if state in WORKING else str(state)
+
+
+class Bar(NamedTuple):
+    """One row of the timeline; ``left`` and ``width`` are percent of the job's time so far."""
+
+    name: str
+    state: str
+    left: float
+    width: float
+    seconds: float
+    running_since: float | None
+    note: str
+
+
+def bars(job: JobView, now: float) -> list[Bar]:
+    """The wait and every stage, placed on the job's time."""
+    end = job.finished_at or now
+    total = max(end - job.created_at, 1e-6)
+    wait_end = job.started_at or end
+    rows = [_bar("waiting", "wait", (job.created_at, wait_end), (job.created_at, total), "")]
+    for stage in job.stages:
+        note = _stage_note(stage.parts_done, stage.parts, stage.tries, stage.models)
+        if stage.started_at is None:
+            rows.append(Bar(stage.name, stage.state, 0.0, 0.0, 0.0, None, note))
+            continue
+        span = (stage.started_at, stage.ended_at or end)
+        row = _bar(stage.name, stage.state, span, (job.created_at, total), note)
+        rows.append(row._replace(running_since=stage.started_at if stage.state == StageState.RUNNING else None))
+    return rows
+
+
+def _bar(name: str, state: str, span: tuple[float, float], scale: tuple[float, float], note: str) -> Bar:
+    (start, end), (origin, total) = span, scale
+    left = min(100.0 - _NARROWEST, max(0.0, (start - origin) / total * 100))
+    width = min(100.0 - left, max(_NARROWEST, (end - start) / total * 100))
+    return Bar(name, state, round(left, 3), round(width, 3), max(0.0, end - start), None, note)
+
+
+def _stage_note(done: int, parts: int, tries: int, models: Sequence[str]) -> str:
+    notes = [", ".join(models)]
+    if parts > 1:
+        notes.append(f"{done} of {parts}" if done < parts else f"{parts} parts")
+    if tries > 1:
+        notes.append(f"{tries} tries")
+    return " · ".join(note for note in notes if note)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Which of a job's files the page plays and shows."""
+
+    video: FileView | None = None
+    audio: FileView | None = None
+    captions: FileView | None = None
+    thumbnail: FileView | None = None
+    provenance: FileView | None = None
+
+
+def media_of(job: JobView) -> Media:
+    """Choose by media type, and by name where two files share one."""
+
+    def first(*types: str, named: str = "") -> FileView | None:
+        found = [file for file in job.files.values() if file.media_type.startswith(types)]
+        return next((file for file in found if named in file.name.lower()), None)
+
+    return Media(
+        video=first("video/"),
+        audio=first("audio/"),
+        captions=first("text/vtt"),
+        thumbnail=first("image/"),
+        provenance=first("application/json", named="provenance"),
+    )
+
+
+class Cue(NamedTuple):
+    """One caption."""
+
+    start_s: float
+    clock: str
+    text: str
+
+
+async def captions_of(artifacts: ArtifactStore, file: FileView | None) -> list[Cue]:
+    """The captions as text; none when the file is missing, broken or long."""
+    text = await _text_of(artifacts, file)
+    return [] if text is None else await asyncio.to_thread(_cues, text)
+
+
+def _cues(text: str) -> list[Cue]:
+    try:
+        subtitles = pysubs2.SSAFile.from_string(text, format_="vtt")
+    except (pysubs2.exceptions.Pysubs2Error, ValueError):
+        return []
+    cues = []
+    for event in subtitles.events[:MAX_CUES]:
+        seconds = event.start / 1000
+        clock = f"{int(seconds // _MINUTE)}:{int(seconds % _MINUTE):02d}"
+        cues.append(Cue(seconds, clock, " ".join(event.plaintext.split())))
+    return cues
+
+
+async def provenance_of(artifacts: ArtifactStore, file: FileView | None) -> str | None:
+    """The provenance as indented JSON."""
+    text = await _text_of(artifacts, file)
+    if text is None:
+        return None
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+async def _text_of(artifacts: ArtifactStore, file: FileView | None) -> str | None:
+    if file is None or file.size_bytes > MAX_READ_BYTES:
+        return None
+    try:
+        return (await artifacts.get_bytes(file)).decode("utf-8", "replace")
+    except ReelmeshError:
+        return None

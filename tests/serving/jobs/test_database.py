@@ -1,0 +1,45 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from serving.errors import BadInput, Unavailable
+from serving.jobs.database import Database, sqlalchemy_url
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        pytest.param("sqlite:////tmp/x.sqlite", "sqlite", id="file"),
+        pytest.param("postgresql://u:p@h/d", "postgresql+psycopg", id="PostgreSQL"),
+        pytest.param("postgres://u:p@h/d", "postgresql+psycopg", id="as Heroku writes it"),
+    ],
+)
+def test_addresses_get_the_driver_that_is_installed(url: str, driver: str) -> None:
+    assert sqlalchemy_url(url).drivername == driver
+
+
+@pytest.mark.parametrize("url", ["", "sqlite://", "mysql://u:secret@h/d", "jobs.sqlite", "::"])
+def test_other_addresses_are_refused_without_showing_a_password(url: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        sqlalchemy_url(url)
+    assert caught.value.field == "jobs_database_url"
+    assert "secret" not in str(caught.value)
+
+
+async def test_several_processes_may_make_the_tables_at_once(tmp_path: Path) -> None:
+    databases = [Database(f"sqlite:///{tmp_path}/jobs.sqlite") for _ in range(3)]
+    await asyncio.gather(*[database.create() for database in databases])
+    names = await databases[0].run(lambda connection: sa.inspect(connection).get_table_names())
+    assert {"jobs", "job_events", "job_stages", "workers", "workflow_status"} <= set(names)
+    for database in databases:
+        await database.close()
+
+
+async def test_a_database_that_cannot_be_opened_is_told_with_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    database = Database(f"sqlite:///{tmp_path}/folder")
+    with pytest.raises(Unavailable, match="check that the file is writable"):
+        await database.create()
+    await database.close()

@@ -1,0 +1,94 @@
+import asyncio
+from typing import Any
+
+import pytest
+
+from serving.errors import BadInput, Conflict, Unavailable
+from serving.jobs.submit import JobRequest, request_digest
+from serving.jobs.types import JobState, Lane
+from tests.serving.jobs.office import Office
+
+NOWHERE = {"sha256": "0" * 64, "size_bytes": 3, "name": "poster.png", "media_type": "image/png"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        pytest.param({"type": "flim", "input": {}}, "type", "one of film", id="unknown type"),
+        pytest.param({"input": {}}, "input.title", "field required: add the field", id="missing field"),
+        pytest.param({"input": {"title": ""}}, "input.title", "at least 1 character", id="empty text"),
+        pytest.param({"input": {"title": "x" * 121}}, "input.title", "at most 120 characters", id="long text"),
+        pytest.param({"input": {"title": "x", "clisp": 3}}, "input.clisp", "correct its spelling", id="unknown field"),
+        pytest.param({"input": {"title": "x", "clips": "many"}}, "input.clips", "valid integer", id="wrong type"),
+        pytest.param({"input": {"title": "x", "seconds": 0}}, "input.seconds", "greater than 0", id="zero duration"),
+        pytest.param({"input": {"title": "x", "seconds": -1}}, "input.seconds", "greater than 0", id="negative"),
+        pytest.param({"input": {"title": "x", "poster": "a.png"}}, "input.poster", "ArtifactRef", id="a path"),
+        pytest.param({"input": {"title": "x", "poster": NOWHERE}}, "input.poster", "upload it", id="no such artifact"),
+        pytest.param(
+            {"input": {"title": "x", "actors": ["nobody"]}},
+            "input.actors[0]",
+            "name somebody",
+            id="the type's own check",
+        ),
+    ],
+)
+async def test_bad_input_names_field_and_fix_and_stores_nothing(
+    office: Office, body: dict[str, Any], field: str, words: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        await office.desk.submit(JobRequest.model_validate({"type": "film", **body}))
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert (await office.store.page()).jobs == []
+
+
+async def test_several_problems_are_told_at_once(office: Office) -> None:
+    with pytest.raises(BadInput, match=r"input\.title.*input\.clips.*input\.seconds"):
+        await office.desk.submit(JobRequest(type="film", input={"title": 1, "clips": "x", "seconds": []}))
+
+
+async def test_a_reference_with_the_wrong_size_is_refused(office: Office) -> None:
+    ref = await office.artifacts.put_bytes(b"png", media_type="image/png", name="poster.png")
+    with pytest.raises(BadInput, match="has 3 bytes, not 4") as caught:
+        await office.submit(poster={**ref.model_dump(), "size_bytes": 4})
+    assert caught.value.field == "input.poster.size_bytes"
+
+
+async def test_an_accepted_job_waits_in_its_types_lane(office: Office) -> None:
+    record = await office.submit(clips=2)
+    assert (record.state, record.lane, record.queue_position) == (JobState.QUEUED, Lane.MEDIUM, 1)
+    assert (record.timeout_s, record.tries) == (60, 2)
+    assert record.title == "A film"
+    assert record.input["seconds"] == 0.02
+    assert [stage.name for stage in record.stages] == ["clips", "titles", "score", "captions"]
+
+
+async def test_the_same_key_and_request_give_the_same_job(office: Office) -> None:
+    records = await asyncio.gather(*[office.submit(key="k", clips=2) for _ in range(8)])
+    assert len({record.id for record in records}) == 1
+    assert len((await office.store.page()).jobs) == 1
+
+
+async def test_the_same_key_for_another_request_is_a_conflict(office: Office) -> None:
+    await office.submit(key="k", clips=2)
+    with pytest.raises(Conflict, match="use a new key"):
+        await office.submit(key="k", clips=3)
+
+
+async def test_an_overlong_key_is_refused(office: Office) -> None:
+    with pytest.raises(BadInput, match="1 to 255 characters"):
+        await office.submit(key="k" * 256)
+
+
+async def test_a_full_queue_refuses_for_now(office: Office) -> None:
+    for _ in range(20):
+        await office.submit()
+    with pytest.raises(Unavailable, match="20 jobs are waiting"):
+        await office.submit()
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
+    one = JobRequest(type="film", input={"a": 1, "b": {"c": 2, "d": 3}})
+    two = JobRequest(type="film", input={"b": {"d": 3, "c": 2}, "a": 1})
+    assert request_digest(one) == request_digest(two)
+    assert request_digest(one) != request_digest(JobRequest(type="film", input={"a": 2, "b": {"c": 2, "d": 3}}))

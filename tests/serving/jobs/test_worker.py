@@ -1,0 +1,172 @@
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from serving.errors import Conflict
+from serving.jobs.records import JobRecord, StageState
+from serving.jobs.types import JobState
+from serving.jobs.worker import JobWorker
+from tests.serving.jobs.office import Office
+
+StartWorker = Callable[[], Awaitable[JobWorker]]
+
+
+def stage_states(record: JobRecord) -> dict[str, StageState]:
+    return {stage.name: stage.state for stage in record.stages}
+
+
+async def test_a_job_runs_to_its_end_and_keeps_what_each_stage_did(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(clips=3)).id)
+    assert record.state is JobState.COMPLETED
+    assert record.progress == 1.0
+    assert record.output is not None
+    assert set(record.output.files) == {"captions", "score"}
+    assert stage_states(record) == {
+        "clips": StageState.DONE,
+        "titles": StageState.SKIPPED,
+        "score": StageState.DONE,
+        "captions": StageState.DONE,
+    }
+    clips = record.stages[0]
+    assert (clips.parts, clips.parts_done, clips.tries, clips.models) == (3, 3, 1, ["ray/fiddle"])
+    assert [ref.name for ref in clips.artifacts] == ["sound-0.wav", "sound-1.wav", "sound-2.wav"]
+    assert clips.started_at is not None
+    assert clips.ended_at is not None
+    assert clips.ended_at >= clips.started_at
+
+
+async def test_the_history_is_numbered_without_gaps_and_the_bar_never_goes_back(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    job_id = (await office.submit(clips=8)).id
+    await office.until(job_id)
+    events = await office.store.events(job_id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    progress = [event.progress for event in events]
+    assert progress == sorted(progress)
+    states = [event.state for event in events if event.kind == "state"]
+    assert states == [JobState.SUBMITTED, JobState.QUEUED, JobState.PROCESSING, JobState.COMPLETED]
+    seen = list(dict.fromkeys(event.state for event in events))
+    assert seen[2:] == [JobState.PROCESSING, JobState.RENDERING, JobState.POST_PROCESSING, JobState.COMPLETED]
+
+
+async def test_a_stage_without_calls_is_skipped(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(clips=0)).id)
+    assert record.state is JobState.COMPLETED
+    assert stage_states(record)["clips"] is StageState.SKIPPED
+
+
+async def test_a_failure_ends_as_one_message_with_stage_cause_and_fix(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="broken")).id)
+    assert record.state is JobState.FAILED
+    assert str(record.error) == "score: the violin has no strings: string it"
+    assert stage_states(record)["score"] is StageState.FAILED
+    assert len([line for line in office.calls() if line.startswith("begin") and "score" in line]) == 1
+
+
+async def test_a_retryable_error_is_tried_again_and_counted(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="busy_once")).id)
+    assert record.state is JobState.COMPLETED
+    assert record.stages[2].tries == 2
+
+
+async def test_tries_are_bounded(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="busy")).id)
+    assert record.state is JobState.FAILED
+    assert record.error is not None
+    assert record.error.retryable
+    assert record.error.stage == "score"
+    assert record.stages[2].tries == 2
+
+
+async def test_a_defect_of_a_graph_fails_its_job_and_not_the_worker(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="defect")).id)
+    assert str(record.error) == "captions: ZeroDivisionError: a defect of the graph"
+    assert (await office.until((await office.submit()).id)).state is JobState.COMPLETED
+
+
+async def test_cancelling_a_working_job_stops_its_calls_within_two_seconds(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    job_id = (await office.submit(seconds=30)).id
+    await office.until(job_id, lambda record: record.stage == "clips")
+    asked = time.monotonic()
+    await office.store.cancel(job_id)
+    record = await office.until(job_id)
+    assert record.state is JobState.CANCELLED
+    assert time.monotonic() - asked < 2
+    assert len([line for line in office.calls() if line.startswith("cancel")]) == 3
+    assert set(stage_states(record).values()) == {StageState.CANCELLED}
+    assert (await office.until((await office.submit()).id)).state is JobState.COMPLETED
+
+
+async def test_a_waiting_job_that_is_cancelled_never_starts(office: Office, start_worker: StartWorker) -> None:
+    job_id = (await office.submit()).id
+    assert (await office.store.cancel(job_id)).state is JobState.CANCELLED
+    await start_worker()
+    assert (await office.until((await office.submit()).id)).state is JobState.COMPLETED
+    assert not [line for line in office.calls() if job_id in line]
+
+
+async def test_a_job_that_ended_cannot_be_cancelled(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    job_id = (await office.submit()).id
+    await office.until(job_id)
+    with pytest.raises(Conflict, match="completed already"):
+        await office.store.cancel(job_id)
+
+
+async def test_a_job_over_its_time_limit_fails_and_says_how_to_get_more(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    started = time.monotonic()
+    record = await office.until((await office.submit(seconds=30, timeout_s=0.5)).id)
+    assert time.monotonic() - started < 3
+    assert record.state is JobState.FAILED
+    assert record.error is not None
+    assert record.error.code == "deadline_exceeded"
+    assert "timeout_s" in str(record.error)
+
+
+async def test_urgent_lanes_go_first(office: Office, start_worker: StartWorker) -> None:
+    low = await office.submit(lane="low", clips=1)
+    medium = await office.submit(lane="medium", clips=1)
+    critical = await office.submit(lane="critical", clips=1)
+    assert [(await office.store.get(job.id)).queue_position for job in (critical, medium, low)] == [1, 2, 3]
+    await start_worker()
+    ended = [await office.until(job.id) for job in (low, medium, critical)]
+    started = [record.started_at or 0 for record in ended]
+    assert started[2] < started[1] < started[0]
+
+
+async def test_a_stopped_worker_leaves_its_job_to_the_next_one(office: Office, start_worker: StartWorker) -> None:
+    first = await start_worker()
+    job_id = (await office.submit(clips=4, seconds=0.4)).id
+    await office.until(job_id, lambda record: record.stage == "score")
+    await first.shutdown()
+    await start_worker()
+    record = await office.until(job_id)
+    assert record.state is JobState.COMPLETED
+    assert record.runs == 2
+    ends = [line for line in office.calls() if line.startswith("end")]
+    assert len(ends) == len(set(ends)) == 5
+
+
+async def test_shutting_down_twice_is_harmless(office: Office, start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    await worker.check_health()
+    assert await worker.record_autoscaling_stats() == {"running_jobs": 0.0}
+    await asyncio.gather(worker.shutdown(), worker.shutdown())
