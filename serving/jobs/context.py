@@ -83,6 +83,11 @@ class DurableContext:
         self._opening = asyncio.Lock()
         self._opened: set[str] = set()
 
+    @property
+    def served_by(self) -> list[str]:
+        """Who served the job's calls so far; see :class:`serving.jobs.types.JobContext`."""
+        return list(dict.fromkeys(name for facts in self._facts.values() for name in facts.models))
+
     async def run(self, stage: str, request: TaskRequest, result: type[R], *, model: str | None = None) -> R:
         """Run one typed task; see :class:`serving.jobs.types.JobContext`."""
         return (await self.map(stage, [request], result, model=model))[0]

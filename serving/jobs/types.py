@@ -68,6 +68,10 @@ class JobContext(Protocol):
     job_id: str
     artifacts: ArtifactStore
 
+    @property
+    def served_by(self) -> Sequence[str]:
+        """``backend/model`` of everything that served the job's calls so far, in the order first used."""
+
     async def run(self, stage: str, request: TaskRequest, result: type[R], *, model: str | None = None) -> R:
         """Run one typed task through the router; ``model`` overrides the task's default model."""
 
