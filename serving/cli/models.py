@@ -69,9 +69,10 @@ def show(
 @app.command()
 def lint(repository: Repositories = None, as_json: AsJson = False) -> None:
     """Check every config.pbtxt and model.yaml; exit code 2 when something is wrong."""
+    from serving.cli.engines import known_engines
     from serving.repository.lint import lint as run_lint
 
-    findings = run_lint(_paths(repository))
+    findings = run_lint(_paths(repository), known_engines())
     counts = Counter(finding.severity for finding in findings)
     if as_json:
         print_json([finding_json(finding) for finding in findings])

@@ -5,7 +5,7 @@ The one invariant: checks look at what was read and at which files exist; they c
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from serving.protocol.tasks import TASKS
 from serving.repository.findings import Finding
 from serving.repository.model import ModelCard
-from serving.repository.read import DEFAULT_FILES, RawModel, triton_backend
+from serving.repository.read import DEFAULT_FILES, RAY_BACKEND, RawModel, triton_backend
 from serving.repository.task_io import check_task_io
 
 RESERVED_GROUPS: Final = frozenset({"edge", "gateway", "worker", "triton"})
@@ -23,12 +23,12 @@ RESERVED_GROUPS: Final = frozenset({"edge", "gateway", "worker", "triton"})
 TENSOR_TASK: Final = "tensor"
 """Task of models that have no typed form and are reached by OIP alone."""
 
-RAY_BACKEND: Final = "ray"
-"""``backend`` in the config.pbtxt of a model that a Ray replica serves, so that a bare Triton refuses it by name."""
+Engines = Mapping[str, Collection[str]]
+"""Engine names by backend (``ray``, ``triton``); given by whoever knows them, since the repository lies below them."""
 
 
-def check_model(raw: RawModel) -> Iterator[Finding]:
-    """Everything that one folder shows by itself."""
+def check_model(raw: RawModel, engines: Engines | None = None) -> Iterator[Finding]:
+    """Everything that one folder shows by itself; engine names are checked where they are known."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", raw.name):
         fix = "rename it with letters, digits, '.', '_' and '-'"
         yield Finding(raw.folder, 0, "-", f"{raw.name!r} cannot stand in an address", fix)
@@ -37,6 +37,8 @@ def check_model(raw: RawModel) -> Iterator[Finding]:
         yield from _check_config(raw, raw.config)
     if raw.card is not None and raw.has_card:
         yield from _check_card(raw, raw.card)
+        if engines is not None:
+            yield from _check_engine(raw, raw.card, engines)
     if raw.config is not None and raw.card is not None:
         yield from _check_together(raw, raw.config, raw.card)
 
@@ -140,6 +142,13 @@ def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
         for name in card.limits:
             if name not in fields:
                 yield at_card(raw, f"limits.{name}", "no such request field", _one_of(name, fields))
+
+
+def _check_engine(raw: RawModel, card: ModelCard, engines: Engines) -> Iterator[Finding]:
+    known = engines[card.backend]
+    if card.engine not in known and not (card.backend == "triton" and card.task == TENSOR_TASK):
+        what = "engine" if card.backend == "ray" else "Triton adapter"
+        yield at_card(raw, "engine", f"no {what} {card.engine!r}", _one_of(card.engine, known))
 
 
 def _check_together(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from serving.errors import BadInput, NotFound
-from serving.repository.checks import check_model, check_together, shadowed
+from serving.repository.checks import Engines, check_model, check_together, shadowed
 from serving.repository.findings import Finding, as_error, errors
 from serving.repository.model import Model
 from serving.repository.read import RawModel, read_model
@@ -60,19 +60,23 @@ class Repository:
         return Repository, (dict(self.models),)
 
 
-def load_repository(paths: Sequence[Path]) -> Repository:
+def load_repository(paths: Sequence[Path], engines: Engines | None = None) -> Repository:
     """Load repositories; where two have a model of the same name the first one wins.
+
+    Args:
+        paths: folders of models.
+        engines: engine names by backend; None leaves them unchecked, as a replica does, which finds its own missing.
 
     Raises:
         BadInput: a folder is missing, or a model in it is wrong; names file, line, field and fix of the first problem.
     """
-    raws, findings = read_repositories(paths)
+    raws, findings = read_repositories(paths, engines)
     if wrong := errors(findings):
         raise as_error(wrong)
     return Repository({raw.name: _checked(raw) for raw in raws})
 
 
-def read_repositories(paths: Sequence[Path]) -> tuple[list[RawModel], list[Finding]]:
+def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> tuple[list[RawModel], list[Finding]]:
     """Every model that would serve, and everything wrong with the repositories."""
     raws: dict[str, RawModel] = {}
     findings: list[Finding] = []
@@ -88,7 +92,7 @@ def read_repositories(paths: Sequence[Path]) -> tuple[list[RawModel], list[Findi
             else:
                 raws[folder.name] = read_model(folder)
     for raw in raws.values():
-        findings += [*raw.findings, *check_model(raw)]
+        findings += [*raw.findings, *check_model(raw, engines)]
     findings += check_together(list(raws.values()))
     return list(raws.values()), findings
 

@@ -34,6 +34,9 @@ DEFAULT_FILES: Final = {
 }
 """File each Triton backend loads from a version folder (Triton's model repository documentation)."""
 
+RAY_BACKEND: Final = "ray"
+"""``backend`` in the config.pbtxt of a model that a Ray replica serves, so that a bare Triton refuses it by name."""
+
 PLATFORM_BACKENDS: Final = {
     "onnxruntime_onnx": "onnxruntime",
     "tensorrt_plan": "tensorrt",
@@ -114,6 +117,10 @@ def read_model(folder: Path) -> RawModel:
         )
     if raw.has_card:
         _read_card(raw)
+    elif raw.config is not None and raw.config.backend == RAY_BACKEND:
+        raw.findings.append(
+            Finding(raw.card_file, 0, "-", "the file is missing", "add it: a model that Ray serves needs a model.yaml")
+        )
     elif raw.config is not None:
         raw.card = derived_card(triton_backend(raw.config))
     return raw

@@ -41,7 +41,6 @@ def test_a_good_repository_has_no_findings(repository: Path, ray_model, triton_m
         pytest.param("backend: 'x'\ninput {", "m/config.pbtxt:2:-: Expected", id="broken"),
         pytest.param(config(name='"other"'), "m/config.pbtxt:5:name: 'other' is not the folder's name", id="name"),
         pytest.param(config(backend=""), "m/config.pbtxt:1:backend: neither backend nor platform", id="no backend"),
-        pytest.param(config(backend='"ray"'), "m/config.pbtxt:1:backend: Triton has no backend named 'ray'", id="ray"),
         pytest.param(config(max_batch_size="-1"), "m/config.pbtxt:2:max_batch_size: is negative", id="negative"),
         pytest.param(
             config(dynamic_batching="{ preferred_batch_size: [16] }"),
@@ -128,6 +127,22 @@ def test_an_unknown_task_is_refused(repository: Path, triton_model) -> None:
     assert lines(repository) == ["m/model.yaml:2:task: no task 'speach': did you mean 'speech'?"]
 
 
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        pytest.param(["builtin"], [], id="known"),
+        pytest.param(
+            ["builtins"], ["m/model.yaml:4:engine: no engine 'builtin': did you mean 'builtins'?"], id="unknown"
+        ),
+    ],
+)
+def test_an_unknown_engine_is_refused_where_engines_are_known(
+    repository: Path, ray_model, known: list[str], expected: list[str]
+) -> None:
+    ray_model("m")
+    assert [found.render(repository) for found in lint([repository], {"ray": known, "triton": []})] == expected
+
+
 def test_two_aliases_clash(repository: Path, ray_model) -> None:
     ray_model("a", more="aliases: [tts]")
     ray_model("b", more="aliases: [tts]")
@@ -151,6 +166,17 @@ def test_a_ray_model_declares_the_tensors_of_its_task(repository: Path, ray_mode
     )
     assert any(":input.VOICES: the task has no such input" in line for line in found)
     assert any(":input.SPEED: declared as TYPE_FP64 [1] optional, but the task has TYPE_FP32" in line for line in found)
+
+
+def test_a_ray_model_without_a_card_is_told_so(repository: Path, triton_model) -> None:
+    triton_model("m", config=config(backend='"ray"'))
+    expected = "m/model.yaml:-: the file is missing: add it: a model that Ray serves needs a model.yaml"
+    assert lines(repository) == [expected]
+
+
+def test_triton_is_not_asked_to_serve_a_ray_model(repository: Path, triton_model) -> None:
+    triton_model("m", config=config(backend='"ray"'), card=TRITON_CARD)
+    assert lines(repository)[0].startswith("m/config.pbtxt:1:backend: Triton has no backend named 'ray'")
 
 
 def test_a_triton_model_needs_a_version(repository: Path, triton_model) -> None:
