@@ -33,6 +33,7 @@ class LimitSettings(_Group):
     """Bounds on what clients may send."""
 
     upload_bytes: int = Field(default=2 << 30, gt=0, description="Largest artifact a client may upload.")
+    infer_bytes: int = Field(default=256 << 20, gt=0, description="Largest inference request.")
     body_bytes: int = Field(default=64 << 20, gt=0, description="Largest other request body.")
     spec_bytes: int = Field(default=1 << 20, gt=0, description="Largest job description.")
     jobs_listed: int = Field(default=200, gt=0, description="Most jobs in one page of a listing.")

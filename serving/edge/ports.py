@@ -1,19 +1,27 @@
-"""The edge's ports, looked at before anything starts; called by `reelmesh up`.
+"""The edge's ports, looked at before anything starts; called by `reelmesh up` and by Haproxy.
 
-The one invariant: a port that cannot be had is refused with its number, its setting and the fix, and nothing is bound
-when the check returns.
+The one invariant: a port that cannot be had is refused with its number, its setting and the fix.
 """
 
 import errno
 import socket
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, NamedTuple
 
 from serving.errors import BadInput, ReelmeshError, Unavailable
 from serving.settings import EdgeSettings, Settings
 
 PORTS: Final = {"http_port": "--http-port", "grpc_port": "--grpc-port", "metrics_port": "--metrics-port"}
 """Field of the edge's settings to the flag that sets it."""
+_BACKLOG: Final = 1024
+
+
+class Ports(NamedTuple):
+    """Where the edge listens."""
+
+    http: int
+    grpc: int
+    metrics: int
 
 
 def check_ports(settings: Settings) -> None:
@@ -23,39 +31,44 @@ def check_ports(settings: Settings) -> None:
         Unavailable: a port is taken.
         BadInput: two ports are the same, a port is reserved for root, or the host is not an address of this machine.
     """
-    _bind_all(settings.edge)
+    with ExitStack() as held:
+        open_ports(settings.edge, held)
 
 
 def free_ports(settings: Settings) -> Settings:
     """The same settings with every port 0 replaced by a free one."""
-    bound = _bind_all(settings.edge)
+    with ExitStack() as held:
+        bound = {field: listener.getsockname()[1] for field, listener in open_ports(settings.edge, held).items()}
     return settings.model_copy(update={"edge": settings.edge.model_copy(update=bound)})
 
 
-def _bind_all(edge: EdgeSettings) -> dict[str, int]:
-    """Bind all ports at once, so that equal ones show and free ones differ; then let go of them."""
-    bound: dict[str, int] = {}
-    with ExitStack() as held:
-        for field in PORTS:
-            port = getattr(edge, field)
-            twin = next((other for other, taken in bound.items() if port and taken == port), None)
-            if twin:
-                raise BadInput(f"port {port} is also edge.{twin}", field=f"edge.{field}", fix=_fix(field))
-            bound[field] = _bind(held, edge.host, port, field)
+def open_ports(edge: EdgeSettings, held: ExitStack) -> dict[str, socket.socket]:
+    """Listen on all ports at once, so that equal ones show and free ones differ; ``held`` closes them.
+
+    Returns:
+        Listening sockets by field, in the order of :data:`PORTS`; raises as :func:`check_ports` does.
+    """
+    bound: dict[str, socket.socket] = {}
+    for field in PORTS:
+        port = getattr(edge, field)
+        twin = next((other for other, taken in bound.items() if port and taken.getsockname()[1] == port), None)
+        if twin:
+            raise BadInput(f"port {port} is also edge.{twin}", field=f"edge.{field}", fix=_fix(field))
+        bound[field] = _listen(held, edge.host, port, field)
     return bound
 
 
-def _bind(held: ExitStack, host: str, port: int, field: str) -> int:
+def _listen(held: ExitStack, host: str, port: int, field: str) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
         # A port whose last connections linger in TIME_WAIT is free to HAProxy, so it is free here.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(1)
+        listener.listen(_BACKLOG)
     except OSError as error:
         raise _refusal(error, host, port, field) from error
-    return int(listener.getsockname()[1])
+    return listener
 
 
 def _refusal(error: OSError, host: str, port: int, field: str) -> ReelmeshError:

@@ -116,7 +116,7 @@ def _model(request: Request) -> tuple[str, str]:
 
 async def _body(request: Request, limit_bytes: int) -> bytes:
     """The body as received; raises :class:`TooLarge` before the memory is spent."""
-    too_large = TooLarge(f"is over {limit_bytes} bytes", field="request body", fix="raise limits.body_bytes")
+    too_large = TooLarge(f"is over {limit_bytes} bytes", field="request body", fix="raise limits.infer_bytes")
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit():
         raise BadInput("must be a number", field="Content-Length")

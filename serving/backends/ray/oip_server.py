@@ -36,7 +36,7 @@ class OipServer:
     Args:
         infer: answers one checked request; cancelled when its client goes away or its timeout passes.
         models: config.pbtxt by model name.
-        limits: ``body_bytes`` bounds HTTP bodies and gRPC messages alike.
+        limits: ``infer_bytes`` bounds HTTP bodies and gRPC messages alike.
         versions: versions served, by model name; a model that is not in it has version 1.
         host: address to bind; clients reach it through the edge.
     """
@@ -61,7 +61,7 @@ class OipServer:
         listener = socket.create_server((self._host, 0), backlog=1024)
         self._http = _Uvicorn(
             uvicorn.Config(
-                oip_app(self._plane, self._limits.body_bytes),
+                oip_app(self._plane, self._limits.infer_bytes),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -72,7 +72,7 @@ class OipServer:
         )
         self._serving = asyncio.create_task(self._http.serve(sockets=[listener]))
         await _until_started(self._http, self._serving)
-        self._grpc = grpc.aio.server(options=grpc_options(self._limits.body_bytes))
+        self._grpc = grpc.aio.server(options=grpc_options(self._limits.infer_bytes))
         self._grpc.add_generic_rpc_handlers((oip_service(self._plane),))
         grpc_port = self._grpc.add_insecure_port(f"{self._host}:0")
         await self._grpc.start()

@@ -29,7 +29,7 @@ CONFIG = text_format.Parse(
     """,
     config_pb.ModelConfig(),
 )
-LIMITS = LimitSettings(body_bytes=1 << 20)
+LIMITS = LimitSettings(infer_bytes=1 << 20)
 
 
 class Doubler:

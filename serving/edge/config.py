@@ -1,0 +1,147 @@
+"""HAProxy's configuration as text, from settings; called by Haproxy.
+
+The one invariant: it is pure and holds no replica: pools are empty here and filled while HAProxy runs, so that a new
+replica or model is never a reload.
+"""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from serving.edge.registry import SLOTS, Server
+from serving.settings import LimitSettings
+
+SOCKET: Final = "haproxy.sock"
+"""Where HAProxy takes commands."""
+MAP_FILE: Final = "models.map"
+"""The map of model, or model/version, to the number of its pool."""
+HAPROXY_METRICS: Final = "/haproxy"
+"""Path on the metrics port under which HAProxy shows its own numbers."""
+PEEK_BYTES: Final = 600
+"""How much of a gRPC message the edge reads to find the model's name (at most 256 characters) and version."""
+DRAIN_S: Final = 10
+"""Seconds that requests in flight get to finish on stop."""
+HEADER_S: Final = 10
+"""A client that has not sent its header by then is dropped."""
+STALL_S: Final = 30
+"""Longest silence of a client in the middle of a body, its own or the one it is reading."""
+IDLE_S: Final = 300
+"""How long an idle connection is kept between requests."""
+ANSWER_S: Final = 4 * 3600
+"""Longest silence of a replica; time limits on requests are the caller's business."""
+STREAMS: Final = 1024
+SOFT_STOP: Final = signal.SIGUSR1
+"""HAProxy closes its listeners on it and ends when the last request has."""
+MAX_CONNECTIONS: Final = 20_000
+_LEAST_CONNECTIONS: Final = 100
+_DESCRIPTORS_PER_CONNECTION: Final = 2
+_DESCRIPTORS_RESERVED: Final = 1_000
+_MAX_THREADS: Final = 4
+
+# Checks notice within half a second that a replica is gone; a refused connection is noticed at once.
+_SERVER_OPTIONS: Final = (
+    "check inter 500 fastinter 200 fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down "
+    "on-marked-down shutdown-sessions"
+)
+_H2: Final = " proto h2"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """What the text depends on; paths in it are relative to the folder HAProxy runs in.
+
+    Args:
+        http_fd: descriptor of the listening socket for HTTP; the others likewise.
+        grpc_fd: for gRPC.
+        metrics_fd: for metrics.
+        limits: bounds on bodies.
+        descriptors: how many files the process may open; connections are bounded by it.
+        cpus: CPUs of the machine.
+    """
+
+    http_fd: int
+    grpc_fd: int
+    metrics_fd: int
+    limits: LimitSettings
+    descriptors: int = 65536
+    cpus: int = 2
+
+    @property
+    def max_connections(self) -> int:
+        """Client connections held at a time."""
+        affordable = (self.descriptors - _DESCRIPTORS_RESERVED) // _DESCRIPTORS_PER_CONNECTION
+        return max(_LEAST_CONNECTIONS, min(MAX_CONNECTIONS, affordable))
+
+
+def config_text(config: EdgeConfig) -> str:
+    """The whole configuration file."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  this is no HTML
+    )
+    return environment.get_template("haproxy.cfg.j2").render(
+        http_fd=config.http_fd,
+        grpc_fd=config.grpc_fd,
+        metrics_fd=config.metrics_fd,
+        socket=SOCKET,
+        map_file=MAP_FILE,
+        maxconn=config.max_connections,
+        threads=max(1, min(_MAX_THREADS, config.cpus)),
+        drain_s=DRAIN_S,
+        header_s=HEADER_S,
+        idle_s=IDLE_S,
+        stall_s=STALL_S,
+        answer_s=ANSWER_S,
+        streams=STREAMS,
+        peek_bytes=PEEK_BYTES,
+        pools=SLOTS,
+        infer_bytes=config.limits.infer_bytes,
+        body_bytes=config.limits.body_bytes,
+        upload_bytes=config.limits.upload_bytes,
+        haproxy_metrics=HAPROXY_METRICS,
+    )
+
+
+def add_server(server: Server) -> tuple[str, ...]:
+    """Commands that put a new server into rotation."""
+    place = f"{server.backend}/{server.name}"
+    protocol = _H2 if server.wire == "grpc" else ""
+    return (
+        f"add server {place} {server.address} {_SERVER_OPTIONS}{protocol}",
+        f"enable health {place}",
+        f"enable server {place}",
+    )
+
+
+def revive_server(server: Server) -> tuple[str, ...]:
+    """Commands that put a server back that was taken out and not yet deleted."""
+    place = f"{server.backend}/{server.name}"
+    return (f"enable health {place}", f"set server {place} state ready")
+
+
+def retire_server(server: Server) -> tuple[str, ...]:
+    """Commands that take a server out of rotation; its requests in flight go on."""
+    place = f"{server.backend}/{server.name}"
+    return (f"set server {place} state maint", f"disable health {place}")
+
+
+def delete_server(server: Server) -> str:
+    """Command that deletes a retired server; HAProxy refuses it while a connection is left."""
+    return f"del server {server.backend}/{server.name}"
+
+
+def map_key(key: str, pool: str) -> tuple[str, ...]:
+    """Commands that lead a key to a pool, whether or not it led to another before."""
+    return (f"del map {MAP_FILE} {key}", f"add map {MAP_FILE} {key} {pool}")
+
+
+def unmap_key(key: str) -> tuple[str, ...]:
+    """Command after which requests for the key go to the gateway."""
+    return (f"del map {MAP_FILE} {key}",)

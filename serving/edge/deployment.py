@@ -1,0 +1,111 @@
+"""EdgeDeployment: the Ray Serve deployment that owns the address clients use; deployed once by graphs.app.
+
+The one invariant: HAProxy routes to exactly the replicas whose last heartbeat is younger than its time to live.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import httpx
+import structlog
+
+from serving import telemetry
+from serving.edge.config import HAPROXY_METRICS
+from serving.edge.haproxy import Haproxy
+from serving.edge.ports import Ports
+from serving.edge.registry import EndpointTable, Routes, endpoint_counts, routes_of
+from serving.exposition import Exposition
+from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.settings import Settings
+
+log = structlog.get_logger()
+
+TICK_S: Final = 0.25
+SCRAPE_S: Final = 2.0
+"""How long one replica may take to show its metrics."""
+
+
+class EdgeDeployment:
+    """Keeps HAProxy's routes current from heartbeats.
+
+    Args:
+        settings: of the whole mesh, resolved; a port 0 picks a free one, see :meth:`ports`.
+    """
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
+        telemetry.set_up_logs(settings)
+        self._ttl_s = settings.edge.endpoint_ttl_s
+        self._table = EndpointTable()
+        self._routes = Routes()
+        self._haproxy = Haproxy(settings)
+        await self._haproxy.start()
+        self._client = httpx.AsyncClient(timeout=SCRAPE_S)
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def heartbeat(self, beat: Heartbeat) -> None:
+        """Take a replica's sign of life; when it returns, a new replica is in rotation."""
+        telemetry.EDGE_HEARTBEATS.inc()
+        self._table = self._table.heartbeat(beat, time.monotonic())
+        await self._sync()
+
+    async def endpoints(self) -> list[Endpoint]:
+        """Where each living replica listens; the gateway's own entry has the model ``*``."""
+        return self._table.endpoints()
+
+    async def ports(self) -> Ports:
+        """Where clients reach the mesh."""
+        return self._haproxy.ports
+
+    async def metrics_urls(self) -> dict[str, str]:
+        """Where each living replica shows its metrics, by replica id."""
+        return self._table.metrics_urls()
+
+    async def metrics(self) -> list[Exposition]:
+        """Expositions of the edge, of HAProxy and of every living replica that has one, each labelled ``part``."""
+        haproxy = f"http://127.0.0.1:{self._haproxy.ports.metrics}{HAPROXY_METRICS}?scope=global&scope=frontend"
+        urls = {"haproxy": haproxy, **self._table.metrics_urls()}
+        texts = await asyncio.gather(*(self._scrape(name, url) for name, url in urls.items()))
+        found = [Exposition(text, {"part": name}) for name, text in zip(urls, texts, strict=True) if text]
+        return [Exposition(telemetry.exposition(), {"part": "edge"}), *found]
+
+    async def check_health(self) -> None:
+        """Called by Serve; raises while HAProxy is not running."""
+        self._haproxy.check()
+
+    async def __del__(self) -> None:
+        """Awaited by Serve: drain and end HAProxy."""
+        if ticker := getattr(self, "_ticker", None):
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+            await self._client.aclose()
+        if haproxy := getattr(self, "_haproxy", None):
+            await haproxy.stop()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._table, silent = self._table.expire(time.monotonic(), self._ttl_s)
+            if silent:
+                telemetry.EDGE_EXPIRED.inc(len(silent))
+                log.warning("edge_replica_silent", replicas=silent)
+            await self._sync()
+            await self._haproxy.collect()
+
+    async def _sync(self) -> None:
+        routes = routes_of(self._table, self._routes)
+        if routes == self._routes:
+            return
+        self._routes = routes
+        telemetry.EDGE_ENDPOINTS.clear()
+        for model, count in endpoint_counts(self._table).items():
+            telemetry.EDGE_ENDPOINTS.labels(model).set(count)
+        await self._haproxy.sync(routes)
+
+    async def _scrape(self, name: str, url: str) -> str:
+        try:
+            answer = await self._client.get(url)
+        except httpx.HTTPError as error:
+            log.warning("edge_scrape_failed", replica=name, error=str(error)[:256])
+            return ""
+        return answer.text if answer.is_success else ""

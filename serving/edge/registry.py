@@ -1,0 +1,165 @@
+"""Which replicas live and how requests reach them: pure decisions of the edge; used by EdgeDeployment and Haproxy.
+
+The one invariant: nothing here does I/O or reads a clock, and equal heartbeats always lead to equal routes.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
+
+SLOTS: Final = 256
+"""Models HAProxy routes by itself; those beyond are reached through the gateway."""
+GATEWAY_POOL: Final = "gateway"
+
+Wire = Literal["http", "grpc"]
+WIRES: Final[tuple[Wire, ...]] = ("http", "grpc")
+
+# Keys travel through HAProxy's command language, where blanks, ';' and '\' mean something.
+_KEY: Final = re.compile(r"[A-Za-z0-9_.,:=@+~-]{1,256}(/[0-9]{1,18})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last heartbeat of a replica, and when it came, in seconds of a monotonic clock."""
+
+    heartbeat: Heartbeat
+    seen_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTable:
+    """Every living replica by its id."""
+
+    beats: Mapping[str, Beat] = field(default_factory=dict)
+
+    def heartbeat(self, beat: Heartbeat, now_s: float) -> "EndpointTable":
+        """The table after a heartbeat; one without endpoints says good-bye."""
+        beats = dict(self.beats)
+        beats.pop(beat.replica_id, None)
+        if beat.endpoints:
+            beats[beat.replica_id] = Beat(beat, now_s)
+        return EndpointTable(beats)
+
+    def expire(self, now_s: float, ttl_s: float) -> tuple["EndpointTable", tuple[str, ...]]:
+        """The table without replicas silent for longer than ``ttl_s``, and their ids."""
+        silent = tuple(name for name, beat in self.beats.items() if now_s - beat.seen_s > ttl_s)
+        return EndpointTable({name: beat for name, beat in self.beats.items() if name not in silent}), silent
+
+    def endpoints(self) -> list[Endpoint]:
+        """All endpoints, the gateway's among them."""
+        return [endpoint for beat in self.beats.values() for endpoint in beat.heartbeat.endpoints]
+
+    def metrics_urls(self) -> dict[str, str]:
+        """Where each replica shows its metrics, by replica id."""
+        return {name: beat.heartbeat.metrics_url for name, beat in self.beats.items() if beat.heartbeat.metrics_url}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One address in one pool of HAProxy."""
+
+    wire: Wire
+    pool: str
+    address: str
+
+    @property
+    def backend(self) -> str:
+        """HAProxy's name of the pool."""
+        return f"{self.wire}_{self.pool}"
+
+    @property
+    def name(self) -> str:
+        """HAProxy's name of the server, which is a function of its address."""
+        return re.sub(r"[^A-Za-z0-9.]", "_", self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """What HAProxy shall know: the pool of each key (``model`` or ``model/version``), and the servers of each pool."""
+
+    pools: Mapping[str, str] = field(default_factory=dict)
+    servers: frozenset[Server] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Steps from one state of HAProxy to another, to be taken in the order of the fields."""
+
+    add: tuple[Server, ...] = ()
+    map: tuple[tuple[str, str], ...] = ()
+    unmap: tuple[str, ...] = ()
+    remove: tuple[Server, ...] = ()
+
+    def __len__(self) -> int:
+        """How many steps."""
+        return len(self.add) + len(self.map) + len(self.unmap) + len(self.remove)
+
+
+def routes_of(table: EndpointTable, before: Routes) -> Routes:
+    """The routes the table calls for; a key keeps the pool it has, so that no request goes astray meanwhile."""
+    targets = _targets(table.endpoints())
+    pools = {key: pool for key, pool in before.pools.items() if key in targets}
+    free = (pool for pool in map(str, range(SLOTS)) if pool not in set(pools.values()))
+    for key in sorted(targets):
+        if key != ANY_MODEL and key not in pools and (pool := next(free, None)) is not None:
+            pools[key] = pool
+    placed = {**pools, ANY_MODEL: GATEWAY_POOL}
+    servers = frozenset(
+        Server(wire, placed[key], getattr(endpoint, wire))
+        for key, endpoints in targets.items()
+        if key in placed
+        for endpoint in endpoints
+        for wire in WIRES
+    )
+    return Routes(pools, servers)
+
+
+def changes(before: Routes, after: Routes) -> Changes:
+    """What to do: servers are added before keys lead to them, and removed after the keys are gone."""
+    moved = {key: pool for key, pool in after.pools.items() if before.pools.get(key) != pool}
+    return Changes(
+        add=tuple(sorted(after.servers - before.servers, key=_order)),
+        map=tuple(sorted(moved.items())),
+        unmap=tuple(sorted(before.pools.keys() - after.pools.keys())),
+        remove=tuple(sorted(before.servers - after.servers, key=_order)),
+    )
+
+
+def endpoint_counts(table: EndpointTable) -> dict[str, int]:
+    """How many replicas serve each model; for metrics."""
+    counts: dict[str, int] = {}
+    for endpoint in table.endpoints():
+        counts[endpoint.model] = counts.get(endpoint.model, 0) + 1
+    return counts
+
+
+def without(routes: Routes, servers: Iterable[Server]) -> Routes:
+    """The routes less some servers."""
+    return replace(routes, servers=routes.servers - frozenset(servers))
+
+
+def _targets(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+    """Endpoints by key. A bare model name leads to the newest version, as Triton's default policy does."""
+    by_model: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        if endpoint.model == ANY_MODEL or _KEY.fullmatch(endpoint.model):
+            by_model.setdefault(endpoint.model, []).append(endpoint)
+    targets: dict[str, list[Endpoint]] = {}
+    for model, replicas in by_model.items():
+        newest = max(_number(replica.version) for replica in replicas)
+        targets[model] = [replica for replica in replicas if _number(replica.version) in (0, newest)]
+        for replica in replicas:
+            if (key := f"{model}/{replica.version}") and replica.version and _KEY.fullmatch(key):
+                targets.setdefault(key, []).append(replica)
+    return targets
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isascii() and version.isdigit() else 0
+
+
+def _order(server: Server) -> tuple[str, str]:
+    return server.backend, server.address
