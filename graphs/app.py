@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from graphs import podcast, subtitles, video
+from graphs.programme import model_use
 from serving.backends.base import Backend
 from serving.backends.handle import HandleBackend
 from serving.backends.ray.replica import EngineReplica
@@ -30,14 +31,17 @@ def job_types(repository: Repository) -> dict[str, JobType]:
     voices = {
         name: voice.description for model in repository.for_task("speech") for name, voice in model.card.voices.items()
     }
-    types = (podcast.job_type(voices), video.job_type(voices), subtitles.job_type())
+    models = {model.name: model_use(model) for model in repository.models.values()}
+    types = (podcast.job_type(voices, models), video.job_type(voices, models), subtitles.job_type(models))
     return {job_type.name: job_type for job_type in types}
 
 
 class Worker(JobWorker):
     """The job worker with this repository's router: every model behind the deployment that holds it."""
 
-    async def __init__(self, settings: Settings, handles: Mapping[str, "DeploymentHandle[Any]"]) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
+        self, settings: Settings, handles: Mapping[str, "DeploymentHandle[Any]"]
+    ) -> None:
         repository = load_repository(settings.model_repositories)
         held = {"triton": repository.triton(), **repository.groups()}
         backends: list[Backend] = [
@@ -57,7 +61,7 @@ def build(args: dict[str, Any]) -> "serve.Application":
     options = deployment_options(repository, settings)
 
     def bind(kind: type, name: str, *arguments: object) -> Any:  # noqa: ANN401  Ray's bound node
-        return serve.deployment(kind).options(name=name, **options[name]).bind(*arguments)
+        return serve.deployment(name=name, **options[name])(kind).bind(*arguments)
 
     edge = bind(EdgeDeployment, "edge", settings)
     handles = {name: bind(EngineReplica, name, settings, name, edge) for name in repository.groups()}
@@ -65,4 +69,7 @@ def build(args: dict[str, Any]) -> "serve.Application":
         names = [model.name for model in repository.triton()]
         handles["triton"] = bind(TritonReplica, "triton", settings, names, edge)
     worker = bind(Worker, "worker", settings, handles)
-    return bind(GatewayDeployment, "gateway", settings, job_types(repository), edge, worker)
+    application: serve.Application = bind(
+        GatewayDeployment, "gateway", settings, job_types(repository), edge, worker
+    )
+    return application

@@ -17,13 +17,15 @@ from graphs.inputs import (
     check_picture_ref,
     check_voice,
 )
-from graphs.programme import composed, finish
+from graphs.programme import Made, composed, finish
 from graphs.script import Turn, parse_turns
 from graphs.speech import mixed, word_times
 from graphs.timeline import Segment, lay_out_turns, shift_phonemes, shift_words
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.media.layout import panel_size
+from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
     AudioFeaturesRequest,
@@ -95,7 +97,7 @@ async def check(request: PodcastRequest, artifacts: ArtifactStore, *, voices: Ma
             )
 
 
-async def podcast(job: JobContext, request: PodcastRequest) -> JobOutput:
+async def podcast(job: JobContext, request: PodcastRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
     """Make the programme, stage by stage."""
     turns = turns_of(request)
 
@@ -124,7 +126,7 @@ async def podcast(job: JobContext, request: PodcastRequest) -> JobOutput:
     )
     scene = _split_screen(request, turns, segments, clips)
     film = await composed(job, request, scene, mix, captions)
-    return await finish(job, "podcast", request, film=film, mix=mix, captions=captions)
+    return await finish(job, "podcast", request, made=Made(film, captions, mix), models=models)
 
 
 def _speech(request: PodcastRequest, turn: Turn) -> SpeechRequest:
@@ -141,6 +143,8 @@ def _lip_sync_requests(
     features: Sequence[AudioFeaturesResult],
 ) -> list[LipSyncRequest]:
     """Two clips per segment, left then right: one person speaks, the other listens."""
+    video = request.video
+    width, height = panel_size(video.width, video.height, heading=True, captions=request.captions.burn_in)
     requests: list[LipSyncRequest] = []
     for turn, segment, voice, feature in zip(turns, segments, voices, features, strict=True):
         for index, speaker in enumerate(request.speakers):
@@ -155,18 +159,13 @@ def _lip_sync_requests(
                     features_offset_s=offset_s if speaks else 0.0,
                     start_s=segment.start_s,
                     duration_s=segment.duration_s,
-                    width=panel_width(request.video.width),
-                    height=request.video.height,
+                    width=width,
+                    height=height,
                     fps=request.video.fps,
                     seed=(request.seed + index) % 2**32,
                 )
             )
     return requests
-
-
-def panel_width(width: int) -> int:
-    """Half the picture, rounded down to even as yuv420p needs."""
-    return width // 4 * 2
 
 
 def _split_screen(
@@ -188,12 +187,12 @@ def _split_screen(
     return SplitScreen(left=panels[0], right=panels[1], heading=request.title)
 
 
-def job_type(voices: Mapping[str, str]) -> JobType:
-    """The job type, knowing the voices of this repository."""
+def job_type(voices: Mapping[str, str], models: Mapping[str, ModelUse]) -> JobType:
+    """The job type, knowing the voices and models of this repository."""
     return JobType(
         name="podcast_video",
         request=PodcastRequest,
-        graph=podcast,
+        graph=partial(podcast, models=models),
         stages=STAGES,
         lane=Lane.MEDIUM,
         timeout_s=900,

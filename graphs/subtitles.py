@@ -3,7 +3,7 @@
 The one invariant: captions are never empty: a medium without speech is an error that says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Final
 
@@ -11,10 +11,11 @@ from pydantic import Field
 
 from graphs.captions import CaptionFiles, Spoken, write_captions
 from graphs.inputs import VideoFormat, check_media_ref
-from graphs.programme import finish_captions
+from graphs.programme import Made, finish
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
     AlignmentRequest,
@@ -60,7 +61,7 @@ async def check(request: SubtitlesRequest, artifacts: ArtifactStore) -> None:
         raise BadInput("there are no words in it", field="transcript", fix="write what is said, or leave it out")
 
 
-async def subtitles(job: JobContext, request: SubtitlesRequest) -> JobOutput:
+async def subtitles(job: JobContext, request: SubtitlesRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
     """Caption the medium, stage by stage."""
     heard = await job.run("listen", VoiceActivityRequest(audio=request.media), VoiceActivityResult)
     if not heard.spans:
@@ -78,7 +79,7 @@ async def subtitles(job: JobContext, request: SubtitlesRequest) -> JobOutput:
     if request.burn_in:
         wanted = _burn_in(request, captions, language, heard.duration_s)
         film = await job.run("burn_in", wanted, CompositionResult)
-    return await finish_captions(job, captions=captions, film=film, inputs=request)
+    return await finish(job, "captions", request, made=Made(film, captions), models=models)
 
 
 async def _words(job: JobContext, request: SubtitlesRequest, spans: Sequence[Span]) -> tuple[str, list[Word]]:
@@ -107,12 +108,12 @@ def _burn_in(request: SubtitlesRequest, captions: CaptionFiles, language: str, d
     )
 
 
-def job_type() -> JobType:
-    """The job type."""
+def job_type(models: Mapping[str, ModelUse]) -> JobType:
+    """The job type, knowing the models of this repository."""
     return JobType(
         name="subtitle_generation",
         request=SubtitlesRequest,
-        graph=subtitles,
+        graph=partial(subtitles, models=models),
         stages=STAGES,
         lane=Lane.LOW,
         timeout_s=180,

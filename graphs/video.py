@@ -13,11 +13,12 @@ from pydantic import Field
 
 from graphs.captions import Spoken, write_captions
 from graphs.inputs import (
+    Programme,
     Script,
     check_picture_ref,
     check_voice,
 )
-from graphs.programme import composed, finish
+from graphs.programme import Made, composed, finish
 from graphs.script import Scene, parse_scenes
 from graphs.speech import mixed, word_times
 from graphs.timeline import (
@@ -30,6 +31,7 @@ from graphs.timeline import (
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
     ImageRequest,
@@ -112,7 +114,7 @@ def _check_directions(scenes: Sequence[Scene], request: VideoRequest) -> None:
             )
 
 
-async def video(job: JobContext, request: VideoRequest) -> JobOutput:
+async def video(job: JobContext, request: VideoRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
     """Make the film, stage by stage."""
 
     async def parse() -> list[Scene]:
@@ -136,7 +138,7 @@ async def video(job: JobContext, request: VideoRequest) -> JobOutput:
     )
     scene = SceneSequence(clips=[clip.video for clip in clips], transition_s=transition_s(request))
     film = await composed(job, request, scene, mix, captions)
-    return await finish(job, "video", request, film=film, mix=mix, captions=captions)
+    return await finish(job, "video", request, made=Made(film, captions, mix), models=models)
 
 
 async def _narration(job: JobContext, request: VideoRequest, scenes: Sequence[Scene]) -> list[SpeechResult]:
@@ -209,15 +211,15 @@ def _motion(
 
 def transition_s(request: VideoRequest) -> float:
     """The crossfade, on a whole number of frames so that clips stay aligned."""
-    return round(TRANSITION_S * request.video.fps) / request.video.fps
+    return float(round(TRANSITION_S * request.video.fps) / request.video.fps)
 
 
-def job_type(voices: Mapping[str, str]) -> JobType:
-    """The job type, knowing the voices of this repository."""
+def job_type(voices: Mapping[str, str], models: Mapping[str, ModelUse]) -> JobType:
+    """The job type, knowing the voices and models of this repository."""
     return JobType(
         name="video_generation",
         request=VideoRequest,
-        graph=video,
+        graph=partial(video, models=models),
         stages=STAGES,
         lane=Lane.HIGH,
         timeout_s=600,

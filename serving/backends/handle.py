@@ -36,10 +36,11 @@ class HandleBackend:
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         """Run one request within the call's deadline."""
-        response = self._handle.run.remote(model, request, call)
+        response: Any = self._handle.run.remote(model, request, call)
         try:
             async with asyncio.timeout(call.remaining_s()):
-                return await response
+                result: TaskResult = await response
+                return result
         except TimeoutError:
             response.cancel()
             raise DeadlineExceeded(f"{model} did not answer before the deadline", field=call.stage or None) from None

@@ -6,6 +6,7 @@ and nothing is left running after it.
 
 import contextlib
 import importlib
+import logging
 import os
 import signal
 import threading
@@ -90,7 +91,7 @@ def _start_ray(settings: Settings) -> None:
     ray.init(
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
         resources={"edge": 1},
         namespace="serve",

@@ -38,8 +38,13 @@ class EngineReplica:
         edge: Serve handle of the edge, which is told where this replica listens.
     """
 
-    async def __init__(self, settings: Settings, group: str, edge: Any) -> None:  # noqa: ANN401  a Serve handle
-        telemetry.configure_logging()
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
+        self,
+        settings: Settings,
+        group: str,
+        edge: Any,  # noqa: ANN401  a Serve handle
+    ) -> None:
+        telemetry.set_up_logs(settings)
         self._limits = settings.limits
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         repository = await asyncio.to_thread(load_repository, settings.model_repositories)
