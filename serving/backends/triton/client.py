@@ -4,6 +4,7 @@ The one invariant: whatever goes wrong on the wire leaves here as an error of se
 status.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
@@ -48,9 +49,7 @@ ERRORS: Final[Mapping[str, type[ReelmeshError]]] = {
 class Tensors(Protocol):
     """What an adapter needs of Triton."""
 
-    async def infer(
-        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> Arrays:
+    async def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Arrays:
         """Run one inference; inputs and outputs by the names in config.pbtxt."""
 
 
@@ -66,9 +65,7 @@ class TensorClient:
         self._client = InferenceServerClient(address)
         self._headers = {f"triton-grpc-protocol-{TOKEN_HEADER}": token}
 
-    async def infer(
-        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> Arrays:
+    async def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Arrays:
         """Run one inference within the call's deadline.
 
         Args:
@@ -92,9 +89,11 @@ class TensorClient:
         return {name: answer.as_numpy(name) for name in outputs}
 
     async def load(self, model: str, timeout_s: float) -> None:
-        """Load a model of the repository; raises :class:`BadInput` when it does not load."""
-        with translated(model):
+        """Load a model of the repository; raises :class:`BadInput` with the cause when it does not load."""
+        try:
             await self._client.load_model(model, headers=self._headers, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise BadInput(load_reason(str(error.message())), field=model) from error
 
     async def is_live(self, timeout_s: float) -> bool:
         """Whether the server answers within ``timeout_s`` seconds."""
@@ -121,6 +120,20 @@ def translated(model: str) -> Iterator[None]:
         status = str(error.status() or "").removeprefix("StatusCode.")
         kind = ERRORS.get(status, EngineFailed)
         raise kind(f"Triton: {foreign_text(error.message())}", field=model) from error
+
+
+def load_reason(said: str) -> str:
+    """What Triton says of a failed load, without the preambles and the Python trace round the cause."""
+    noise = (
+        r"failed to load '[^']*', ",
+        r"load failed for model '[^']*': ",
+        r"version \d+ is at UNAVAILABLE state: ",
+        r"(Internal|Invalid argument): ",
+        r"TritonModelException: ",
+        r"\[ONNXRuntimeError\] : \d+ : \w+ : ",
+        r"\s+At:\s.*",
+    )
+    return foreign_text(re.sub("|".join(noise), "", said, flags=re.DOTALL).strip("; \n"))
 
 
 def _input(name: str, array: NDArray[Any]) -> InferInput:

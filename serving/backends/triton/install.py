@@ -221,9 +221,7 @@ def _check_digest(name: str, wheel: Path) -> None:
     with wheel.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != DIGESTS[name]:
-        raise BadInput(
-            f"{wheel.name} has SHA-256 {found}, not {DIGESTS[name]}", field=name, fix="fetch it again"
-        )
+        raise BadInput(f"{wheel.name} has SHA-256 {found}, not {DIGESTS[name]}", field=name, fix="fetch it again")
 
 
 def _unpack_triton(wheel: Path, into: Path) -> None:

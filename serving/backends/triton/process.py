@@ -6,7 +6,6 @@ left.
 
 import asyncio
 import os
-import re
 import secrets
 import signal
 import socket
@@ -23,7 +22,7 @@ from serving.backends.triton.client import TOKEN_HEADER, TensorClient
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, build_repository, is_complete
 from serving.backends.triton.workspace import Workspace
-from serving.errors import BadInput, EngineFailed, ReelmeshError, foreign_text
+from serving.errors import BadInput, EngineFailed, ReelmeshError
 from serving.repository.model import Model
 
 log = structlog.get_logger()
@@ -136,16 +135,12 @@ class TritonProcess:
         try:
             pending = set(loading)
             while pending:
-                done, pending = await asyncio.wait(
-                    pending, timeout=PROGRESS_S, return_when=asyncio.FIRST_EXCEPTION
-                )
+                done, pending = await asyncio.wait(pending, timeout=PROGRESS_S, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
                     task.result()
                 if not done:
                     waited = round(time.monotonic() - started, 1)
-                    log.info(
-                        "triton_loading", models=sorted(loading[task] for task in pending), waited_s=waited
-                    )
+                    log.info("triton_loading", models=sorted(loading[task] for task in pending), waited_s=waited)
         finally:
             for task in loading:
                 task.cancel()
@@ -159,7 +154,7 @@ class TritonProcess:
             if self._child.returncode is not None:
                 raise EngineFailed(f"tritonserver ended while it loaded {model.name}") from error
             raise BadInput(
-                f"Triton cannot load the model: {load_reason(error.problem)}",
+                f"Triton cannot load the model: {error.problem}",
                 field=str(model.folder),
                 fix="mend the model's file or its config.pbtxt",
             ) from error
@@ -168,19 +163,7 @@ class TritonProcess:
         log.info("triton_model_loaded", model=model.name, seconds=round(seconds, 2))
 
 
-def load_reason(said: str) -> str:
-    """What Triton says of a failed load, without its preamble and without a Python trace."""
-    said = re.sub(r"^Triton: (failed to load '[^']*', )?", "", said)
-    said = re.sub(
-        r"load failed for model '[^']*': |version \d+ is at UNAVAILABLE state: |Internal: ", "", said
-    )
-    said = re.sub(r"TritonModelException: |\bAt: .*$|[;,\s]+$", "", said)
-    return foreign_text(said).rstrip("; ")
-
-
-def server_arguments(
-    folder: Path, ports: Ports, shared_memory_prefix: str, token: str, *, gpus: int
-) -> list[str]:
+def server_arguments(folder: Path, ports: Ports, shared_memory_prefix: str, token: str, *, gpus: int) -> list[str]:
     """The arguments of tritonserver.
 
     Model control, tracing and log settings want the token: a client that finds the port can infer and look.
@@ -228,9 +211,7 @@ def _put_first(variables: dict[str, str], name: str, folder: Path) -> None:
     variables[name] = os.pathsep.join(filter(None, [str(folder), variables.get(name, "")]))
 
 
-def _prepare(
-    install: TritonInstall, models: Sequence[Model], folder: Path, *, gpus: int
-) -> dict[str, str]:
+def _prepare(install: TritonInstall, models: Sequence[Model], folder: Path, *, gpus: int) -> dict[str, str]:
     build_backends(folder / "backends", install)
     build_repository(models, folder / "repository", install, gpus=gpus)
     programs = build_python(folder / "python", install.stub) if install.stub else None

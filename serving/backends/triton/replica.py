@@ -53,9 +53,7 @@ class TritonReplica:
         share = [repository.get(name) for name in models] if models else repository.triton()
         install = find_tritonserver(settings)
         artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        self._server = TritonServer(
-            install, share, settings.home, gpus=leased_gpus(), on_change=self._tell_edge
-        )
+        self._server = TritonServer(install, share, settings.home, gpus=leased_gpus(), on_change=self._tell_edge)
         self._adapters: dict[str, Adapter | None] = {
             model.name: load_adapter(model, self._server, artifacts) for model in share
         }

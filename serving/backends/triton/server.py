@@ -126,9 +126,7 @@ class TritonServer:
                 fix=f"see {self._workspace.log_file if self._workspace else 'its log'}",
             )
 
-    async def infer(
-        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> Arrays:
+    async def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Arrays:
         """As :meth:`TensorClient.infer`; raises :class:`Unavailable` during a restart."""
         if self._process is None:
             raise Unavailable("tritonserver is restarting", field=model)

@@ -64,17 +64,14 @@ def adapted(config: ModelConfig, card: ModelCard, *, gpus: int) -> ModelConfig:
         if not on_gpu and group.kind in (ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_AUTO):
             group.kind = ModelInstanceGroup.KIND_CPU
     if not on_gpu:
-        config.optimization.execution_accelerators.ClearField("gpu_execution_accelerator")
+        if config.optimization.HasField("execution_accelerators"):
+            config.optimization.execution_accelerators.ClearField("gpu_execution_accelerator")
         if not config.instance_group and config.platform != "ensemble":
             config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
-    elif (
-        card.memory is not None
-        and backend_of(config) == ONNXRUNTIME
-        and "gpu_mem_limit" not in config.parameters
-    ):
+    elif card.memory is not None and backend_of(config) == ONNXRUNTIME and "gpu_mem_limit" not in config.parameters:
         limit_bytes = int(card.memory.peak_mib * MEMORY_HEADROOM) << 20
-        config.parameters["gpu_mem_limit"].string_value = (
-            config.parameters["gpu_mem_limit"].string_value or str(limit_bytes)
+        config.parameters["gpu_mem_limit"].string_value = config.parameters["gpu_mem_limit"].string_value or str(
+            limit_bytes
         )
     return config
 

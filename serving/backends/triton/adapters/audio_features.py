@@ -44,14 +44,10 @@ class AudioFeaturesAdapter:
         path = await self._artifacts.local_path(request.audio)
         samples = await decode_audio(path, RATE_HZ, max_s=LONGEST_S, checkpoint=call.checkpoint)
         if len(samples) < SHORTEST:
-            raise BadInput(
-                f"the audio has {len(samples) / RATE_HZ:.3f} s", field="audio", fix="send at least 0.013 s"
-            )
+            raise BadInput(f"the audio has {len(samples) / RATE_HZ:.3f} s", field="audio", fix="send at least 0.013 s")
         outputs = await self._tensors.infer(self._model, {"AUDIO": samples}, ["FEATURES"], call)
         features = outputs["FEATURES"]
         file = io.BytesIO()
         np.save(file, features.astype(np.float32, copy=False), allow_pickle=False)
-        ref = await self._artifacts.put_bytes(
-            file.getvalue(), media_type="application/x-npy", name="log-mel.npy"
-        )
+        ref = await self._artifacts.put_bytes(file.getvalue(), media_type="application/x-npy", name="log-mel.npy")
         return AudioFeaturesResult(features=ref, frames=len(features), hop_s=HOP / RATE_HZ)

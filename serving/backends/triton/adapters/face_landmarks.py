@@ -75,9 +75,7 @@ class FaceLandmarksAdapter:
             height=picture.height,
         )
 
-    async def _detect(
-        self, picture: "Image", tiles: list[Tile], call: Call
-    ) -> tuple[Floats, float] | None:
+    async def _detect(self, picture: "Image", tiles: list[Tile], call: Call) -> tuple[Floats, float] | None:
         """The most prominent face in any of the tiles, in pixels of the picture, with its score."""
         found, scores = [], []
         for start in range(0, len(tiles), TILES_PER_CALL):

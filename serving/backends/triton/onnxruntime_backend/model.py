@@ -76,14 +76,13 @@ class TritonPythonModel:
             folder, config, kind=args["model_instance_kind"], device=int(args["model_instance_device_id"])
         )
         self.batching = int(config.get("max_batch_size", 0)) > 0
-        check_tensors(args["model_name"], "input", config["input"], self.session.get_inputs(), self.batching)
-        check_tensors(
-            args["model_name"], "output", config["output"], self.session.get_outputs(), self.batching
-        )
+        # Initializers that may be overridden are what ONNX has for optional inputs.
+        inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
+        check_tensors(args["model_name"], "input", config["input"], inputs, self.batching)
+        outputs = self.session.get_outputs()
+        check_tensors(args["model_name"], "output", config["output"], outputs, self.batching)
         self.inputs = [tensor["name"] for tensor in config["input"]]
-        self.strings = {
-            tensor.name for tensor in self.session.get_inputs() if tensor.type == "tensor(string)"
-        }
+        self.strings = {tensor.name for tensor in inputs if tensor.type == "tensor(string)"}
         self.outputs = {tensor["name"] for tensor in config["output"]}
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
@@ -93,9 +92,8 @@ class TritonPythonModel:
         feeds = [self._feed(request) for request in requests]
         responses: list[Response] = [feed if not isinstance(feed, dict) else None for feed in feeds]
         for group in alike(feeds):
-            answers = self._answer_group(
-                [requests[place] for place in group], [feeds[place] for place in group]
-            )
+            chosen = [requests[place] for place in group]
+            answers = self._answer_group(chosen, [feeds[place] for place in group])
             for place, answer in zip(group, answers, strict=True):
                 responses[place] = answer
         return responses
@@ -157,18 +155,14 @@ def open_session(folder: Path, config: Config, *, kind: str, device: int) -> Ses
     try:
         import onnxruntime
     except ImportError as error:
-        raise pb_utils.TritonModelException(
-            f"onnxruntime does not import: {error}; pip install onnxruntime"
-        ) from error
+        raise pb_utils.TritonModelException(f"onnxruntime does not import: {error}; pip install onnxruntime") from error
     path = folder / (config.get("default_model_filename") or "model.onnx")
     path = path / path.name if path.is_dir() else path
     if not path.is_file():
         raise pb_utils.TritonModelException(f"unable to find '{path.name}' in version folder '{folder.name}'")
     providers = execution_providers(onnxruntime.get_available_providers(), config, kind=kind, device=device)
     try:
-        return onnxruntime.InferenceSession(
-            str(path), session_options(onnxruntime, config), providers=providers
-        )
+        return onnxruntime.InferenceSession(str(path), session_options(onnxruntime, config), providers=providers)
     except Exception as error:  # the kinds ONNX Runtime raises share no base class
         raise pb_utils.TritonModelException(f"onnx runtime cannot load '{path.name}': {error}") from error
 
@@ -249,9 +243,7 @@ def dimensions(tensor: NodeArg) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in tensor.shape]
 
 
-def check_tensors(
-    model: str, kind: str, configured: list[Config], tensors: Sequence[Any], batching: bool
-) -> None:
+def check_tensors(model: str, kind: str, configured: list[Config], tensors: Sequence[Any], batching: bool) -> None:
     """Raise unless config.pbtxt names the file's tensors with fitting types and shapes."""
     by_name = {tensor.name: tensor for tensor in tensors}
     for entry in configured:
@@ -269,9 +261,7 @@ def check_tensors(
         said = [int(size) for size in (entry.get("reshape") or {"shape": entry["dims"]}).get("shape", [])]
         said = [-1, *said] if batching else said
         have = dimensions(tensor)
-        fits = len(said) == len(have) and all(
-            a in (-1, b) or b == -1 for a, b in zip(said, have, strict=True)
-        )
+        fits = len(said) == len(have) and all(a in (-1, b) or b == -1 for a, b in zip(said, have, strict=True))
         if not fits:
             raise pb_utils.TritonModelException(
                 f"model '{model}', {kind} '{name}': the model expects {len(have)} dimensions (shape {have}) "

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from serving.backends.triton import workspace as module
+from serving.backends.triton.workspace import LOGS_KEPT, Workspace
+
+
+@pytest.fixture
+def shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(module, "SHARED_MEMORY", folder)
+    return folder
+
+
+def test_what_a_dead_server_left_is_removed_by_the_next(tmp_path: Path, shared_memory: Path) -> None:
+    dead = Workspace.open(tmp_path)
+    region = shared_memory / f"{dead.shared_memory_prefix}abc"
+    region.touch()
+    dead._lock.close()  # as the kernel does when the process dies
+    Workspace.open(tmp_path).close()
+    assert not region.exists()
+    assert not dead.folder.exists()
+
+
+def test_what_a_living_server_uses_stays(tmp_path: Path, shared_memory: Path) -> None:
+    living = Workspace.open(tmp_path)
+    region = shared_memory / f"{living.shared_memory_prefix}abc"
+    region.touch()
+    Workspace.open(tmp_path).close()
+    assert region.exists() and living.folder.exists()
+    living.close()
+    assert not region.exists() and not living.folder.exists()
+
+
+def test_only_the_last_logs_are_kept(tmp_path: Path, shared_memory: Path) -> None:
+    for _ in range(LOGS_KEPT + 3):
+        workspace = Workspace.open(tmp_path)
+        workspace.open_log().close()
+        workspace.close()
+    assert len(list((tmp_path / "logs").iterdir())) == LOGS_KEPT
+
+
+def test_a_log_beyond_its_bound_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_BYTES", 10)
+    workspace = Workspace.open(tmp_path)
+    for text in (b"12345678901", b"new"):
+        with workspace.open_log() as stream:
+            stream.write(text)
+    assert workspace.log_tail() == "new"
+    workspace.close()
