@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import structlog
 from pydantic import BaseModel
 
+from serving import telemetry
 from serving.backends.base import Backend
 from serving.backends.call import Call
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
@@ -93,6 +94,8 @@ class Router:
                 try:
                     backend = self._backend(candidate.name)
                     result = await backend.run(candidate.name, request, call)
+                    if candidate is not models[0]:
+                        telemetry.FALLBACKS.labels(candidate.card.task, models[0].name, candidate.name).inc()
                     call.served_by = f"{backend.name}/{candidate.name}"
                     return result
                 except ReelmeshError as error:
@@ -101,7 +104,7 @@ class Router:
                     last = error
                     log.warning("call_failed", model=candidate.name, error=str(error), round=turn + 1)
             if turn + 1 < ROUNDS:
-                await asyncio.sleep(BACK_OFF_S * 2**turn * random.random())  # noqa: S311  jitter, not a secret
+                await asyncio.sleep(BACK_OFF_S * 2**turn * random.random())
         raise last
 
     def _backend(self, model: str) -> Backend:

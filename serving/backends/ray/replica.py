@@ -5,6 +5,7 @@ The one invariant: a failed request never takes the replica down; only a failed 
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from serving.backends.call import Call
 from serving.backends.heart import Heart
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_server import OipServer
-from serving.errors import EngineFailed, NotFound, ReelmeshError, Unavailable, foreign_text
+from serving.errors import Cancelled, EngineFailed, NotFound, ReelmeshError, Unavailable, foreign_text
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.task_tensors import from_tensors, to_tensors
@@ -55,13 +56,20 @@ class EngineReplica:
         await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
         context = EngineContext(artifacts=self._artifacts, scratch=scratch)
         for model in self._models.values():
-            self._engines[model.name] = await asyncio.to_thread(load_engine, model, context)
-            log.info("model_loaded", model=model.name, engine=model.card.engine)
+            await self._load(model, context)
         self._oip = OipServer(self.infer, {name: model.config for name, model in self._models.items()}, settings.limits)
         self._heart = Heart(edge, await self._listen(group), settings.edge.heartbeat_s)
         self._heart.start()
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
+
+    async def _load(self, model: Model, context: EngineContext) -> None:
+        began = time.monotonic()
+        self._engines[model.name] = await asyncio.to_thread(load_engine, model, context)
+        seconds = time.monotonic() - began
+        telemetry.MODEL_LOAD_SECONDS.labels(model.name, "ray").set(seconds)
+        telemetry.MODEL_READY.labels(model.name, "ray").set(1)
+        log.info("model_loaded", model=model.name, engine=model.card.engine, seconds=round(seconds, 3))
 
     async def _listen(self, group: str) -> Heartbeat:
         http_port, grpc_port = await self._oip.start()
@@ -85,18 +93,28 @@ class EngineReplica:
         engine = self._engines.get(model)
         if engine is None:
             raise NotFound(f"this replica does not hold the model {model!r}")
-        async with self._place(model):
-            structlog.contextvars.bind_contextvars(job_id=call.job_id, stage=call.stage, model=model)
-            try:
-                return await engine.run(request, call)
-            except asyncio.CancelledError:
-                call.cancel()
-                raise
-            except ReelmeshError:
-                raise
-            except Exception as error:
-                log.exception("engine_failed", model=model)
-                raise EngineFailed(f"{model}: {foreign_text(error)}") from error
+        with telemetry.job_logs(call.job_id, call.stage):
+            async with self._place(model):
+                return await self._answer(model, engine, request, call)
+
+    async def _answer(self, model: str, engine: Engine, request: TaskRequest, call: Call) -> TaskResult:
+        began, outcome = time.monotonic(), "ok"
+        try:
+            return await engine.run(request, call)
+        except asyncio.CancelledError:
+            outcome = Cancelled.code
+            call.cancel()
+            raise
+        except ReelmeshError as error:
+            outcome = error.code
+            raise
+        except Exception as error:
+            outcome = EngineFailed.code
+            log.exception("engine_failed", model=model)
+            raise EngineFailed(f"{model}: {foreign_text(error)}") from error
+        finally:
+            telemetry.REQUESTS.labels(model, "task", outcome).inc()
+            telemetry.REQUEST_SECONDS.labels(model, "task").observe(time.monotonic() - began)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors)."""
@@ -114,10 +132,12 @@ class EngineReplica:
                 fix="try again later or add replicas",
             )
         self._ongoing += 1
+        telemetry.IN_FLIGHT.labels(model).inc()
         try:
             yield
         finally:
             self._ongoing -= 1
+            telemetry.IN_FLIGHT.labels(model).dec()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ongoing requests, for Serve's autoscaler: OIP traffic does not pass Serve's handles."""
