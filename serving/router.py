@@ -9,15 +9,15 @@ import random
 from collections.abc import Sequence
 
 import structlog
-from pydantic import BaseModel
 
 from serving import telemetry
 from serving.backends.base import Backend
 from serving.backends.call import Call
+from serving.backends.limits import check_limits
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
 from serving.repository.load import Repository
-from serving.repository.model import Model, ModelCard
+from serving.repository.model import Model
 
 log = structlog.get_logger()
 
@@ -32,20 +32,6 @@ _TASK_OF_REQUEST = {spec.request: task for task, spec in TASKS.items()}
 def task_of(request: TaskRequest) -> str:
     """The task a request belongs to, by its type."""
     return _TASK_OF_REQUEST[type(request)]
-
-
-def check_limits(card: ModelCard, request: BaseModel) -> None:
-    """Compare number and length fields with the card's ``limits``.
-
-    Raises:
-        BadInput: naming the field, its value and the bound.
-    """
-    for field, bound in card.limits.items():
-        value = getattr(request, field, None)
-        size = len(value) if isinstance(value, str | list) else value
-        if isinstance(size, int | float) and size > bound:
-            unit = " characters" if isinstance(value, str) else " items" if isinstance(value, list) else ""
-            raise BadInput(f"{size:g}{unit} is over the model's bound", field=field, fix=f"use at most {bound:g}")
 
 
 def candidates(repository: Repository, task: str, model: str | None) -> list[Model]:

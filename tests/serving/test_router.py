@@ -8,12 +8,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving import router as module
 from serving.backends.call import Call
+from serving.backends.limits import check_limits
 from serving.errors import BadInput, Cancelled, EngineFailed, NotFound, ReelmeshError, Unavailable
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, TaskRequest, TaskResult
 from serving.repository.load import Repository
 from serving.repository.model import License, Model, ModelCard, Source
-from serving.router import Router, candidates, check_limits
+from serving.router import Router, candidates
 
 MUSIC = MusicResult(audio=ArtifactRef(sha256="0" * 64, size_bytes=1), duration_s=1.0)
 ASK = MusicRequest(duration_s=1.0)

@@ -6,7 +6,7 @@ The one invariant: a failed request never takes the replica down; only a failed 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from serving.artifacts.store import ArtifactStore
 from serving.backends.base import Engine, EngineContext
 from serving.backends.call import Call
 from serving.backends.heart import Heart
+from serving.backends.limits import check_limits
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_server import OipServer
 from serving.errors import Cancelled, EngineFailed, NotFound, ReelmeshError, Unavailable, foreign_text
@@ -90,54 +91,56 @@ class EngineReplica:
             Unavailable: the replica already holds as many requests as it may.
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
-        engine = self._engines.get(model)
-        if engine is None:
-            raise NotFound(f"this replica does not hold the model {model!r}")
-        with telemetry.job_logs(call.job_id, call.stage):
-            async with self._place(model):
-                return await self._answer(model, engine, request, call)
-
-    async def _answer(self, model: str, engine: Engine, request: TaskRequest, call: Call) -> TaskResult:
         began, outcome = time.monotonic(), "ok"
         try:
-            return await engine.run(request, call)
+            with telemetry.job_logs(call.job_id, call.stage), _counted(model):
+                return await self._run(model, request, call)
         except asyncio.CancelledError:
             outcome = Cancelled.code
-            call.cancel()
             raise
         except ReelmeshError as error:
             outcome = error.code
             raise
-        except Exception as error:
-            outcome = EngineFailed.code
-            log.exception("engine_failed", model=model)
-            raise EngineFailed(f"{model}: {foreign_text(error)}") from error
         finally:
             telemetry.REQUESTS.labels(model, "task", outcome).inc()
             telemetry.REQUEST_SECONDS.labels(model, "task").observe(time.monotonic() - began)
+
+    async def _run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
+        if model not in self._engines:
+            raise NotFound(f"this replica does not hold the model {model!r}")
+        check_limits(self._models[model].card, request)
+        with self._place(model):
+            try:
+                return await self._engines[model].run(request, call)
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            except ReelmeshError:
+                raise
+            except Exception as error:
+                log.exception("engine_failed", model=model)
+                raise EngineFailed(f"{model}: {foreign_text(error)}") from error
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors)."""
         task = TASKS[self._models[request.model_name].card.task]
         typed = await from_tensors(task.request, request.inputs, self._artifacts)
-        result = await self.run(request.model_name, typed, Call())
+        result = await self._run(request.model_name, typed, Call())
         outputs = await to_tensors(result, self._artifacts, request.wants)
         return InferResponse(model_name=request.model_name, id=request.id, outputs=outputs)
 
-    @contextlib.asynccontextmanager
-    async def _place(self, model: str) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _place(self, model: str) -> Iterator[None]:
         if self._ongoing >= self._limits.inflight_per_replica:
             raise Unavailable(
                 f"the replica of {model} holds {self._ongoing} requests",
                 fix="try again later or add replicas",
             )
         self._ongoing += 1
-        telemetry.IN_FLIGHT.labels(model).inc()
         try:
             yield
         finally:
             self._ongoing -= 1
-            telemetry.IN_FLIGHT.labels(model).dec()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ongoing requests, for Serve's autoscaler: OIP traffic does not pass Serve's handles."""
@@ -152,3 +155,13 @@ class EngineReplica:
         await self._oip.stop()
         for engine in self._engines.values():
             await engine.close()
+
+
+@contextlib.contextmanager
+def _counted(model: str) -> Iterator[None]:
+    """One more request in flight; requests by OIP are counted by their own front end."""
+    telemetry.IN_FLIGHT.labels(model).inc()
+    try:
+        yield
+    finally:
+        telemetry.IN_FLIGHT.labels(model).dec()
