@@ -4,6 +4,7 @@ The one invariant: a sub-command's module is imported only when that sub-command
 second and a broken plug-in breaks nothing else. Errors become one line and an exit code here and nowhere else.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -69,6 +70,7 @@ class LazyGroup(TyperGroup):
         return name, command if lazy is None else _imported(name or "", lazy), rest
 
 
+@functools.cache
 def _plugins() -> dict[str, _Lazy]:
     points = importlib.metadata.entry_points(group=PLUGIN_GROUP)
     return {point.name: _Lazy(point.value, PLUGIN_HELP.get(point.name, f"From {point.module}.")) for point in points}
