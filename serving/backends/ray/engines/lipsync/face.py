@@ -19,7 +19,7 @@ Picture = NDArray[np.uint8]
 Points = NDArray[np.float32]
 
 SUPERSAMPLING: Final = 1.5
-FACE_HEIGHT: Final = 0.43
+FACE_HEIGHT: Final = 0.36
 """Forehead to chin, as a part of the panel's height, that the crop zooms to."""
 
 EYE_LINE: Final = 0.40

@@ -59,8 +59,8 @@ class Inside:
         colour = self._tongue(colour, s, t, drop, float(shape[_TONGUE]))
         colour = self._lower_teeth(colour, s, t, drop, float(shape[_TEETH]))
         alpha, enamel = self._upper[0][part], self._upper[1][part]
-        back = np.float32(1 - 0.75 * float(shape[_POUT]))
-        colour += alpha[:, :, None] * (back * enamel[:, :, None] * self._enamel - colour)
+        alpha = alpha * np.float32(1 - 0.8 * float(shape[_POUT]))
+        colour += alpha[:, :, None] * (enamel[:, :, None] * self._enamel - colour)
         return np.asarray(colour * self._shadow(mask)[:, :, None], np.float32)
 
     def _soft(self, distance: Array) -> Array:

@@ -82,6 +82,7 @@ def blinks(t: Times, seed: int, fps: int) -> Track:
     """How far the eyes are shut at programme times ``t``: 0..1; every blink is fully shut in at least one frame."""
     hold = max(BLINK_HOLD_S, 1.0 / fps)
     shut = np.zeros(len(t))
+    t = _shifted(t, BLINK_EVERY_S, seed, 22)
     slots = np.floor(t / BLINK_EVERY_S)
     for near in (-1, 0):
         slot = slots + near
@@ -104,6 +105,7 @@ def _beats(clip: Times, stress_s: Sequence[float]) -> Times:
 
 def _nods(t: Times, seed: int) -> Times:
     """A listener's nods: two dips a second apart at most, in about two of three slots."""
+    t = _shifted(t, NOD_EVERY_S, seed, 33)
     slot = np.floor(t / NOD_EVERY_S)
     since = t - (slot + 0.1 + 0.55 * _random(slot, seed, 31)) * NOD_EVERY_S
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * since / 0.62)
@@ -114,6 +116,7 @@ def _nods(t: Times, seed: int) -> Times:
 
 def _glances(t: Times, seed: int, channel: int) -> Times:
     """Eyes rest, then jump: a target for every slot, reached within 60 ms; half of the targets are the camera."""
+    t = _shifted(t, GAZE_EVERY_S, seed, 40)
     slot = np.floor(t / GAZE_EVERY_S)
 
     def target(k: Times) -> Times:
@@ -122,6 +125,11 @@ def _glances(t: Times, seed: int, channel: int) -> Times:
 
     turn = smooth((t - slot * GAZE_EVERY_S) / 0.06)
     return target(slot - 1) * (1.0 - turn) + target(slot) * turn
+
+
+def _shifted(t: Times, slot_s: float, seed: int, channel: int) -> Times:
+    """Time moved by a part of a slot, so that two people do not act in step."""
+    return np.asarray(t + slot_s * _random(np.zeros(1), seed, channel)[0])
 
 
 def _drift(t: Times, seed: int, channel: int, period_s: float) -> Times:

@@ -13,6 +13,7 @@ from serving.backends.ray.engines.lipsync import face as mesh
 from serving.backends.ray.engines.lipsync.colour import OFFSET
 from serving.backends.ray.engines.lipsync.face import Face, Picture, Points
 from serving.backends.ray.engines.lipsync.inside import Inside
+from serving.backends.ray.engines.lipsync.inverse import inverse
 from serving.backends.ray.engines.lipsync.mouth_shape import Lips, lower_field, upper_field, weights
 
 Array = NDArray[np.float32]
@@ -97,7 +98,7 @@ class Mouth:
         maps = []
         for field in self._fields:
             forward = np.tensordot(strength, field, 1)
-            back = _invert(forward)
+            back = inverse(forward / GRID_PX) * GRID_PX
             maps.append([cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in back])
         below = self._below((upper + lower) / 2)
         return np.stack([self._identity[k] - cv2.copyTo(maps[1][k], below, maps[0][k]) for k in (0, 1)])
@@ -187,22 +188,6 @@ def _border_window(rows: int, columns: int) -> Array:
     """1 inside, falling to 0 in the outermost nodes."""
     ramp = [np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / 3.0, 0, 1) for n in (rows, columns)]
     return np.asarray(ramp[0][:, None] * ramp[1][None, :], np.float32)
-
-
-def _invert(forward: Array, rounds: int = 3) -> Array:
-    """The displacement to take back at every node: solves d(q) = forward(q - d(q)) by fixed-point iteration."""
-    rows, columns = np.mgrid[0 : forward.shape[1], 0 : forward.shape[2]].astype(np.float32)
-    planes = np.ascontiguousarray(forward.transpose(1, 2, 0))
-    back = planes
-    for _ in range(rounds):
-        back = cv2.remap(
-            planes,
-            columns - back[:, :, 0] / GRID_PX,
-            rows - back[:, :, 1] / GRID_PX,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    return np.ascontiguousarray(back.transpose(2, 0, 1))
 
 
 def _fixed(outline: Points) -> NDArray[np.int32]:

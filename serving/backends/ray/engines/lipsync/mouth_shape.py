@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 JAW_DROP: Final = 0.52
 """Drop of the lower lip at jaw = 1. More than speech has: a smaller mouth reads as mumbling on a screen."""
 
-CHIN_DROP: Final = 0.58
+CHIN_DROP: Final = 0.66
 """How much of it the chin follows; the rest is the lower lip's own stretch."""
 
 CORNER_DROP: Final = 0.15
@@ -49,7 +49,7 @@ def weights(shape: Array, smile: float) -> Array:
 
 def upper_field(lips: Lips, s: Array, t: Array) -> Array:
     """Displacement of everything above the mouth's line: float32 ``(parts, 2, *s.shape)``."""
-    place = _Place(lips, s, t, lips.top)
+    place = _Place(lips, s, t, lips.top, upper=True)
     out = _shared(place)
     up = 1 - smooth((-place.tau - 0.12) / np.float32(max(-lips.nose - 0.16, 0.12)))
     out["jaw"][1] += JAW_DROP * CORNER_DROP * place.corner * up
@@ -63,7 +63,7 @@ def upper_field(lips: Lips, s: Array, t: Array) -> Array:
 
 def lower_field(lips: Lips, s: Array, t: Array) -> Array:
     """Displacement of everything below the mouth's line: float32 ``(parts, 2, *s.shape)``."""
-    place = _Place(lips, s, t, lips.bottom)
+    place = _Place(lips, s, t, lips.bottom, upper=False)
     out = _shared(place)
     lip = 1 - smooth((place.tau - 0.06) / np.float32(max(lips.chin - 0.16, 0.2)))
     wide = 1 - smooth((np.abs(s) - 0.35) / np.float32(0.95))
@@ -78,19 +78,20 @@ def lower_field(lips: Lips, s: Array, t: Array) -> Array:
 class _Place:
     """Masks that several parts share, at the places ``s``, ``t``."""
 
-    def __init__(self, lips: Lips, s: Array, t: Array, edge: Array) -> None:
+    def __init__(self, lips: Lips, s: Array, t: Array, edge: Array, *, upper: bool) -> None:
         x = np.abs(s) * 2
         self.s = s
         line = np.interp(s, lips.s, edge).astype(np.float32)
-        self.tau = t - line
+        # Beyond its own lip's edge a field goes on unchanged; otherwise it would fold there and could not be inverted.
+        self.tau = np.minimum(t - line, 0) if upper else np.maximum(t - line, 0)
         self.level = np.float32(0.62 * np.max(edge)) - line
         self.bow = np.clip(1 - x * x, 0, 1) ** np.float32(1.2)
-        self.bowl = np.clip(1 - x * x, 0, 1) ** np.float32(0.62)
+        self.bowl = np.clip(1 - 0.55 * x**2 - 0.45 * x**6, 0, 1)
         self.corner = smooth((x - 0.3) / np.float32(0.7)) * (1 - smooth((x - 1) / np.float32(1.1)))
         beside = 1 - smooth((x - 1) / np.float32(0.85))
-        above = 1 - smooth((-self.tau - 0.07) / np.float32(max(-lips.nose - 0.12, 0.15)))
+        above = 1 - smooth((-self.tau - 0.03) / np.float32(max(-lips.nose - 0.16, 0.14)))
         below = 1 - smooth((self.tau - 0.14) / np.float32(0.30))
-        self.around = beside * np.where(self.tau < 0, above, below)
+        self.around = beside * (above if upper else below)
         self.band = beside * (1 - smooth((np.abs(self.tau) - 0.10) / np.float32(0.24)))
         self.near = (1 - smooth((np.abs(self.tau) - 0.12) / np.float32(0.26))) * (
             1 - smooth((x - 0.6) / np.float32(0.7))
@@ -106,7 +107,7 @@ def _shared(place: _Place) -> dict[str, Array]:
     out["wide"][0], out["wide"][1] = 0.19 * sideways, -0.12 * place.tau * place.near
     # Rounded lips lose the curve that the mouth has at rest; a dropping jaw takes part of it.
     out["jaw"][1] = 0.4 * place.level * place.band
-    out["narrow"][0], out["narrow"][1] = -0.36 * sideways, 0.8 * place.level * place.band
+    out["narrow"][0], out["narrow"][1] = -0.34 * sideways, 0.8 * place.level * place.band
     out["pout"][1] = 0.30 * place.tau * place.near
     out["press"][0], out["press"][1] = 0.03 * sideways, -0.34 * place.tau * place.near
     out["smile"][0] = 0.06 * np.sign(place.s) * place.at_corner
