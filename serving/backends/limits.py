@@ -1,4 +1,4 @@
-"""A model's own bounds on its requests; asked by the router before a request leaves and by replicas for direct inference.
+"""A model's own bounds on its requests; asked by the router before a request leaves, and by replicas.
 
 The one invariant: what passes is within every bound of the model's card.
 """

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from serving.cli.engines import known_engines
 from serving.edge.ports import check_ports, free_ports
 from serving.errors import MissingDependency, ReelmeshError, Unavailable
 from serving.repository.load import load_repository
@@ -58,7 +59,7 @@ def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
     settings = free_ports(settings.resolved())
     report("checking models and ports", 0.02)
     _check(settings)
-    config = serve_config(load_repository(settings.model_repositories), settings)
+    config = serve_config(load_repository(settings.model_repositories, known_engines()), settings)
     try:
         report("starting Ray", 0.05)
         _start_ray(settings)
@@ -72,7 +73,7 @@ def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
 
 def _check(settings: Settings) -> None:
     check_ports(settings)
-    repository = load_repository(settings.model_repositories)
+    repository = load_repository(settings.model_repositories, known_engines())
     if repository.triton():
         from serving.backends.triton.install import find_tritonserver
 
