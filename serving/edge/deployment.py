@@ -22,6 +22,7 @@ from serving.settings import Settings
 log = structlog.get_logger()
 
 TICK_S: Final = 0.25
+_EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104  compared with, not bound to
 SCRAPE_S: Final = 2.0
 """How long one replica may take to show its metrics."""
 
@@ -36,6 +37,7 @@ class EdgeDeployment:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         telemetry.set_up_logs(settings)
         self._ttl_s = settings.edge.endpoint_ttl_s
+        self._host = "127.0.0.1" if settings.edge.host in _EVERYWHERE else settings.edge.host
         self._table = EndpointTable()
         self._routes = Routes()
         self._haproxy = Haproxy(settings)
@@ -63,7 +65,8 @@ class EdgeDeployment:
 
     async def metrics(self) -> list[Exposition]:
         """Expositions of the edge, of HAProxy and of every living replica that has one, each labelled ``part``."""
-        haproxy = f"http://127.0.0.1:{self._haproxy.ports.metrics}{HAPROXY_METRICS}?scope=global&scope=frontend"
+        address = f"{self._host}:{self._haproxy.ports.metrics}"
+        haproxy = f"http://{address}{HAPROXY_METRICS}?scope=global&scope=frontend"
         urls = {"haproxy": haproxy, **self._table.metrics_urls()}
         texts = await asyncio.gather(*(self._scrape(name, url) for name, url in urls.items()))
         found = [Exposition(text, {"part": name}) for name, text in zip(urls, texts, strict=True) if text]

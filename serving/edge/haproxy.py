@@ -55,7 +55,7 @@ class Haproxy:
         self._wanted = Routes()
         self._known = Routes()
         self._retired: set[Server] = set()
-        self._fds: tuple[int, ...] = ()
+        self._fds = (-1, -1, -1)
         self.ports = Ports(0, 0, 0)
 
     async def start(self) -> Ports:
@@ -67,9 +67,9 @@ class Haproxy:
             EngineFailed: HAProxy does not start.
         """
         binary = find_haproxy()
-        listeners = open_ports(self._settings.edge, self._held).values()
-        self._fds = tuple(listener.fileno() for listener in listeners)
-        self.ports = Ports(*(listener.getsockname()[1] for listener in listeners))
+        http, grpc, metrics = open_ports(self._settings.edge, self._held).values()
+        self._fds = (http.fileno(), grpc.fileno(), metrics.fileno())
+        self.ports = Ports(*(listener.getsockname()[1] for listener in (http, grpc, metrics)))
         try:
             await asyncio.to_thread(self._write)
             await self._check(binary)
@@ -125,13 +125,13 @@ class Haproxy:
         self._folder.mkdir(parents=True, exist_ok=True)
         limits = self._settings.limits
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        config = EdgeConfig(*self._fds, limits=limits, descriptors=descriptors, cpus=os.cpu_count() or 1)
+        config = EdgeConfig(*self._fds, limits, descriptors=descriptors, cpus=os.cpu_count() or 1)
         (self._folder / "haproxy.cfg").write_text(config_text(config))
         (self._folder / MAP_FILE).write_text("")
 
     async def _check(self, binary: Path) -> None:
         child = await asyncio.create_subprocess_exec(
-            str(binary), "-c", "-q", "-f", "haproxy.cfg",
+            str(binary), "-c", "-f", "haproxy.cfg",
             cwd=self._folder,
             pass_fds=self._fds,
             stdout=asyncio.subprocess.PIPE,
@@ -139,7 +139,9 @@ class Haproxy:
         )  # fmt: skip
         output, _ = await asyncio.wait_for(child.communicate(), START_S)
         if child.returncode != 0:
-            raise EngineFailed(f"HAProxy refuses its configuration: {foreign_text(output.decode(errors='replace'))}")
+            lines = output.decode(errors="replace").splitlines()
+            said = next((line for line in lines if "[ALERT]" in line), "it does not say why")
+            raise EngineFailed(f"HAProxy refuses its configuration: {foreign_text(said)}")
 
     async def _spawn(self, binary: Path) -> None:
         """Start the process and wait until it takes commands; then it knows nothing."""

@@ -25,6 +25,7 @@ from serving.protocol.oip import (
 from serving.protocol.oip_http import MAX_ID_CHARS, MAX_TENSORS
 from serving.protocol.oip_parameters import check_parameters, refuse_shared_memory
 
+SERVICE: Final = "inference.GRPCInferenceService"
 _CONTENTS: Final[Mapping[str, str]] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",

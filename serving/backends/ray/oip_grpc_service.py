@@ -4,7 +4,7 @@ The one invariant: only calls that are served are registered, so every other one
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import structlog
@@ -15,12 +15,10 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import NotFound, ReelmeshError
 from serving.protocol.oip_errors import error_text
-from serving.protocol.oip_grpc import from_message, to_message
+from serving.protocol.oip_grpc import SERVICE, from_message, to_message
 from serving.protocol.oip_metadata import server_metadata
 
 log = structlog.get_logger()
-
-SERVICE: Final = "inference.GRPCInferenceService"
 
 
 class Context(Protocol):
