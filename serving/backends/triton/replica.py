@@ -52,16 +52,16 @@ class TritonReplica:
         repository = await asyncio.to_thread(load_repository, settings.model_repositories)
         share = [repository.get(name) for name in models] if models else repository.triton()
         install = find_tritonserver(settings)
-        artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        self._server = TritonServer(install, share, settings.home, gpus=leased_gpus(), on_change=self._tell_edge)
+        self.artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self.server = TritonServer(install, share, settings.home, gpus=leased_gpus(), on_change=self._tell_edge)
         self._adapters: dict[str, Adapter | None] = {
-            model.name: load_adapter(model, self._server, artifacts) for model in share
+            model.name: load_adapter(model, self.server, self.artifacts) for model in share
         }
-        await self._server.start()
+        await self.server.start()
         self._metrics = MetricsServer(self.metrics)
-        self._metrics_url = await self._metrics.start()
+        self.metrics_url = await self._metrics.start()
         if edge is not None:
-            self._heart = Heart(edge, self._beat(self._server.ports), settings.edge.heartbeat_s)
+            self._heart = Heart(edge, self._beat(self.server.ports), settings.edge.heartbeat_s)
             self._heart.start()
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
@@ -116,15 +116,15 @@ class TritonReplica:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve's autoscaler: typed requests at hand, and what waits in Triton's queues whoever sent it."""
-        return {"ongoing": float(self._ongoing), "queued": float(await self._server.pending())}
+        return {"ongoing": float(self._ongoing), "queued": float(await self.server.pending())}
 
     async def check_health(self) -> None:
         """Called by Serve; raises once tritonserver cannot be kept up, so that the replica is replaced."""
-        self._server.check()
+        self.server.check()
 
     async def metrics(self) -> str:
         """Triton's metrics and this process's, as one Prometheus text."""
-        parts = [Exposition(telemetry.exposition(), {}), Exposition(await self._server.metrics(), {})]
+        parts = [Exposition(telemetry.exposition(), {}), Exposition(await self.server.metrics(), {})]
         return merge_expositions(parts)
 
     async def _tell_edge(self, ports: Ports | None) -> None:
@@ -139,9 +139,9 @@ class TritonReplica:
             for name in self._adapters
         ]  # fmt: skip
         return Heartbeat(
-            replica_id=f"triton-{self._metrics_url.split(':')[-1].split('/')[0]}",
+            replica_id=f"triton-{self.metrics_url.split(':')[-1].split('/')[0]}",
             endpoints=endpoints,
-            metrics_url=self._metrics_url,
+            metrics_url=self.metrics_url,
         )
 
     async def __del__(self) -> None:
@@ -150,7 +150,7 @@ class TritonReplica:
             await heart.stop()
         if metrics := getattr(self, "_metrics", None):
             await metrics.stop()
-        if server := getattr(self, "_server", None):
+        if server := getattr(self, "server", None):
             await server.stop()
 
 

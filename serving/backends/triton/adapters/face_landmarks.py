@@ -1,6 +1,7 @@
 """The 468 points of the most prominent face of a picture; loaded by adapters.load_adapter.
 
-Three looks: the detector finds the face, the mesh is laid on its crop, and once more on the crop round that mesh.
+Four looks: the detector finds the face in the picture (or in parts of it, where it is small) and once more close to
+it; then the mesh is laid on the crop that this gives, and once more on the crop round that mesh.
 The one invariant: points are pixels of the picture as it is shown, that is after its EXIF orientation.
 """
 
@@ -17,6 +18,7 @@ from serving.backends.triton.adapters.face_geometry import (
     Crop,
     Floats,
     Tile,
+    around,
     close_ups,
     crop_of_detection,
     crop_of_points,
@@ -57,23 +59,26 @@ class FaceLandmarksAdapter:
             raise EngineFailed(f"{self._model} was sent a {type(request).__name__}")
         path = await self._artifacts.local_path(request.image)
         picture = await asyncio.to_thread(open_picture, path, request.image.name)
-        face = await self._detect(picture, [whole(*picture.size)], call)
-        face = face or await self._detect(picture, close_ups(*picture.size), call)
-        if face is None:
-            raise BadInput(f"no face was found in {request.image.name!r}", field="image", fix=FIX)
-        detection, score = face
-        points, present = await self._mesh(picture, crop_of_detection(detection), call)
-        closer, still_present = await self._mesh(picture, crop_of_points(points), call)
+        for tiles in ([whole(*picture.size)], close_ups(*picture.size)):
+            face = await self._detect(picture, tiles, call)
+            mesh = await self._mesh_of(picture, face[0], call) if face else None
+            if face and mesh is not None:
+                return FaceLandmarksResult(
+                    points=[(float(x), float(y)) for x, y in mesh],
+                    score=face[1],
+                    width=picture.width,
+                    height=picture.height,
+                )
+        raise BadInput(f"no face was found in {request.image.name!r}", field="image", fix=FIX)
+
+    async def _mesh_of(self, picture: "Image", face: Floats, call: Call) -> Floats | None:
+        """The mesh of a detected face, or None where a closer look shows that there is none."""
+        closer = await self._detect(picture, [around(face)], call)
+        points, present = await self._mesh(picture, crop_of_detection(closer[0] if closer else face), call)
+        again, still_present = await self._mesh(picture, crop_of_points(points), call)
         if still_present >= THRESHOLD:
-            points, present = closer, still_present
-        if present < THRESHOLD:
-            raise BadInput(f"no whole face was found in {request.image.name!r}", field="image", fix=FIX)
-        return FaceLandmarksResult(
-            points=[(float(x), float(y)) for x, y in points],
-            score=score,
-            width=picture.width,
-            height=picture.height,
-        )
+            return again
+        return points if present >= THRESHOLD else None
 
     async def _detect(self, picture: "Image", tiles: list[Tile], call: Call) -> tuple[Floats, float] | None:
         """The most prominent face in any of the tiles, in pixels of the picture, with its score."""

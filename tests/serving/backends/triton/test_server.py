@@ -31,6 +31,10 @@ def ports_of(server: TritonServer) -> Ports:
     return server.ports
 
 
+def inside(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
@@ -160,7 +164,7 @@ async def test_it_comes_back_after_it_was_killed_and_tells_where(
         server.check()
     finally:
         await server.stop()
-    assert os.listdir(tmp_path / "home/triton") == []
+    assert inside(tmp_path / "home/triton") == []
 
 
 async def test_it_gives_up_when_it_cannot_start_again(
@@ -200,7 +204,7 @@ async def test_a_broken_model_refuses_the_start_with_folder_problem_and_fix(
         await server.start()
     assert str(caught.value).startswith(f"{model.folder}: Triton cannot load the model: ")
     assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path / "home/triton") == []
+    assert inside(tmp_path / "home/triton") == []
 
 
 async def test_a_port_that_is_taken_meanwhile_is_replaced(
