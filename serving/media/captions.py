@@ -45,9 +45,7 @@ def spoken_words(words: Iterable[Word], speaker: str = "", *, offset_s: float = 
     ]
 
 
-def build_cues(
-    words: Sequence[SpokenWord], rules: CaptionRules | None = None, *, language: str = "en"
-) -> list[Cue]:
+def build_cues(words: Sequence[SpokenWord], rules: CaptionRules | None = None, *, language: str = "en") -> list[Cue]:
     """Cut words into cues, lay each on at most two balanced lines, and time them.
 
     Args:
@@ -109,9 +107,7 @@ def _fits_two_lines(words: Sequence[SpokenWord], columns: int) -> bool:
     return text_columns(join_words(words[at:])) <= columns
 
 
-def _cue_cost(
-    words: Sequence[SpokenWord], first: int, last: int, rules: CaptionRules, language: str
-) -> float:
+def _cue_cost(words: Sequence[SpokenWord], first: int, last: int, rules: CaptionRules, language: str) -> float:
     part = words[first:last]
     following = words[last] if last < len(words) else None
     until = following.start_s - rules.gap_s if following else part[-1].end_s + rules.linger_s
@@ -125,9 +121,7 @@ def _cue_cost(
     return cost + _PAUSE_COST * sum(pause for pause in pauses if pause > rules.noticed_pause_s)
 
 
-def break_lines(
-    words: Sequence[SpokenWord], rules: CaptionRules, language: str
-) -> tuple[tuple[SpokenWord, ...], ...]:
+def break_lines(words: Sequence[SpokenWord], rules: CaptionRules, language: str) -> tuple[tuple[SpokenWord, ...], ...]:
     """One line where the words fit, else two, balanced and broken where the language allows it best."""
     if text_columns(join_words(words)) <= rules.line_columns:
         return (tuple(words),)
@@ -136,11 +130,7 @@ def break_lines(
         upper, lower = text_columns(join_words(words[:at])), text_columns(join_words(words[at:]))
         if max(upper, lower) > rules.line_columns:
             continue
-        cost = (
-            abs(upper - lower) / 4
-            + (1 if upper > lower else 0)
-            + break_cost(words[at - 1], words[at], language)
-        )
+        cost = abs(upper - lower) / 4 + (1 if upper > lower else 0) + break_cost(words[at - 1], words[at], language)
         if cost < best_cost:
             best, best_cost = at, cost
     return tuple(words[:best]), tuple(words[best:])

@@ -114,9 +114,8 @@ def shorten(text: str, style: TextStyle, max_width: float) -> str:
 
 def fit(text: str, style: TextStyle, max_width: float, *, smallest_px: float) -> tuple[str, TextStyle]:
     """Shrink one line to a width, not below ``smallest_px``; shorten it when even that is too wide."""
-    width = text_width(text, style)
-    if width > max_width:
-        style = style._replace(size_px=max(smallest_px, style.size_px * max_width / width))
+    while style.size_px > smallest_px and (width := text_width(text, style)) > max_width:
+        style = style._replace(size_px=max(smallest_px, min(style.size_px - 1, style.size_px * max_width / width)))
     return shorten(text, style, max_width), style
 
 
@@ -124,8 +123,8 @@ def wrap(text: str, style: TextStyle, max_width: float, *, max_lines: int) -> li
     """Break at spaces into lines of nearly equal width; the last of too many ends in an ellipsis."""
     greedy = _fill(text.split(), style, max_width)
     if len(greedy) > max_lines:
-        kept = greedy[: max_lines - 1]
-        return [*kept, shorten(" ".join(greedy[max_lines - 1 :]), style, max_width)]
+        lines = [*greedy[: max_lines - 1], " ".join(greedy[max_lines - 1 :])]
+        return [shorten(line, style, max_width) for line in lines]
     narrowest = max_width
     for share in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5):
         if len(_fill(text.split(), style, max_width * share)) > len(greedy):

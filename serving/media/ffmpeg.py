@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "COLOUR", "REPEATABLE", "SAFE_INPUT", "Checkpoint", "FfmpegOutput", "VideoWriter", "clip_arguments",
+    "COLOUR", "REPEATABLE", "SAFE_INPUT", "Checkpoint", "FfmpegOutput", "PixelFormat", "VideoWriter", "clip_arguments",
     "concat_clips", "concat_input", "concat_list", "decode_audio", "find_ffmpeg", "run_ffmpeg",
 ]  # fmt: skip
 
 Checkpoint = Callable[[], None]
 """Raises when the work shall stop; an engine passes ``call.checkpoint``."""
+
+PixelFormat = Literal["bgr24", "rgb24", "yuv420p"]
+"""Raw frames a :class:`VideoWriter` takes."""
 
 POLL_S: Final = 0.2
 """How often a running ffmpeg's checkpoint and time limit are looked at."""
@@ -176,19 +179,18 @@ async def decode_audio(
     return np.frombuffer(output.stdout, dtype="<f4").clip(-1.0, 1.0)
 
 
-def clip_arguments(width: int, height: int, fps: int, pixel_format: str, path: Path) -> list[str]:
+def clip_arguments(width: int, height: int, fps: int, pixel_format: PixelFormat, path: Path) -> list[str]:
     """The arguments that turn raw frames on stdin into a clip.
 
     One fixed set of parameters, without B-frames: clips of one size and rate have equal headers and no edit
     list, so the concat demuxer joins them by copy without a gap. ``ultrafast`` because the compositor encodes
     clips again: spending bits (CRF 16) is cheaper there than spending time.
     """
-    to_video = ("-vf", "scale=flags=bilinear:out_color_matrix=bt709:out_range=tv,format=yuv420p")
-    convert = () if pixel_format == "yuv420p" else to_video
+    to_yuv = "scale=flags=bilinear:out_color_matrix=bt709:out_range=tv,format=yuv420p"
     return [
         "-f", "rawvideo", "-pix_fmt", pixel_format, "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0",
-        "-an", *convert,
-        "-c:v", "libx264", "-preset", "ultrafast", "-crf", "16", "-bf", "0",
+        "-an", *(("-vf", to_yuv) if pixel_format != "yuv420p" else ()),
+        "-c:v", "libx264", "-preset", "ultrafast", "-crf", "16", "-bf", "0", "-pix_fmt", "yuv420p",
         "-g", str(fps * 2), "-threads", "1", *COLOUR, *REPEATABLE,
         "-video_track_timescale", str(fps * 512), "-f", "mp4", str(path),
     ]  # fmt: skip

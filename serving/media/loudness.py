@@ -70,7 +70,5 @@ async def measure_loudness(path: Path, *, checkpoint: Checkpoint | None = None) 
     try:
         output = await run_ffmpeg(measure_arguments(path), loglevel="info", checkpoint=checkpoint)
     except EngineFailed as error:
-        raise BadInput(
-            f"loudness cannot be measured: {error.problem}", fix="send a file with sound"
-        ) from error
+        raise BadInput(f"loudness cannot be measured: {error.problem}", fix="send a file with sound") from error
     return parse_summary(output.stderr)

@@ -32,9 +32,7 @@ def check_picture(path: Path, *, field: str, name: str) -> tuple[int, int]:
             _check_size(width, height, field=field, name=name)
             picture.load()
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadInput(
-            f"{name!r} is not a picture", field=field, fix="give a PNG, JPEG or WebP file"
-        ) from error
+        raise BadInput(f"{name!r} is not a picture", field=field, fix="give a PNG, JPEG or WebP file") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadInput(f"the picture {name!r} is damaged", field=field, fix="export it again") from error
     return width, height

@@ -33,9 +33,7 @@ def find_ffmpeg() -> Path:
     except (ImportError, RuntimeError):
         found = shutil.which("ffmpeg")
     if found is None:
-        raise MissingDependency(
-            "ffmpeg is not installed", fix="pip install imageio-ffmpeg, or apt-get install ffmpeg"
-        )
+        raise MissingDependency("ffmpeg is not installed", fix="pip install imageio-ffmpeg, or apt-get install ffmpeg")
     return Path(found)
 
 

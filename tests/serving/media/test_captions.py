@@ -115,9 +115,7 @@ def test_a_short_cue_stays_long_enough_to_be_read() -> None:
 
 
 def test_normal_speech_keeps_the_reading_speed() -> None:
-    text = (
-        "Every picture we make begins with a question, and the answer is never the one we expected to find. "
-    )
+    text = "Every picture we make begins with a question, and the answer is never the one we expected to find. "
     cues = build_cues(said(text * 5, 0.36))
     speeds = [text_columns(cue.text) / (cue.end_s - cue.start_s) for cue in cues]
     assert max(speeds) <= RULES.most_cps
@@ -132,10 +130,7 @@ def test_small_gaps_are_closed_down_to_two_frames() -> None:
 
 def test_chinese_words_join_without_spaces_and_count_double() -> None:
     words = spoken_words(
-        [
-            Word(text=text, start_s=index * 0.3, end_s=index * 0.3 + 0.3)
-            for index, text in enumerate("你好世界")
-        ]
+        [Word(text=text, start_s=index * 0.3, end_s=index * 0.3 + 0.3) for index, text in enumerate("你好世界")]
     )
     (cue,) = build_cues(words)
     assert cue.text == "你好世界"

@@ -111,9 +111,7 @@ async def test_time_is_bounded() -> None:
 
 
 def test_ffmpeg_dies_with_its_parent() -> None:
-    code = (
-        f"import asyncio; from serving.media.ffmpeg import run_ffmpeg; asyncio.run(run_ffmpeg({ENDLESS!r}))"
-    )
+    code = f"import asyncio; from serving.media.ffmpeg import run_ffmpeg; asyncio.run(run_ffmpeg({ENDLESS!r}))"
     parent = subprocess.Popen([sys.executable, "-c", code])
     child = wait_for(lambda: first_child(parent.pid), 10)
     parent.kill()
@@ -194,9 +192,7 @@ async def test_clips_join_by_copy_without_losing_a_frame(tmp_path: Path) -> None
     assert len(seen) == 33
     assert [round(seen[at] / 10) for at in (0, 9, 10, 20, 21, 32)] == [4, 4, 12, 12, 20, 20]
     with av.open(str(tmp_path / "whole.mp4")) as medium:
-        assert float(medium.streams.video[0].duration * medium.streams.video[0].time_base) == pytest.approx(
-            33 / 25
-        )
+        assert float(medium.streams.video[0].duration * medium.streams.video[0].time_base) == pytest.approx(33 / 25)
 
 
 def test_the_concat_list_escapes_quotes() -> None:

@@ -57,9 +57,7 @@ def seen(text: str) -> str:
 def test_srt_blocks_parse_back_to_the_same_lines_and_times(cues: list[Cue]) -> None:
     blocks = [block.split("\n") for block in to_srt(cues).rstrip("\n").split("\n\n")] if cues else []
     assert [int(block[0]) for block in blocks] == list(range(1, len(cues) + 1))
-    assert [block[1] for block in blocks] == [
-        f"{srt_time(cue.start_s)} --> {srt_time(cue.end_s)}" for cue in cues
-    ]
+    assert [block[1] for block in blocks] == [f"{srt_time(cue.start_s)} --> {srt_time(cue.end_s)}" for cue in cues]
     assert [tuple(map(seen, block[2:])) for block in blocks] == [cue.line_texts for cue in cues]
 
 
@@ -124,9 +122,7 @@ def test_the_word_being_said_is_lit_from_its_start_to_its_end() -> None:
 
 def test_vtt_word_times_stand_inside_the_cue_and_rise() -> None:
     cue = Cue(1.0, 3.0, ((SpokenWord("One", 1.0, 1.5, "Maya"), SpokenWord("two", 1.5, 2.0, "Maya")),), "Maya")
-    assert to_vtt([cue], word_times=True).endswith(
-        "00:00:01.000 --> 00:00:03.000\n<v Maya>One <00:00:01.500>two\n"
-    )
+    assert to_vtt([cue], word_times=True).endswith("00:00:01.000 --> 00:00:03.000\n<v Maya>One <00:00:01.500>two\n")
 
 
 @pytest.mark.parametrize(

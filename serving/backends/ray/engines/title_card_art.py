@@ -54,7 +54,7 @@ def draw_card(title: str, prompt: str, size: tuple[int, int], seed: int) -> Imag
     scene = SCENES[int(random.integers(len(SCENES)))]
     card = _ground(palette, size, random)
     card = _with_scene(card, scene, palette, random)
-    card = _shaded(card)
+    card = _shaded(card, random)
     _set_title(card, title, palette)
     return card
 
@@ -150,8 +150,8 @@ Scene = Callable[["ImageDraw.ImageDraw", tuple[int, int], Palette, np.random.Gen
 SCENES: Final[tuple[Scene, ...]] = (_dunes, _orbits, _lights, _beams)
 
 
-def _shaded(card: Image.Image) -> Image.Image:
-    """Darken towards the left, where the title stands, and a little at the edges."""
+def _shaded(card: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Darken towards the left, where the title stands, and a little at the edges; grain against banding."""
     from PIL import Image
 
     pixels = np.asarray(card, np.float32)
@@ -159,7 +159,8 @@ def _shaded(card: Image.Image) -> Image.Image:
     across, down = columns / card.width, rows / card.height
     shade = 1 - 0.58 * np.clip(1 - across / 0.72, 0, 1) ** 0.8
     shade *= 1 - 0.30 * np.clip(np.hypot(across - 0.5, down - 0.5) - 0.35, 0, 1)
-    return Image.fromarray((pixels * shade[..., None]).clip(0, 255).astype(np.uint8), "RGB")
+    grain = random.normal(0.0, 1.1, (card.height, card.width, 1)).astype(np.float32)
+    return Image.fromarray((pixels * shade[..., None] + grain).clip(0, 255).astype(np.uint8), "RGB")
 
 
 def _set_title(card: Image.Image, title: str, palette: Palette) -> None:

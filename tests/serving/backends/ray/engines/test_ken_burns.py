@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.backends.call import Call
-from serving.backends.ray.engines.ken_burns import stage
+from serving.backends.ray.engines.ken_burns import stage, yuv_planes
 from serving.backends.ray.engines.ken_burns_camera import Motion, View, eased, sampling, view
 from serving.errors import BadInput, Cancelled
 from serving.protocol.tasks import ImageToVideoRequest
@@ -99,3 +99,9 @@ def test_a_tall_picture_is_shown_whole() -> None:
     staged = stage(tall, (320, 180))
     assert staged[5, staged.shape[1] // 2].mean() < 130
     assert staged[staged.shape[0] // 2, staged.shape[1] // 2].mean() == 255
+
+
+def test_colours_are_those_of_bt709() -> None:
+    luma, blue, red = yuv_planes(np.full((4, 4, 3), (0, 0, 255), np.uint8))
+    assert (luma[0, 0], blue[0, 0], red[0, 0]) == (63, 102, 240)
+    assert (luma.shape, blue.shape) == ((4, 4), (2, 2))
