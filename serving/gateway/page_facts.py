@@ -1,4 +1,4 @@
-"""What the pages say about a job: words for numbers, bars of the timeline, which file is the film; used by pages.
+"""What the pages say about a job: bars of the timeline, which file is the film, captions; used by pages.
 
 The one invariant: everything here is computed from a job's view and bounded files; nothing is HTML.
 """
@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import pysubs2
@@ -22,7 +21,7 @@ from serving.jobs.types import JobState
 MAX_READ_BYTES: Final = 512 << 10
 """Longest caption or provenance file shown on a page."""
 MAX_CUES: Final = 1000
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+_MINUTE = 60.0
 _NARROWEST: Final = 0.4
 """Least width of a bar in percent, so that a stage of a millisecond can still be seen."""
 
@@ -42,49 +41,6 @@ FILTERS: Final = {
     "failed": Filter("Failed", (JobState.FAILED,)),
     "cancelled": Filter("Cancelled", (JobState.CANCELLED,)),
 }
-
-
-def duration_text(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if seconds < 10:  # noqa: PLR2004
-        return f"{seconds:.1f} s"
-    if seconds < _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < _HOUR:
-        return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE):02d} s"
-    return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE):02d} min"
-
-
-def age_text(at: float, now: float) -> str:
-    """``just now``, ``12 s ago``, ``3 min ago``, ``2 h ago``, ``5 days ago``."""
-    age = max(0.0, now - at)
-    if age < 5:  # noqa: PLR2004
-        return "just now"
-    for bound, unit, name in ((_MINUTE, 1.0, "s"), (_HOUR, _MINUTE, "min"), (_DAY, _HOUR, "h")):
-        if age < bound:
-            return f"{int(age // unit)} {name} ago"
-    days = int(age // _DAY)
-    return f"{days} day{'s' if days > 1 else ''} ago"
-
-
-def clock_text(at: float) -> str:
-    """``2026-11-22T15:04:05Z``."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def bytes_text(size: int) -> str:
-    """``512 B``, ``3.4 kB``, ``12 MB``."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":  # noqa: PLR2004
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"  # noqa: PLR2004
-        value /= 1000
-    return ""
-
-
-def percent_text(progress: float) -> str:
-    """``42 %``; 100 % only when all is done."""
-    return f"{int(progress * 100)} %"
 
 
 def state_class(state: JobState) -> str:

@@ -16,17 +16,13 @@ from serving.errors import NotFound, ReelmeshError
 from serving.gateway.deps import Deps, GatewayDeps
 from serving.gateway.page_facts import (
     FILTERS,
-    age_text,
     bars,
-    bytes_text,
     captions_of,
-    clock_text,
-    duration_text,
     media_of,
-    percent_text,
     provenance_of,
     state_class,
 )
+from serving.gateway.page_text import age_text, bytes_text, clock_text, duration_text, percent_text
 from serving.gateway.views import JobView, job_view
 from serving.jobs.types import JobState
 

@@ -1,0 +1,246 @@
+"""JobsClient: the jobs API of a running mesh, over HTTP; used by the command line, the demo and load tests.
+
+The one invariant: whatever goes wrong leaves here as an error of serving.errors, as the mesh named it.
+"""
+
+import asyncio
+import hashlib
+import mimetypes
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+from pydantic import JsonValue
+
+from serving.artifacts.store import hash_file
+from serving.cli.sse import Message, messages
+from serving.errors import EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.gateway.views import FileView, JobList, JobTypeList, JobTypeView, JobView
+from serving.jobs.records import EventRecord
+from serving.jobs.types import JobState, Lane
+from serving.protocol.artifact import ArtifactRef
+
+Moved = Callable[[int], None]
+"""Called with the number of bytes that went over the wire since the last call."""
+
+CHUNK_BYTES: Final = 256 << 10
+LOST_S: Final = 30.0
+"""How long a broken event stream is taken up again before the mesh counts as gone."""
+_HTTP_OK: Final = range(200, 300)
+_NO_CONTENT: Final = 204
+
+
+class JobsClient:
+    """Talks to one mesh; use it as ``async with JobsClient(url) as client``.
+
+    Args:
+        base_url: of the mesh, for example ``http://127.0.0.1:8000``.
+        timeout_s: longest silence of the mesh within one answer.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float = 30.0) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._http = httpx.AsyncClient(base_url=self.base_url, timeout=timeout_s, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        """Nothing is sent yet."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def job_types(self) -> dict[str, JobTypeView]:
+        """What can be submitted, by name."""
+        answer = await self._call("GET", "/v1/job-types")
+        return {found.name: found for found in JobTypeList.model_validate_json(answer.content).data}
+
+    async def upload(
+        self, path: Path, *, name: str | None = None, media_type: str | None = None, moved: Moved | None = None
+    ) -> ArtifactRef:
+        """Store a file in the mesh; one that is there already is not sent again.
+
+        Args:
+            path: of a readable file.
+            name: what people call it; None takes the file's name.
+            media_type: None guesses it from the name.
+            moved: hears of bytes sent.
+        """
+        name = name or path.name
+        media_type = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        sha256, size = await asyncio.to_thread(hash_file, path)
+        known = await self._call("HEAD", f"/v1/artifacts/{sha256}", accept=(404,))
+        if known.status_code in _HTTP_OK:
+            if moved is not None:
+                moved(size)
+            return ArtifactRef(sha256=sha256, size_bytes=size, media_type=media_type, name=name)
+        answer = await self._call(
+            "POST",
+            "/v1/artifacts",
+            params={"name": name},
+            content=_pieces(path, moved),
+            headers={"Content-Type": media_type, "Content-Length": str(size)},
+        )
+        return ArtifactRef.model_validate_json(answer.content)
+
+    async def submit(
+        self,
+        type_name: str,
+        value: Mapping[str, JsonValue],
+        *,
+        lane: Lane | None = None,
+        timeout_s: float | None = None,
+        key: str | None = None,
+    ) -> JobView:
+        """Submit a job; ``key`` makes sending it again harmless."""
+        body = {"type": type_name, "input": dict(value), "lane": lane, "timeout_s": timeout_s}
+        headers = {"Idempotency-Key": key} if key is not None else {}
+        answer = await self._call("POST", "/v1/jobs", json=body, headers=headers)
+        return JobView.model_validate_json(answer.content)
+
+    async def job(self, job_id: str) -> JobView:
+        """One job."""
+        answer = await self._call("GET", f"/v1/jobs/{job_id}")
+        return JobView.model_validate_json(answer.content)
+
+    async def jobs(self, *, states: Collection[JobState] = (), limit: int = 50, cursor: str | None = None) -> JobList:
+        """A page of jobs, newest first."""
+        params: dict[str, Any] = {"state": [str(state) for state in states], "limit": limit}
+        if cursor is not None:
+            params["cursor"] = cursor
+        return JobList.model_validate_json((await self._call("GET", "/v1/jobs", params=params)).content)
+
+    async def cancel(self, job_id: str) -> JobView:
+        """Cancel a job."""
+        answer = await self._call("POST", f"/v1/jobs/{job_id}/cancel")
+        return JobView.model_validate_json(answer.content)
+
+    async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[EventRecord]:
+        """The job's history and what happens next, up to its end; a lost connection is taken up again.
+
+        Raises:
+            NotFound: no such job.
+            Unavailable: the mesh could not be reached for :data:`LOST_S` seconds.
+        """
+        heard_at = time.monotonic()
+        while True:
+            try:
+                async for message in self._listen(job_id, after):
+                    heard_at = time.monotonic()
+                    if message is None:
+                        return
+                    if not message.data:
+                        continue
+                    event = EventRecord.model_validate_json(message.data)
+                    after = event.seq
+                    yield event
+                    if event.is_final:
+                        return
+            except Unavailable:
+                if time.monotonic() - heard_at > LOST_S:
+                    raise
+            await asyncio.sleep(0.5)
+
+    async def _listen(self, job_id: str, after: int) -> AsyncIterator[Message | None]:
+        """Messages of one connection; None when the mesh has nothing more to say."""
+        headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+        with self._translated():
+            async with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+                if answer.status_code == _NO_CONTENT:
+                    yield None
+                    return
+                await _check(answer)
+                async for message in messages(answer.aiter_lines()):
+                    yield message
+
+    async def download(self, file: FileView, target: Path, *, moved: Moved | None = None) -> Path:
+        """Write a result file to ``target``, whole or not at all.
+
+        Raises:
+            EngineFailed: the bytes are not those the job made.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        digest = hashlib.sha256()
+        try:
+            with self._translated(), part.open("wb") as stream:
+                async with self._http.stream("GET", file.url, follow_redirects=True) as answer:
+                    await _check(answer)
+                    async for piece in answer.aiter_bytes(CHUNK_BYTES):
+                        digest.update(piece)
+                        await asyncio.to_thread(stream.write, piece)
+                        if moved is not None:
+                            moved(len(piece))
+            if digest.hexdigest() != file.sha256:
+                raise EngineFailed(f"{file.name} arrived damaged", fix="download it again")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        accept: Collection[int] = (),
+        **options: Any,  # noqa: ANN401  httpx's own
+    ) -> httpx.Response:
+        with self._translated():
+            answer = await self._http.request(method, path, **options)
+        if answer.status_code not in accept:
+            await _check(answer)
+        return answer
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise Unavailable(
+                f"the mesh at {self.base_url} cannot be reached: {foreign_text(error) or type(error).__name__}",
+                fix="start it with `reelmesh up`, or name it with --host",
+            ) from error
+        except httpx.InvalidURL as error:
+            raise Unavailable(f"{self.base_url!r} is no address", fix="write --host http://machine:port") from error
+
+
+async def _pieces(path: Path, moved: Moved | None) -> AsyncIterator[bytes]:
+    with path.open("rb") as stream:
+        while piece := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+            yield piece
+            if moved is not None:
+                moved(len(piece))
+
+
+async def _check(answer: httpx.Response) -> None:
+    """Raise the error the mesh answered with."""
+    if answer.status_code not in _HTTP_OK:
+        await answer.aread()
+        raise error_of(answer.status_code, answer.content)
+
+
+def _kinds(root: type[ReelmeshError]) -> Iterator[type[ReelmeshError]]:
+    for kind in root.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+def error_of(status: int, body: bytes) -> ReelmeshError:
+    """The error that an answer tells of: OpenAI's shape, the edge's ``{"error": text}``, or anything else."""
+    by_code = {kind.code: kind for kind in _kinds(ReelmeshError)}
+    by_status = {kind.http_status: kind for kind in reversed(list(_kinds(ReelmeshError)))}
+    try:
+        told = httpx.Response(status, content=body).json()["error"]
+    except (ValueError, KeyError, TypeError):
+        told = foreign_text(body.decode("utf-8", "replace")) or "no reason was given"
+    kind = by_status.get(status, EngineFailed)
+    if not isinstance(told, dict):
+        return kind(str(told))
+    kind = by_code.get(str(told.get("code")), kind)
+    field = told.get("param")
+    message = str(told.get("message"))
+    return kind(message.removeprefix(f"{field}: "), field=field)
