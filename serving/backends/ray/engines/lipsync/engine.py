@@ -12,10 +12,10 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.backends.base import EngineContext
 from serving.backends.call import Call
+from serving.backends.ray.engines.lipsync.arrays import Floats
 from serving.backends.ray.engines.lipsync.face import place_face, read_portrait
 from serving.backends.ray.engines.lipsync.motion import Motion, move
 from serving.backends.ray.engines.lipsync.mouth_track import (
@@ -32,13 +32,13 @@ from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import LipSyncRequest, TaskRequest, VideoResult
 from serving.repository.model import Model
 
-Track = NDArray[np.float32]
-
 CLIPS_AT_ONCE: Final = 2
 """Clips one replica renders side by side, unless ``options.clips_at_once`` says otherwise; each keeps a core busy."""
 
 CHECK_EVERY_FRAMES: Final = 5
 FEATURES_LIMIT_BYTES: Final = 512 << 20
+_MOST_CLIPS: Final = 64
+_BANDS: Final = 80
 
 
 class LipSyncEngine:
@@ -107,7 +107,7 @@ class LipSyncEngine:
         request: LipSyncRequest,
         call: Call,
         portrait: Path,
-        features: Track | None,
+        features: Floats | None,
         frames: int,
         target: Path,
     ) -> None:
@@ -132,11 +132,11 @@ class LipSyncEngine:
 
 def _clips_at_once(model: Model) -> int:
     wanted = model.card.options.get("clips_at_once", CLIPS_AT_ONCE)
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= 64:
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= _MOST_CLIPS:
         raise BadInput(
             f"{wanted!r} is not a number of clips",
             field=f"{model.name}/model.yaml:options.clips_at_once",
-            fix="give a whole number from 1 to 64",
+            fix=f"give a whole number from 1 to {_MOST_CLIPS}",
         )
     return wanted
 
@@ -152,7 +152,7 @@ async def _in_thread(call: Call, work: Callable[[], None]) -> None:
         raise
 
 
-def choreograph(request: LipSyncRequest, features: Track | None, frames: int) -> tuple[Track, Motion]:
+def choreograph(request: LipSyncRequest, features: Floats | None, frames: int) -> tuple[Floats, Motion]:
     """Everything that moves in a clip: the mouth track ``(frames, 8)`` and the motion of head and eyes."""
     phonemes = [p for p in request.phonemes if p.start_s < request.duration_s]
     loudness = frame_loudness(features, frames, request.fps, request.features_offset_s)
@@ -162,7 +162,7 @@ def choreograph(request: LipSyncRequest, features: Track | None, frames: int) ->
     return track, move(request.start_s, request.fps, request.seed, speaking, beats)
 
 
-def read_features(path: Path, ref: ArtifactRef) -> Track:
+def read_features(path: Path, ref: ArtifactRef) -> Floats:
     """Log-mel features from an ``.npy`` file.
 
     Raises:
@@ -178,7 +178,7 @@ def read_features(path: Path, ref: ArtifactRef) -> Track:
         raise BadInput(
             f"{ref.name!r} is not a numpy file ({foreign_text(error)})", field="features", fix=fix
         ) from error
-    if features.ndim != 2 or features.shape[1] != 80 or features.dtype.kind != "f":
+    if features.shape[1:] != (_BANDS,) or features.dtype.kind != "f":
         raise BadInput(f"{ref.name!r} holds {features.dtype} {features.shape}", field="features", fix=fix)
     if not np.isfinite(features).all():
         raise BadInput(f"{ref.name!r} holds values that are not numbers", field="features", fix=fix)

@@ -7,13 +7,10 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.backends.ray.engines.lipsync import face as mesh
-from serving.backends.ray.engines.lipsync.easing import smooth
-from serving.backends.ray.engines.lipsync.face import Face, Picture, Points
-
-Array = NDArray[np.float32]
+from serving.backends.ray.engines.lipsync.arrays import Floats, Picture, smooth
+from serving.backends.ray.engines.lipsync.face import Face
 
 GLANCE: Final = (0.075, 0.035)
 """How far the iris goes sideways and up or down at gaze 1, in eye widths."""
@@ -21,6 +18,7 @@ GLANCE: Final = (0.075, 0.035)
 LASH_STRIP: Final = 0.13
 """Height of the strip above the lid's edge that moves as it is, lashes and all, in eye widths."""
 
+_DRAWINGS_KEPT: Final = 256
 _STEPS: Final = 24
 """Levels into which lid and gaze are rounded, so that frames with the same eyes reuse one drawing."""
 
@@ -61,7 +59,7 @@ class Eye:
         """
         key = (round(blink * _STEPS), round(gaze_x * _STEPS), round(gaze_y * _STEPS))
         if key not in self._cache:
-            if len(self._cache) >= 256:
+            if len(self._cache) >= _DRAWINGS_KEPT:
                 self._cache.clear()
             self._cache[key] = self._draw(*(value / _STEPS for value in key))
         return self._cache[key]
@@ -88,12 +86,12 @@ class Eye:
         out = closed + under[:, :, None] * (eye.astype(np.float32) - closed)
         return np.clip(out + 0.5, 0, 255).astype(np.uint8)
 
-    def _shut(self) -> Array:
+    def _shut(self) -> Floats:
         """Where the lid's edge lies when shut: just above the lower lid, as that one rises a little."""
         opening = np.maximum(self._floor - self._lid, 0)
         return np.asarray(self._lid + np.maximum(opening - 0.02 * self._width, 0), np.float32)
 
-    def _sample(self, columns: Array, rows: Array) -> Picture:
+    def _sample(self, columns: Floats, rows: Floats) -> Picture:
         return np.asarray(
             cv2.remap(
                 self._canvas,
@@ -105,7 +103,7 @@ class Eye:
             np.uint8,
         )
 
-    def _find_region(self, top: Points, bottom: Points, brow: float) -> tuple[int, int, int, int]:
+    def _find_region(self, top: Floats, bottom: Floats, brow: float) -> tuple[int, int, int, int]:
         height, width = self._canvas.shape[:2]
         left, right = float(top[:, 0].min()), float(top[:, 0].max())
         x0 = 2 * int(max(left - 0.35 * self._width, 0) // 2)
@@ -113,15 +111,15 @@ class Eye:
         y0 = 2 * int(max(brow, 0) // 2)
         return x0, y0, x1, 2 * int(min(float(bottom[:, 1].max()) + 0.3 * self._width, height) // 2)
 
-    def _find_lids(self, luma: Array, top: Points, bottom: Points) -> tuple[Array, Array]:
+    def _find_lids(self, luma: Floats, top: Floats, bottom: Floats) -> tuple[Floats, Floats]:
         """Rows of the upper lid's edge and of the lower lid, one for each column of the region."""
         columns, unit = self._columns[0], self._width
-        upper = mesh.curve_through(top, 41) - np.float32((0, 0.06 * unit))
-        upper = mesh.darkest_line(luma, upper, 0.16 * unit, bias=30.0) + np.float32((0, 0.03 * unit))
+        upper = mesh.curve_through(top, 41) - _down(0.06 * unit)
+        upper = mesh.darkest_line(luma, upper, 0.16 * unit, bias=30.0) + _down(0.03 * unit)
         # The white of the eye ends where brightness falls downwards; drawn and deep-set eyes reach beyond the mesh.
         fall = cv2.Sobel(luma, cv2.CV_32F, 0, 1) * 0.25
-        lower = mesh.curve_through(bottom, 41) + np.float32((0, 0.07 * unit))
-        lower = mesh.darkest_line(fall, lower, 0.14 * unit, bias=10.0) + np.float32((0, 0.03 * unit))
+        lower = mesh.curve_through(bottom, 41) + _down(0.07 * unit)
+        lower = mesh.darkest_line(fall, lower, 0.14 * unit, bias=10.0) + _down(0.03 * unit)
         lid, floor = (_fitted(curve, columns) for curve in (upper, lower))
         left, right = float(top[:, 0].min()), float(top[:, 0].max())
         away = np.maximum(left - columns, columns - right) / np.float32(0.22 * self._width)
@@ -129,7 +127,11 @@ class Eye:
         return lid, lid + opening
 
 
-def _fitted(curve: Points, columns: Array) -> Array:
+def _down(pixels: float) -> Floats:
+    return np.array((0, pixels), np.float32)
+
+
+def _fitted(curve: Floats, columns: Floats) -> Floats:
     """A lid's row at every column: the quartic nearest to ``curve``, held constant beyond its ends."""
     low, high = float(curve[0, 0]), float(curve[-1, 0])
     middle, half = (low + high) / 2, max((high - low) / 2, 1.0)

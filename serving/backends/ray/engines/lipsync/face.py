@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from serving.backends.ray.engines.lipsync.arrays import Floats, Picture
 from serving.errors import BadInput
 from serving.media.pictures import check_picture
-
-Picture = NDArray[np.uint8]
-Points = NDArray[np.float32]
 
 SUPERSAMPLING: Final = 1.5
 FACE_HEIGHT: Final = 0.36
@@ -27,6 +25,11 @@ EYE_LINE: Final = 0.40
 
 MAX_ZOOM: Final = 3.0
 """How far a picture is enlarged beyond filling the panel."""
+
+_MOSTLY: Final = 0.9
+_FLAT_PX: Final = 4
+_MUCH_LARGER: Final = 0.6
+_FAINTEST_LINE: Final = -8.0
 
 MIN_FACE_PX: Final = 48
 """Smallest face, forehead to chin, in the panel: below it a mouth has too few pixels to be seen moving."""
@@ -52,7 +55,7 @@ class Face(NamedTuple):
     """
 
     canvas: Picture
-    points: Points
+    points: Floats
     panel: tuple[int, int]
 
     @property
@@ -81,7 +84,7 @@ def read_portrait(path: Path, name: str) -> Picture:
         return np.asarray(upright.convert("RGB"))
 
 
-def place_face(picture: Picture, points: Points, width: int, height: int) -> Face:
+def place_face(picture: Picture, points: Floats, width: int, height: int) -> Face:
     """Cut ``picture`` to a panel of ``width`` x ``height`` pixels, face in the upper third.
 
     Args:
@@ -116,22 +119,23 @@ def canvas_size(width: int, height: int) -> tuple[int, int]:
     return tuple(2 * round(side * SUPERSAMPLING / 2) for side in (width, height))  # type: ignore[return-value]
 
 
-def _check_points(picture: Picture, points: Points) -> None:
+def _check_points(picture: Picture, points: Floats) -> None:
     height, width = picture.shape[:2]
     margin = 0.25 * max(width, height)
     if not np.isfinite(points).all():
         raise BadInput("a point is not a number", field="points", fix="take them from a face_landmarks result")
     low, high = points.min(axis=0), points.max(axis=0)
     inside = ((points >= 0) & (points <= (width, height))).all(axis=1).mean()
-    if inside < 0.9 or low.min() < -margin or (high > np.array((width, height)) + margin).any():
+    if inside < _MOSTLY or low.min() < -margin or (high > np.array((width, height)) + margin).any():
         raise BadInput(
-            f"points reach from {low.round().tolist()} to {high.round().tolist()}, outside the {width}x{height} picture",
+            f"points reach from {low.round().tolist()} to {high.round().tolist()}, outside the "
+            f"{width}x{height} picture",
             field="points",
             fix="give pixels of this very portrait, as its face_landmarks result has them",
         )
     down = points[CHIN] - points[FOREHEAD]
     mouth = points[LIP_TOP[-1]] - points[LIP_TOP[0]]
-    if down[1] <= 4 or mouth[0] <= 2 or abs(mouth[1]) > abs(mouth[0]):
+    if down[1] <= _FLAT_PX or mouth[0] <= _FLAT_PX / 2 or abs(mouth[1]) > abs(mouth[0]):
         raise BadInput(
             "the points are not an upright face",
             field="points",
@@ -139,7 +143,7 @@ def _check_points(picture: Picture, points: Points) -> None:
         )
 
 
-def _crop(picture: Picture, points: Points, width: int, height: int) -> tuple[float, tuple[float, float]]:
+def _crop(picture: Picture, points: Floats, width: int, height: int) -> tuple[float, tuple[float, float]]:
     """Scale and offset from picture to panel pixels: fills the panel, zooms to the face, never shows an edge."""
     rows, columns = picture.shape[:2]
     cover = max(width / columns, height / rows)
@@ -152,11 +156,11 @@ def _crop(picture: Picture, points: Points, width: int, height: int) -> tuple[fl
     return scale, (left, top)
 
 
-def _resample(picture: Picture, matrix: NDArray[np.float64], size: tuple[int, int]) -> Picture:
+def _resample(picture: Picture, matrix: Floats, size: tuple[int, int]) -> Picture:
     """Affine resampling; a picture much larger than its place is reduced by area first, against aliasing."""
     scale = matrix[0, 0]
-    if scale < 0.6:
-        smaller = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if scale < _MUCH_LARGER:
+        smaller = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         factors = smaller.shape[1] / picture.shape[1], smaller.shape[0] / picture.shape[0]
         matrix = matrix.copy()
         for axis in (0, 1):
@@ -168,7 +172,7 @@ def _resample(picture: Picture, matrix: NDArray[np.float64], size: tuple[int, in
     )
 
 
-def curve_through(points: Points, count: int) -> Points:
+def curve_through(points: Floats, count: int) -> Floats:
     """``count`` points, evenly spaced in x, on the smooth curve y(x) through ``points``; float32 ``(count, 2)``."""
     order = np.argsort(points[:, 0], kind="stable")
     x, y = points[order, 0].astype(np.float64), points[order, 1].astype(np.float64)
@@ -182,7 +186,7 @@ def curve_through(points: Points, count: int) -> Points:
     return np.stack((wanted, chord + bend), axis=1).astype(np.float32)
 
 
-def darkest_line(luma: NDArray[np.float32], guide: Points, reach: float, *, bias: float) -> Points:
+def darkest_line(luma: Floats, guide: Floats, reach: float, *, bias: float) -> Floats:
     """Move a curve onto the dark line beside it, as lips or lashes draw one.
 
     The path of least darkness cost through the columns, by dynamic programming; steps between neighbours are bound.
@@ -201,14 +205,14 @@ def darkest_line(luma: NDArray[np.float32], guide: Points, reach: float, *, bias
     columns = np.broadcast_to(guide[:, 0], rows.shape)
     seen = cv2.remap(luma, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
     cost = seen - np.median(seen, axis=0) + bias * (steps[:, None] / reach) ** 2
-    if float(np.mean(cost.min(axis=0))) > -8.0:
+    if float(np.mean(cost.min(axis=0))) > _FAINTEST_LINE:
         return guide
     best = _cheapest_path(cost)
     shift = np.convolve(np.pad(steps[best], 3, mode="edge"), np.hanning(9)[1:-1] / 4.0, mode="valid")
     return np.stack((guide[:, 0], guide[:, 1] + shift), axis=1).astype(np.float32)
 
 
-def _cheapest_path(cost: NDArray[np.float32], step_cost: float = 4.0) -> NDArray[np.int64]:
+def _cheapest_path(cost: Floats, step_cost: float = 4.0) -> NDArray[np.int64]:
     """Row index in every column of the cheapest left-to-right path that moves by at most two rows a column."""
     rows, columns = cost.shape
     total = cost[:, 0].copy()

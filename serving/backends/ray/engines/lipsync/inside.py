@@ -7,17 +7,15 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from serving.backends.ray.engines.lipsync.arrays import Floats, Picture, smooth
 from serving.backends.ray.engines.lipsync.colour import paint
-from serving.backends.ray.engines.lipsync.easing import smooth
 from serving.backends.ray.engines.lipsync.mouth_shape import JAW_DROP, Lips
 
-Array = NDArray[np.float32]
 Part = tuple[slice, slice]
 
 _TOOTH_EDGES: Final = np.array((0.0, 0.108, 0.195, 0.272, 0.34, 0.40), np.float32)
-"""Borders between upper teeth to one side, in mouth widths (a central incisor is about 8.5 of 52 mm wide, seen flat)."""
+"""Borders between upper teeth to one side, in mouth widths (a central incisor has about 8.5 of a mouth's 52 mm)."""
 
 _JAW, _POUT, _TEETH, _TONGUE = 0, 2, 6, 7
 
@@ -33,7 +31,7 @@ class Inside:
         light: how bright the face is lit, 0..1.
     """
 
-    def __init__(self, s: Array, t: Array, unit: float, lips: Lips, light: float) -> None:
+    def __init__(self, s: Floats, t: Floats, unit: float, lips: Lips, light: float) -> None:
         middle = len(lips.s) // 2
         self._base = float((lips.top[middle] + lips.bottom[middle]) / 2)
         self._unit = unit
@@ -44,7 +42,7 @@ class Inside:
         self._deep = paint(84, 26, 28) * light
         self._upper = self._upper_teeth()
 
-    def paint(self, part: Part, mask: NDArray[np.uint8], shape: Array) -> Array:
+    def paint(self, part: Part, mask: Picture, shape: Floats) -> Floats:
         """Y'CbCr without OFFSET, float32 ``(h, w, 3)``, for the pixels of ``part``.
 
         Args:
@@ -63,11 +61,11 @@ class Inside:
         colour += alpha[:, :, None] * (enamel[:, :, None] * self._enamel - colour)
         return np.asarray(colour * self._shadow(mask)[:, :, None], np.float32)
 
-    def _soft(self, distance: Array) -> Array:
+    def _soft(self, distance: Floats) -> Floats:
         """0..1 across about two pixels at the edge where ``distance`` (mouth widths) is zero, 1 where positive."""
-        return np.clip(distance * (self._unit / 2.0) + 0.5, 0, 1)
+        return np.asarray(np.clip(distance * (self._unit / 2.0) + 0.5, 0, 1))
 
-    def _upper_teeth(self) -> tuple[Array, Array]:
+    def _upper_teeth(self) -> tuple[Floats, Floats]:
         """Opacity and brightness of the upper row: an arc, each tooth rounded, darker towards the cheeks."""
         x = np.abs(self._s)
         index = np.clip(np.searchsorted(_TOOTH_EDGES, x, side="right") - 1, 0, len(_TOOTH_EDGES) - 2)
@@ -80,7 +78,7 @@ class Inside:
         alpha = self._soft(edge - self._t) * (1 - smooth((x - 0.33) / np.float32(0.1)))
         return alpha.astype(np.float32), bright.astype(np.float32)
 
-    def _lower_teeth(self, colour: Array, s: Array, t: Array, drop: float, near: float) -> Array:
+    def _lower_teeth(self, colour: Floats, s: Floats, t: Floats, drop: float, near: float) -> Floats:
         """The lower row stands just above the lower lip; ``near`` brings it up to the upper row, as for "s"."""
         top = drop - 0.045
         top = top + near * (min(top, 0.09) - top)
@@ -88,18 +86,18 @@ class Inside:
         seams = np.exp(-((((np.abs(s) + 0.036) % 0.072 - 0.036) / 0.006) ** 2))
         bright = 0.80 * (1 - 0.7 * smooth((np.abs(s) - 0.06) / np.float32(0.28))) * (1 - 0.2 * seams)
         alpha = self._soft(t - edge) * (1 - smooth((np.abs(s) - 0.26) / np.float32(0.1)))
-        return colour + alpha[:, :, None] * (bright[:, :, None] * self._enamel - colour)
+        return np.asarray(colour + alpha[:, :, None] * (bright[:, :, None] * self._enamel - colour))
 
-    def _tongue(self, colour: Array, s: Array, t: Array, drop: float, raised: float) -> Array:
+    def _tongue(self, colour: Floats, s: Floats, t: Floats, drop: float, raised: float) -> Floats:
         """A soft mound on the floor of the mouth; raised, its tip reaches the upper teeth."""
         top = drop - 0.17 - raised * max(drop - 0.20, 0.0)
         height = 0.34
         round_ = 1 - (s / 0.33) ** 2 - ((t - top - height) / height) ** 2
         alpha = smooth(round_ / np.float32(0.22)) * np.float32(0.8 + 0.2 * raised)
         bright = 0.78 + 0.32 * np.exp(-(((t - top - 0.09) / 0.08) ** 2)) - 0.22 * np.exp(-((s / 0.035) ** 2))
-        return colour + alpha[:, :, None] * (bright[:, :, None] * self._flesh - colour)
+        return np.asarray(colour + alpha[:, :, None] * (bright[:, :, None] * self._flesh - colour))
 
-    def _shadow(self, mask: NDArray[np.uint8]) -> Array:
+    def _shadow(self, mask: Picture) -> Floats:
         """Brightness factor: dark along the lips, darkest under the upper one."""
         unit = self._unit
         inner = cv2.GaussianBlur(mask, (0, 0), max(unit * 0.022, 0.6)).astype(np.float32) / 255

@@ -7,16 +7,15 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from serving.backends.ray.engines.lipsync.arrays import Floats
 
 ROUNDS: Final = 5
 LONGEST_STEP: Final = 3.0
 """Nodes that one round may move; keeps Newton's method from leaving a steep place."""
 
 
-def inverse(forward: Array) -> Array:
+def inverse(forward: Floats) -> Floats:
     """The displacement to take back at every node: d with d(q) = forward(q - d(q)).
 
     Newton's method on all nodes at once. A plain fixed-point iteration diverges at the corners of a mouth, where lips
@@ -44,5 +43,5 @@ def inverse(forward: Array) -> Array:
     return np.stack((x - px, y - py)).astype(np.float32)
 
 
-def _at(planes: Array, x: Array, y: Array) -> Array:
+def _at(planes: Floats, x: Floats, y: Floats) -> Floats:
     return np.asarray(cv2.remap(planes, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)

@@ -8,12 +8,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.backends.ray.engines.lipsync.easing import smooth
-
-Track = NDArray[np.float32]
-Times = NDArray[np.float64]
+from serving.backends.ray.engines.lipsync.arrays import Floats, smooth
 
 BLINK_EVERY_S: Final = 3.8
 """One blink in each slot of this length, at a random place: gaps of about 2 to 6 s, as people blink."""
@@ -22,31 +18,34 @@ BLINK_CLOSE_S: Final = 0.07
 BLINK_HOLD_S: Final = 0.03
 BLINK_OPEN_S: Final = 0.11
 GAZE_EVERY_S: Final = 1.7
+CAMERA_SHARE: Final = 0.45
 NOD_EVERY_S: Final = 6.5
+NOD_S: Final = 0.62
+NOD_CHANCE: Final = 0.68
 
 
 class Motion(NamedTuple):
     """Everything that moves besides the mouth, float32 ``(frames,)`` each.
 
     ``x`` and ``y`` in hundredths of the face's height, ``roll`` in degrees, ``yaw`` and ``pitch`` in hundredths of the
-    face's height that the nose moves against the ears, ``brow`` 0..1, ``breath`` -1..1, ``gaze_x`` and ``gaze_y`` -1..1,
-    ``blink`` 0 (open) to 1 (shut), ``smile`` 0..1.
+    face's height that the nose moves against the ears, ``brow`` 0..1, ``breath`` -1..1, ``gaze_x`` and
+    ``gaze_y`` -1..1, ``blink`` 0 (open) to 1 (shut), ``smile`` 0..1.
     """
 
-    x: Track
-    y: Track
-    roll: Track
-    yaw: Track
-    pitch: Track
-    brow: Track
-    breath: Track
-    gaze_x: Track
-    gaze_y: Track
-    blink: Track
-    smile: Track
+    x: Floats
+    y: Floats
+    roll: Floats
+    yaw: Floats
+    pitch: Floats
+    brow: Floats
+    breath: Floats
+    gaze_x: Floats
+    gaze_y: Floats
+    blink: Floats
+    smile: Floats
 
 
-def move(start_s: float, fps: int, seed: int, speaking: Track, stress_s: Sequence[float]) -> Motion:
+def move(start_s: float, fps: int, seed: int, speaking: Floats, stress_s: Sequence[float]) -> Motion:
     """Motion in every frame of a clip.
 
     Args:
@@ -78,7 +77,7 @@ def move(start_s: float, fps: int, seed: int, speaking: Track, stress_s: Sequenc
     return Motion(**{name: np.asarray(value, np.float32) for name, value in values.items()})
 
 
-def blinks(t: Times, seed: int, fps: int) -> Track:
+def blinks(t: Floats, seed: int, fps: int) -> Floats:
     """How far the eyes are shut at programme times ``t``: 0..1; every blink is fully shut in at least one frame."""
     hold = max(BLINK_HOLD_S, 1.0 / fps)
     shut = np.zeros(len(t))
@@ -94,7 +93,7 @@ def blinks(t: Times, seed: int, fps: int) -> Track:
     return np.asarray(shut, np.float32)
 
 
-def _beats(clip: Times, stress_s: Sequence[float]) -> Times:
+def _beats(clip: Floats, stress_s: Sequence[float]) -> Floats:
     """Small dips of the head on stressed vowels: 0..1, a quick fall and a slower return."""
     out = np.zeros(len(clip))
     for time in stress_s:
@@ -103,36 +102,36 @@ def _beats(clip: Times, stress_s: Sequence[float]) -> Times:
     return out
 
 
-def _nods(t: Times, seed: int) -> Times:
+def _nods(t: Floats, seed: int) -> Floats:
     """A listener's nods: two dips a second apart at most, in about two of three slots."""
     t = _shifted(t, NOD_EVERY_S, seed, 33)
     slot = np.floor(t / NOD_EVERY_S)
     since = t - (slot + 0.1 + 0.55 * _random(slot, seed, 31)) * NOD_EVERY_S
-    wave = 0.5 - 0.5 * np.cos(2 * np.pi * since / 0.62)
-    inside = (since >= 0) & (since < 2 * 0.62) & (_random(slot, seed, 32) < 0.68)
-    fade = np.where(since < 0.62, 1.0, 0.55)
+    wave = 0.5 - 0.5 * np.cos(2 * np.pi * since / NOD_S)
+    inside = (since >= 0) & (since < 2 * NOD_S) & (_random(slot, seed, 32) < NOD_CHANCE)
+    fade = np.where(since < NOD_S, 1.0, 0.55)
     return np.where(inside, wave * fade, 0.0)
 
 
-def _glances(t: Times, seed: int, channel: int) -> Times:
-    """Eyes rest, then jump: a target for every slot, reached within 60 ms; half of the targets are the camera."""
+def _glances(t: Floats, seed: int, channel: int) -> Floats:
+    """Eyes rest, then jump: a target for every slot, reached within 60 ms; CAMERA_SHARE of them is the camera."""
     t = _shifted(t, GAZE_EVERY_S, seed, 40)
     slot = np.floor(t / GAZE_EVERY_S)
 
-    def target(k: Times) -> Times:
+    def target(k: Floats) -> Floats:
         value = 2.0 * _random(k, seed, channel) - 1.0
-        return np.where(np.abs(value) < 0.45, 0.0, value * 0.9)
+        return np.where(np.abs(value) < CAMERA_SHARE, 0.0, value * 0.9)
 
     turn = smooth((t - slot * GAZE_EVERY_S) / 0.06)
     return target(slot - 1) * (1.0 - turn) + target(slot) * turn
 
 
-def _shifted(t: Times, slot_s: float, seed: int, channel: int) -> Times:
+def _shifted(t: Floats, slot_s: float, seed: int, channel: int) -> Floats:
     """Time moved by a part of a slot, so that two people do not act in step."""
     return np.asarray(t + slot_s * _random(np.zeros(1), seed, channel)[0])
 
 
-def _drift(t: Times, seed: int, channel: int, period_s: float) -> Times:
+def _drift(t: Floats, seed: int, channel: int, period_s: float) -> Floats:
     """Smooth noise in about -1..1: three sines of unrelated periods with seeded phases."""
     phase = _random(np.arange(3.0), seed, 100 + channel) * 2 * np.pi
     waves = [
@@ -142,7 +141,7 @@ def _drift(t: Times, seed: int, channel: int, period_s: float) -> Times:
     return np.asarray(sum(waves))
 
 
-def _random(index: Times, seed: int, channel: int) -> Times:
+def _random(index: Floats, seed: int, channel: int) -> Floats:
     """A number in 0..1 for every integer index: an integer hash (Wellons' lowbias32), equal on every machine."""
     salt = (seed * 0x85EBCA6B + channel * 0xC2B2AE35) & 0xFFFFFFFF
     x = (index.astype(np.int64) * 0x9E3779B1 + salt).astype(np.uint32)

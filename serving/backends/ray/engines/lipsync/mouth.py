@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.backends.ray.engines.lipsync import face as mesh
+from serving.backends.ray.engines.lipsync.arrays import Floats, Picture
 from serving.backends.ray.engines.lipsync.colour import OFFSET
-from serving.backends.ray.engines.lipsync.face import Face, Picture, Points
+from serving.backends.ray.engines.lipsync.face import Face
 from serving.backends.ray.engines.lipsync.inside import Inside
 from serving.backends.ray.engines.lipsync.inverse import inverse
 from serving.backends.ray.engines.lipsync.mouth_shape import Lips, lower_field, upper_field, weights
-
-Array = NDArray[np.float32]
 
 GRID_PX: Final = 5
 """Distance of the nodes at which a warp is computed; between them it is interpolated."""
 
 SEAM_POINTS: Final = 49
+_VISIBLE_PX: Final = 0.35
+_PARTED: Final = 0.09
 _SUBPIXEL_BITS: Final = 4
 
 
@@ -60,7 +61,7 @@ class Mouth:
         self._identity = np.stack((columns, rows))
         self._inside = Inside(inner_s, inner_t, self.unit, self.lips, _skin_light(canvas, points))
 
-    def draw(self, shape: Array, smile: float) -> Picture:
+    def draw(self, shape: Floats, smile: float) -> Picture:
         """The region's picture, Y'CbCr, uint8 ``(h, w, 3)``.
 
         Args:
@@ -79,11 +80,11 @@ class Mouth:
             cv2.remap(self._canvas, source[0], source[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
         )
         gap = float(np.max(lower[:, 1] - upper[:, 1]))
-        if gap > 0.35:
+        if gap > _VISIBLE_PX:
             self._open(region, upper, lower, shape)
         return region
 
-    def opening_px(self, shape: Array, smile: float = 0.0) -> float:
+    def opening_px(self, shape: Floats, smile: float = 0.0) -> float:
         """Distance between the lips in the middle of the mouth, in canvas pixels."""
         strength = weights(shape, smile)
         upper, lower = (
@@ -91,7 +92,7 @@ class Mouth:
         )
         return float(max((lower - upper)[len(lower) // 2, 1], 0.0))
 
-    def _source(self, strength: Array, upper: Points, lower: Points) -> Array:
+    def _source(self, strength: Floats, upper: Floats, lower: Floats) -> Floats:
         """Where in the canvas every pixel of the region comes from: float32 ``(2, h, w)``."""
         x0, y0, x1, y1 = self.region
         size = (x1 - x0, y1 - y0)
@@ -103,7 +104,7 @@ class Mouth:
         below = self._below((upper + lower) / 2)
         return np.stack([self._identity[k] - cv2.copyTo(maps[1][k], below, maps[0][k]) for k in (0, 1)])
 
-    def _below(self, middle: Points) -> Picture:
+    def _below(self, middle: Floats) -> Picture:
         """Mask (0 or 255) of the region's part below the mouth's line, prolonged to both sides."""
         x0, y0, x1, y1 = self.region
         reach = self._axes[0] * (x1 - x0)
@@ -119,7 +120,7 @@ class Mouth:
         cv2.fillPoly(mask, [_fixed(outline)], 255, shift=_SUBPIXEL_BITS)
         return mask
 
-    def _open(self, region: Picture, upper: Points, lower: Points, shape: Array) -> None:
+    def _open(self, region: Picture, upper: Floats, lower: Floats, shape: Floats) -> None:
         """Paint the inside of the mouth between the two edges into ``region``."""
         outline = np.concatenate((upper, lower[::-1])) - self.region[:2]
         pad = int(self.unit * 0.06) + 3
@@ -134,7 +135,7 @@ class Mouth:
         blended = target + alpha[:, :, None] * (painted + OFFSET - target)
         region[part] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
 
-    def _find_lips(self, points: Points, luma: Array) -> Lips:
+    def _find_lips(self, points: Floats, luma: Floats) -> Lips:
         """Measure the mouth at rest; closed lips are found by the dark line between them."""
         edges = []
         for indices in (mesh.SEAM_TOP, mesh.SEAM_BOTTOM):
@@ -144,7 +145,7 @@ class Mouth:
             edges.append(mesh.curve_through(np.stack((s, t), axis=1), SEAM_POINTS))
         along = edges[0][:, 0]
         top, bottom = edges[0][:, 1], edges[1][:, 1]
-        if float(np.max(bottom - top)) < 0.09:
+        if float(np.max(bottom - top)) < _PARTED:
             middle = self._to_global(along, (top + bottom) / 2)
             found = mesh.darkest_line(luma, middle.astype(np.float32), 0.09 * self.unit, bias=14.0)
             line = self._local(found.T)[1]
@@ -161,21 +162,21 @@ class Mouth:
         x0, y0 = (2 * int(max(v, 0) // 2) for v in low)
         return x0, y0, 2 * int(min(high[0], width) // 2), 2 * int(min(high[1], height) // 2)
 
-    def _local(self, at: Array) -> tuple[Array, Array]:
+    def _local(self, at: Floats) -> tuple[Floats, Floats]:
         """Canvas pixels ``(2, ...)`` to the mouth's own coordinates s and t."""
         x, y = at[0] - self._centre[0], at[1] - self._centre[1]
         (ax, ay), (bx, by) = self._axes / self.unit
         return (x * ax + y * ay).astype(np.float32), (x * bx + y * by).astype(np.float32)
 
-    def _to_global(self, s: Array, t: Array) -> Points:
+    def _to_global(self, s: Floats, t: Floats) -> Floats:
         return np.asarray(self._centre + self.unit * (s[:, None] * self._axes[0] + t[:, None] * self._axes[1]))
 
-    def _to_pixels(self, field: Array) -> Array:
+    def _to_pixels(self, field: Floats) -> Floats:
         """Displacements ``(parts, 2, ...)`` in mouth units along s, t to pixels along x, y."""
         return np.asarray(np.einsum("ab,pa...->pb...", self._axes * self.unit, field), np.float32)
 
 
-def _node_grid(region: tuple[int, int, int, int]) -> Array:
+def _node_grid(region: tuple[int, int, int, int]) -> Floats:
     """Canvas positions ``(2, rows, columns)`` of the nodes, as cv2.resize places them."""
     x0, y0, x1, y1 = region
     columns, rows = max((x1 - x0) // GRID_PX, 2), max((y1 - y0) // GRID_PX, 2)
@@ -184,18 +185,18 @@ def _node_grid(region: tuple[int, int, int, int]) -> Array:
     return np.stack(np.meshgrid(x, y)).astype(np.float32)
 
 
-def _border_window(rows: int, columns: int) -> Array:
+def _border_window(rows: int, columns: int) -> Floats:
     """1 inside, falling to 0 in the outermost nodes."""
     ramp = [np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / 3.0, 0, 1) for n in (rows, columns)]
     return np.asarray(ramp[0][:, None] * ramp[1][None, :], np.float32)
 
 
-def _fixed(outline: Points) -> NDArray[np.int32]:
+def _fixed(outline: Floats) -> NDArray[np.int32]:
     """Fixed-point coordinates for cv2's ``shift``."""
     return np.round(outline * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
-def _skin_light(canvas: Picture, points: Points) -> float:
+def _skin_light(canvas: Picture, points: Floats) -> float:
     """How bright the face is lit, 0.45..1: its cheeks' luma against that of well-lit fair skin."""
     rows, columns = canvas.shape[:2]
     places = points[[50, 280, 151, 205, 425]]

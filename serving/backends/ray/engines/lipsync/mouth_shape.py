@@ -1,4 +1,4 @@
-"""Where lips, chin and cheeks move: displacement fields of the lower face, one per part of a mouth shape; used by mouth.
+"""Where lips, chin and cheeks move: displacement fields of the lower face, one per part of a shape; used by mouth.
 
 The one invariant: both fields agree beside the mouth's corners and fade to zero towards nose, cheeks and neck, so a
 warped mouth joins the face without an edge. Units are the mouth's width; s runs along the mouth, t downwards.
@@ -7,11 +7,8 @@ warped mouth joins the face without an edge. Units are the mouth's width; s runs
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.backends.ray.engines.lipsync.easing import smooth
-
-Array = NDArray[np.float32]
+from serving.backends.ray.engines.lipsync.arrays import Floats, smooth
 
 JAW_DROP: Final = 0.52
 """Drop of the lower lip at jaw = 1. More than speech has: a smaller mouth reads as mumbling on a screen."""
@@ -34,20 +31,20 @@ class Lips(NamedTuple):
         nose: t of the nose's base, negative.
     """
 
-    s: Array
-    top: Array
-    bottom: Array
+    s: Floats
+    top: Floats
+    bottom: Floats
     chin: float
     nose: float
 
 
-def weights(shape: Array, smile: float) -> Array:
+def weights(shape: Floats, smile: float) -> Floats:
     """Strength of every part of PARTS for a row of a mouth track (columns of visemes.PARTS) and a smile of 0..1."""
     jaw, width, pout, upper, tuck, press = (float(v) for v in shape[:6])
     return np.array((jaw, max(width, 0), max(-width, 0), pout, upper, tuck, press, smile, 1.0), np.float32)
 
 
-def upper_field(lips: Lips, s: Array, t: Array) -> Array:
+def upper_field(lips: Lips, s: Floats, t: Floats) -> Floats:
     """Displacement of everything above the mouth's line: float32 ``(parts, 2, *s.shape)``."""
     place = _Place(lips, s, t, lips.top, upper=True)
     out = _shared(place)
@@ -61,7 +58,7 @@ def upper_field(lips: Lips, s: Array, t: Array) -> Array:
     return _stack(out)
 
 
-def lower_field(lips: Lips, s: Array, t: Array) -> Array:
+def lower_field(lips: Lips, s: Floats, t: Floats) -> Floats:
     """Displacement of everything below the mouth's line: float32 ``(parts, 2, *s.shape)``."""
     place = _Place(lips, s, t, lips.bottom, upper=False)
     out = _shared(place)
@@ -78,7 +75,7 @@ def lower_field(lips: Lips, s: Array, t: Array) -> Array:
 class _Place:
     """Masks that several parts share, at the places ``s``, ``t``."""
 
-    def __init__(self, lips: Lips, s: Array, t: Array, edge: Array, *, upper: bool) -> None:
+    def __init__(self, lips: Lips, s: Floats, t: Floats, edge: Floats, *, upper: bool) -> None:
         x = np.abs(s) * 2
         self.s = s
         line = np.interp(s, lips.s, edge).astype(np.float32)
@@ -99,7 +96,7 @@ class _Place:
         self.at_corner = np.exp(-(((x - 1) / 0.5) ** 2) - (self.tau / 0.32) ** 2)
 
 
-def _shared(place: _Place) -> dict[str, Array]:
+def _shared(place: _Place) -> dict[str, Floats]:
     """Parts that move upper and lower lip alike, as arrays ``(2, ...)`` of s and t displacement."""
     out = {part: np.zeros((2, *place.s.shape), np.float32) for part in PARTS}
     sideways = place.s * place.around
@@ -115,10 +112,10 @@ def _shared(place: _Place) -> dict[str, Array]:
     return out
 
 
-def _gap(lips: Lips, s: Array) -> Array:
+def _gap(lips: Lips, s: Floats) -> Floats:
     """Opening of the mouth at rest, which "close" takes away."""
     return np.interp(s, lips.s, lips.bottom - lips.top).astype(np.float32)
 
 
-def _stack(out: dict[str, Array]) -> Array:
+def _stack(out: dict[str, Floats]) -> Floats:
     return np.stack([out[part] for part in PARTS])

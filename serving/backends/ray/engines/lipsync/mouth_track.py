@@ -1,16 +1,15 @@
 """Mouth shapes over time, from phonemes and loudness; used by puppet's callers.
 
-The one invariant: a track begins and ends at rest, so that clips join; lips are shut in at least one frame of every m, b
-and p, however short.
+The one invariant: a track begins and ends at rest, so that clips join; lips are shut in at least one frame of every
+m, b and p, however short.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.backends.ray.engines.lipsync.easing import smooth
+from serving.backends.ray.engines.lipsync.arrays import Floats, smooth
 from serving.backends.ray.engines.lipsync.visemes import (
     CLOSED,
     LABIODENTAL,
@@ -23,13 +22,14 @@ from serving.backends.ray.engines.lipsync.visemes import (
 )
 from serving.protocol.tasks import Phoneme
 
-Track = NDArray[np.float32]
-
 REACH_S: Final = 0.055
 """How early a shape is prepared and how late it is left; lips lead the sound by about this much in natural speech."""
 
 CLOSING_S: Final = 0.05
 """Time in which lips close for m, b, p, or reach the teeth for f, v."""
+
+BEAT_EVERY_S: Final = 0.45
+"""Least time between two beats of the head."""
 
 EDGE_S: Final = 0.12
 """Time in which a clip leaves rest at its start and returns to it at its end."""
@@ -38,7 +38,7 @@ _REST_WEIGHT: Final = 0.035
 _JAW, _WIDTH, _POUT, _UPPER, _TUCK, _PRESS, _TEETH, _TONGUE = range(len(PARTS))
 
 
-def mouth_track(phonemes: Sequence[Phoneme], loudness: Track, fps: int) -> Track:
+def mouth_track(phonemes: Sequence[Phoneme], loudness: Floats, fps: int) -> Floats:
     """Shape of the mouth in every frame.
 
     Args:
@@ -59,7 +59,7 @@ def mouth_track(phonemes: Sequence[Phoneme], loudness: Track, fps: int) -> Track
     return track
 
 
-def frame_loudness(features: Track | None, frames: int, fps: int, offset_s: float = 0.0) -> Track:
+def frame_loudness(features: Floats | None, frames: int, fps: int, offset_s: float = 0.0) -> Floats:
     """Loudness of speech in every frame, 0 (pause) to 1 (loud vowel), relative to the clip itself.
 
     Args:
@@ -79,11 +79,10 @@ def frame_loudness(features: Track | None, frames: int, fps: int, offset_s: floa
     return np.interp(times, np.arange(len(level)) / 100.0, level, left=0.0, right=0.0).astype(np.float32)
 
 
-def speaking_window(phonemes: Sequence[Phoneme], frames: int, fps: int) -> Track:
+def speaking_window(phonemes: Sequence[Phoneme], frames: int, fps: int) -> Floats:
     """How much of a speaker's liveliness each frame has: float32 ``(frames,)``, 0 at both ends and without phonemes."""
-    window = np.zeros(frames, np.float32)
     if not phonemes:
-        return window
+        return np.zeros(frames, np.float32)
     times = np.arange(frames, dtype=np.float32) / fps
     start = min(p.start_s for p in phonemes)
     end = max(p.end_s for p in phonemes)
@@ -91,8 +90,10 @@ def speaking_window(phonemes: Sequence[Phoneme], frames: int, fps: int) -> Track
     return (window * edge_window(frames, fps, 0.4)).astype(np.float32)
 
 
-def stresses(phonemes: Sequence[Phoneme], loudness: Track, fps: int) -> list[float]:
-    """Times in seconds of stressed vowels: as marked, else the vowels that are loudest around them; at least 0.45 s apart."""
+def stresses(phonemes: Sequence[Phoneme], loudness: Floats, fps: int) -> list[float]:
+    """Times in seconds of stressed vowels: as marked, else the loudest and longest; never closer than
+    BEAT_EVERY_S.
+    """
     vowels = [p for p in phonemes if any(letter in VOWELS for letter in letters(p.symbol))]
     marked = [p for p in vowels if is_stressed(p.symbol)] or vowels
     last = len(loudness) - 1
@@ -102,12 +103,12 @@ def stresses(phonemes: Sequence[Phoneme], loudness: Track, fps: int) -> list[flo
 
     chosen: list[float] = []
     for phoneme in sorted(marked, key=force, reverse=True):
-        if all(abs(phoneme.start_s - other) >= 0.45 for other in chosen):
+        if all(abs(phoneme.start_s - other) >= BEAT_EVERY_S for other in chosen):
             chosen.append(phoneme.start_s)
     return sorted(chosen)
 
 
-def edge_window(frames: int, fps: int, fade_s: float) -> Track:
+def edge_window(frames: int, fps: int, fade_s: float) -> Floats:
     """1 inside a clip, falling smoothly to 0 just outside its first and last frame."""
     index = np.arange(frames, dtype=np.float32)
     inside = np.minimum(index + 0.5, frames - index - 0.5) / fps
@@ -124,7 +125,7 @@ def _units(phonemes: Sequence[Phoneme]) -> list[tuple[float, float, Viseme]]:
     return units
 
 
-def _blend(units: list[tuple[float, float, Viseme]], times: Track) -> Track:
+def _blend(units: list[tuple[float, float, Viseme]], times: Floats) -> Floats:
     """Weighted mean of all shapes at each time (dominance functions, Cohen and Massaro 1993)."""
     total = np.full(len(times), _REST_WEIGHT, np.float32)
     track = np.zeros((len(times), len(PARTS)), np.float32)
@@ -138,7 +139,7 @@ def _blend(units: list[tuple[float, float, Viseme]], times: Track) -> Track:
     return track / total[:, None]
 
 
-def _holds(phonemes: Sequence[Phoneme], times: Track, wanted: frozenset[str], fps: int) -> Track:
+def _holds(phonemes: Sequence[Phoneme], times: Floats, wanted: frozenset[str], fps: int) -> Floats:
     """0..1 per frame: how fully the lips must hold the closure of one of the ``wanted`` phonemes."""
     hold = np.zeros(len(times), np.float32)
     for phoneme in phonemes:
@@ -149,12 +150,12 @@ def _holds(phonemes: Sequence[Phoneme], times: Track, wanted: frozenset[str], fp
     return hold
 
 
-def _shut(track: Track, hold: Track) -> None:
+def _shut(track: Floats, hold: Floats) -> None:
     for part in (_JAW, _UPPER, _TUCK, _TEETH, _TONGUE):
         track[:, part] *= 1.0 - hold
     track[:, _PRESS] = np.maximum(track[:, _PRESS] * hold, hold)
 
 
-def _bite(track: Track, hold: Track) -> None:
+def _bite(track: Floats, hold: Floats) -> None:
     track[:, _JAW] += hold * (np.minimum(track[:, _JAW], 0.14) - track[:, _JAW])
     track[:, _TUCK] = np.maximum(track[:, _TUCK], hold * (1.0 - track[:, _PRESS]))

@@ -3,18 +3,20 @@
 The one invariant: a frame depends on its own row of the tracks alone, never on the frame drawn before.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from serving.backends.ray.engines.lipsync.arrays import Floats, Picture
 from serving.backends.ray.engines.lipsync.colour import from_rgb
 from serving.backends.ray.engines.lipsync.eyes import Eye
-from serving.backends.ray.engines.lipsync.face import Face, Picture
+from serving.backends.ray.engines.lipsync.face import Face
 from serving.backends.ray.engines.lipsync.motion import Motion
 from serving.backends.ray.engines.lipsync.mouth import Mouth
 from serving.backends.ray.engines.lipsync.warp import HeadWarp
 
-Track = NDArray[np.float32]
+_NO_SECOND_MAP: Any = None  # the stubs want an array, but cv2 reads an empty one as coordinates and hangs
 
 
 class Puppet:
@@ -33,7 +35,7 @@ class Puppet:
         self._luma = np.ascontiguousarray(canvas[:, :, 0])
         self._chroma = _halved(canvas)
 
-    def frame(self, index: int, track: Track, motion: Motion) -> Picture:
+    def frame(self, index: int, track: Floats, motion: Motion) -> Picture:
         """One frame as planar yuv420p, BT.709 limited range: uint8 ``(height * 3 / 2, width)``.
 
         Args:
@@ -48,8 +50,12 @@ class Puppet:
         luma_map, chroma_map = self._warp.maps(motion, index)
         width, height = self.size
         out = np.empty((height * 3 // 2, width), np.uint8)
-        out[:height] = cv2.remap(self._luma, luma_map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        chroma = cv2.remap(self._chroma, chroma_map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        out[:height] = cv2.remap(
+            self._luma, luma_map, _NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+        chroma = cv2.remap(
+            self._chroma, chroma_map, _NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
         out[height:] = np.moveaxis(chroma, 2, 0).reshape(-1, width)
         return out
 

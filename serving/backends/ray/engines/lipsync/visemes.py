@@ -1,7 +1,7 @@
 """Mouth shapes of phonemes: a table from IPA symbols to visemes; used by mouth_track.
 
-The one invariant: every symbol that espeak-ng can emit has a shape; what is unknown is taken by its base letter, and what
-has none keeps the mouth as its neighbours have it.
+The one invariant: every symbol that espeak-ng can emit has a shape; what is unknown is taken by its base letter, and
+what has none keeps the mouth as its neighbours have it.
 """
 
 import unicodedata

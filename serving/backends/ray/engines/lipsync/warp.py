@@ -7,14 +7,11 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.backends.ray.engines.lipsync import face as mesh
-from serving.backends.ray.engines.lipsync.easing import smooth
+from serving.backends.ray.engines.lipsync.arrays import Floats, smooth
 from serving.backends.ray.engines.lipsync.face import Face
 from serving.backends.ray.engines.lipsync.motion import Motion
-
-Array = NDArray[np.float32]
 
 GRID_PX: Final = 8
 """Distance of the nodes, in panel pixels, at which the warp is computed."""
@@ -39,7 +36,7 @@ class HeadWarp:
         self._luma_identity = _identity(width, height, scale)
         self._chroma_identity = _identity(width // 2, height // 2, scale)
 
-    def maps(self, motion: Motion, frame: int) -> tuple[Array, Array]:
+    def maps(self, motion: Motion, frame: int) -> tuple[Floats, Floats]:
         """Source positions for every pixel of luma and of chroma (half size): float32 ``(h, w, 2)``.
 
         Positions are pixels of the luma canvas, and of a chroma canvas of half its size.
@@ -54,9 +51,9 @@ class HeadWarp:
         chroma = cv2.resize(shift, (width // 2, height // 2), interpolation=cv2.INTER_LINEAR)
         cv2.subtract(self._luma_identity, luma, dst=luma)
         cv2.scaleAdd(chroma, -0.5, self._chroma_identity, dst=chroma)
-        return luma, chroma
+        return np.asarray(luma, np.float32), np.asarray(chroma, np.float32)
 
-    def _make_basis(self, face: Face) -> Array:
+    def _make_basis(self, face: Face) -> Floats:
         """Displacement in canvas pixels per unit of every part of the motion: float32 ``(7, 2, rows, columns)``."""
         unit = face.height / 100.0
         x, y = self._grid
@@ -83,7 +80,7 @@ class HeadWarp:
         ]
         return np.stack([np.stack(part) for part in parts]).astype(np.float32) * self._border()
 
-    def _head_mask(self, face: Face, middle: Array) -> Array:
+    def _head_mask(self, face: Face, middle: Floats) -> Floats:
         """1 on the head with its hair, falling off softly into the background and down the neck."""
         x, y = self._grid
         top, chin = face.points[mesh.FOREHEAD], face.points[mesh.CHIN]
@@ -92,12 +89,12 @@ class HeadWarp:
         radius = np.sqrt(((x - middle[0]) / (0.74 * face.width)) ** 2 + up**2 + down**2)
         return np.asarray(1 - smooth((radius - 0.85) / np.float32(0.95)), np.float32)
 
-    def _body_mask(self, face: Face) -> Array:
+    def _body_mask(self, face: Face) -> Floats:
         """1 from the shoulders down."""
         chin = face.points[mesh.CHIN]
         return smooth((self._grid[1] - chin[1]) / np.float32(0.5 * face.height))
 
-    def _brow_mask(self, face: Face) -> Array:
+    def _brow_mask(self, face: Face) -> Floats:
         x, y = self._grid
         mask = np.zeros_like(x)
         for indices in mesh.BROWS:
@@ -106,9 +103,9 @@ class HeadWarp:
             mask += np.exp(
                 -(((x - cx) / (0.62 * wide)) ** 2) - ((y - cy + 0.02 * face.height) / (0.085 * face.height)) ** 2
             )
-        return np.clip(mask, 0, 1)
+        return np.asarray(np.clip(mask, 0, 1), np.float32)
 
-    def _border(self) -> Array:
+    def _border(self) -> Floats:
         """Falls to 0 at the top and the sides; the lower border may move, as it is filled by reflection."""
         _, rows, columns = self._grid.shape
         i, j = np.arange(rows, dtype=np.float32), np.arange(columns, dtype=np.float32)
@@ -116,7 +113,7 @@ class HeadWarp:
         return np.asarray(smooth(i / np.float32(max(rows * 0.1, 1)))[:, None] * side[None, :], np.float32)
 
 
-def _identity(width: int, height: int, scale: tuple[float, float]) -> Array:
+def _identity(width: int, height: int, scale: tuple[float, float]) -> Floats:
     """Where in a canvas ``scale`` times as large every pixel of a picture lies: float32 ``(h, w, 2)``."""
     x = (np.arange(width) + 0.5) * scale[0] - 0.5
     y = (np.arange(height) + 0.5) * scale[1] - 0.5
