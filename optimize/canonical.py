@@ -1,7 +1,7 @@
 """Write an ONNX model in one canonical form; used by every recipe, so that equal graphs are equal bytes.
 
-The one invariant: nothing that names a machine, a path, a time or a line of code survives: doc strings, producer
-details, metadata and unused tensors go; initializers are sorted; names and topology stay.
+The one invariant: nothing that names a machine, a path, a time or a line of code survives: doc strings,
+producer details, metadata and unused tensors go; initializers are sorted; names and topology stay.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ IR_VERSION = 10
 
 
 def save_canonical(model: "ModelProto", path: Path) -> None:
-    """Clean ``model`` in place, check it and write it; onnx.checker.ValidationError if it is no valid ONNX."""
+    """Clean ``model`` in place, check it and write it; ValidationError if it is not ONNX."""
     import onnx
 
     clean(model)

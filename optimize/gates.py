@@ -1,6 +1,8 @@
-"""The gates an exported file passes before it is published: it loads, it equals its reference, its speed is known.
+"""The gates an exported file passes before it is published: it loads, it equals its reference, its speed is
+known.
 
-Called by optimize.run, in this order. The one invariant: a gate only measures or raises; it never changes the file.
+Called by optimize.run, in this order. The one invariant: a gate only measures or raises; it never changes the
+file.
 """
 
 import time
@@ -71,8 +73,8 @@ class Session:
 def compare(case: str, output: str, expected: Array, found: Array) -> ParityRow:
     """How far ``found`` is from ``expected``, relative to the largest value expected.
 
-    Shapes or types that differ, values that are not finite and references that are constant (against which any constant
-    would pass) make the row fail with a reason.
+    Shapes or types that differ, values that are not finite and references that are constant (against which
+    any constant would pass) make the row fail with a reason.
     """
     reason = ""
     if expected.shape != found.shape or expected.dtype != found.dtype:
@@ -114,7 +116,8 @@ def benchmark(session: Session, built: Built, cases: Sequence[Case]) -> list[Tim
     """Median milliseconds of reference and export per case, measured in turns so that noise hits both."""
     rows = []
     for case in cases:
-        reference, exported = [], []
+        reference: list[float] = []
+        exported: list[float] = []
         built.reference(case.inputs)
         session.run(case.inputs)
         began = time.perf_counter()

@@ -1,6 +1,7 @@
 """Puts an exported file into the model repository as its next version; the last step of optimize.run.
 
-The one invariant: a version folder appears whole, by one rename, or not at all; older versions are never touched.
+The one invariant: a version folder appears whole, by one rename, or not at all; older versions are never
+touched.
 """
 
 import hashlib
@@ -29,7 +30,8 @@ def next_version(versions: Sequence[int]) -> int:
 
 
 def publish(model_folder: Path, onnx: Path, report: Report, config: str | None) -> Path:
-    """Make ``<version>/`` with the file, its external data and the report; write config.pbtxt first, if one is given.
+    """Make ``<version>/`` with the file, its external data and the report; write config.pbtxt first, if one
+    is given.
 
     Raises:
         Conflict: somebody else published that version in the meantime.
@@ -47,7 +49,9 @@ def publish(model_folder: Path, onnx: Path, report: Report, config: str | None) 
         staging.rename(target)
     except OSError as error:
         if target.exists():
-            raise Conflict(f"version {report.version} appeared meanwhile", field=str(target), fix="run it again") from error
+            raise Conflict(
+                f"version {report.version} appeared meanwhile", field=str(target), fix="run it again"
+            ) from error
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,6 +1,8 @@
-"""What a recipe is: the small declaration from which one model is exported and proven equal; run by optimize.run.
+"""What a recipe is: the small declaration from which one model is exported and proven equal; run by
+optimize.run.
 
-The one invariant: a recipe's cases are seeded and its sources are files, so that the same sources give the same result.
+The one invariant: a recipe's cases are seeded and its sources are files, so that the same sources give the
+same result.
 """
 
 from abc import ABC, abstractmethod
@@ -98,7 +100,9 @@ class Recipe(ABC):
             raise BadInput("a recipe needs the traced shape and at least two others", field="sizes")
         batched = {tensor.axes[:1] == (BATCH,) for tensor in (*inputs, *outputs)}
         if batched != {max_batch > 0}:
-            raise BadInput("either all tensors lead with the batch axis and max_batch is set, or none", field="max_batch")
+            raise BadInput(
+                "either all tensors lead with the batch axis and max_batch is set, or none", field="max_batch"
+            )
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.sizes = tuple(sizes)
@@ -134,7 +138,7 @@ class Recipe(ABC):
         return tuple(cases)
 
 
-INSTALL: Final = "pip install 'reelmesh[optimize]'"
+INSTALL: Final = "pip install 'reelmesh[export]'"
 """Brings torch, onnx and onnxscript."""
 
 RECIPES: Final[Mapping[str, str]] = {

@@ -1,7 +1,8 @@
-"""The report that is published beside a model file: what was made, from what, how equal, how fast; written by optimize.run.
+"""The report that is published beside a model file: what was made, from what, how equal, how fast; written by
+optimize.run.
 
-The one invariant: everything that is needed to judge or repeat an export stands in ``report.json``; ``report.md`` is the
-same for people.
+The one invariant: everything that is needed to judge or repeat an export stands in ``report.json``;
+``report.md`` is the same for people.
 """
 
 import platform
@@ -69,7 +70,8 @@ class Report(_Part):
         lines = [
             f"# {self.model}, version {self.version}",
             "",
-            f"Recipe `{self.recipe}`, opset {self.opset}, {self.onnx_bytes:,} bytes, SHA-256 `{self.onnx_sha256}`.",
+            f"Recipe `{self.recipe}`, opset {self.opset}, {self.onnx_bytes:,} bytes.",
+            f"SHA-256 `{self.onnx_sha256}`.",
             "",
             f"Made with {', '.join(f'{name} {version}' for name, version in self.tools.items())}.",
             "",

@@ -1,4 +1,5 @@
-"""One optimisation from card to published version: fingerprint, export, gates, publish; called by optimize.cli.
+"""One optimisation from card to published version: fingerprint, export, gates, publish; called by
+optimize.cli.
 
 The one invariant: until every gate has passed, nothing in the model repository changes.
 """

@@ -1,4 +1,6 @@
-"""How many threads the reference and the export each get, so that a comparison is one of programs and not of pools."""
+"""How many threads the reference and the export each get, so that a comparison is one of programs and not of
+pools.
+"""
 
 import os
 from typing import Final

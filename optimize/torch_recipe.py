@@ -1,7 +1,8 @@
-"""Recipes of torch modules: exports one with torch.onnx.export(dynamo=True); imported only by recipes that need torch.
+"""Recipes of torch modules: exports one with torch.onnx.export(dynamo=True); imported only by recipes that
+need torch.
 
-The one invariant: the module exported and the reference get the same seeded weights and run in eval mode, single precision
-decided by the module, on as many threads as ONNX Runtime gets.
+The one invariant: the module exported and the reference get the same seeded weights and run in eval mode,
+single precision decided by the module, on as many threads as ONNX Runtime gets.
 """
 
 import logging
@@ -29,8 +30,10 @@ class TorchRecipe(Recipe):
     """A torch module, and optionally another one that it has to equal.
 
     Args:
-        module: builds what is exported; its forward takes the inputs by position and returns one tensor or a tuple.
-        reference: builds what the export must equal, for example before the changes that exporting needs; default ``module``.
+        module: builds what is exported; its forward takes the inputs by position and returns one tensor or a
+            tuple.
+        reference: builds what the export must equal, for example before the changes that exporting needs;
+            default ``module``.
         inputs, outputs, sizes, max_batch, seed, sampler: see :class:`Recipe`.
         source: the file of the recipe, and with ``more_sources`` all that decides the result.
     """
@@ -49,9 +52,7 @@ class TorchRecipe(Recipe):
         seed: int = 0,
         sampler: Sampler | None = None,
     ) -> None:
-        super().__init__(
-            inputs=inputs, outputs=outputs, sizes=sizes, max_batch=max_batch, seed=seed, sampler=sampler
-        )
+        super().__init__(inputs=inputs, outputs=outputs, sizes=sizes, max_batch=max_batch, seed=seed, sampler=sampler)
         self.module = module
         self.reference_module = reference or module
         self._sources = (Path(__file__), source, *more_sources)
@@ -104,7 +105,7 @@ class TorchRecipe(Recipe):
                     verbose=False,
                 )
         except Exception as error:
-            fix = "see the exporter's faults and cures in docs/optimize.md"
+            fix = "find the operator in the message, and give the recipe a module that avoids it"
             raise EngineFailed(f"torch.onnx.export failed: {foreign_text(error)}", field="export", fix=fix) from error
         if program is None:
             raise EngineFailed("torch.onnx.export gave nothing", field="export")
@@ -114,9 +115,7 @@ class TorchRecipe(Recipe):
 
     def _name_axes(self, model: onnx.ModelProto) -> None:
         """Give dynamic axes the recipe's names; the exporter writes expressions such as ``(s0//160)``."""
-        for value, tensor in zip(
-            (*model.graph.input, *model.graph.output), (*self.inputs, *self.outputs), strict=True
-        ):
+        for value, tensor in zip((*model.graph.input, *model.graph.output), (*self.inputs, *self.outputs), strict=True):
             dims = value.type.tensor_type.shape.dim
             if len(dims) != len(tensor.axes):
                 raise EngineFailed(
@@ -139,4 +138,3 @@ class TorchRecipe(Recipe):
         results = result if isinstance(result, tuple) else (result,)
         names = [tensor.name for tensor in self.outputs]
         return Answer({name: value.numpy() for name, value in zip(names, results, strict=True)}, seconds)
-

@@ -1,6 +1,7 @@
 """Triton's config.pbtxt for a recipe: makes a missing one and checks an existing one; called by optimize.run.
 
-The one invariant: a file that a person wrote is never overwritten; where it contradicts the recipe, nothing is published.
+The one invariant: a file that a person wrote is never overwritten; where it contradicts the recipe, nothing
+is published.
 """
 
 from pathlib import Path
@@ -53,9 +54,7 @@ def render(name: str, recipe: Recipe) -> str:
 
 def check(file: Path, config: ModelConfig, recipe: Recipe) -> None:
     """BadInput if an existing configuration declares other tensors than the recipe."""
-    declared = [
-        (t.name, TRITON_TYPES[t.dtype], dims(recipe, t)) for t in (*recipe.inputs, *recipe.outputs)
-    ]
+    declared = [(t.name, TRITON_TYPES[t.dtype], dims(recipe, t)) for t in (*recipe.inputs, *recipe.outputs)]
     written = [(t.name, DataType.Name(t.data_type), list(t.dims)) for t in (*config.input, *config.output)]
     if written != declared or config.max_batch_size != recipe.max_batch:
         raise BadInput(

@@ -1,1 +1,1 @@
-"""The recipes: one declaration per exported model, found by the name in ``model.yaml``'s ``export.recipe``."""
+"""The recipes: one declaration per exported model, found by ``export.recipe`` in ``model.yaml``."""

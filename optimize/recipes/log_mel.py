@@ -1,8 +1,9 @@
 """Whisper's log-mel front end as an ONNX graph of plain operators; the recipe of model ``log_mel``.
 
-The one invariant: the exported module and the reference are two programs: the reference is torch.stft, as Whisper itself
-computes it (whisper/audio.py, MIT, by OpenAI), the exported one a convolution with the windowed Fourier basis, because
-ONNX Runtime has no fast STFT operator on every provider. Parity therefore proves the rewriting too, not the exporter alone.
+The one invariant: the exported module and the reference are two programs: the reference is torch.stft, as
+Whisper itself computes it (whisper/audio.py, MIT, by OpenAI), the exported one a convolution with the
+windowed Fourier basis, because ONNX Runtime has no fast STFT operator on every provider. Parity therefore
+proves the rewriting too, not the exporter alone.
 """
 
 from pathlib import Path
@@ -27,9 +28,11 @@ DYNAMIC_RANGE: Final = 8.0
 
 
 def mel_filters() -> npt.NDArray[np.float32]:
-    """Slaney's mel filter bank with area normalisation, (80, 201), 0 to 8000 Hz; what librosa.filters.mel makes.
+    """Slaney's mel filter bank with area normalisation, (80, 201), 0 to 8000 Hz; what librosa.filters.mel
+    makes.
 
-    Linear below 1 kHz (200/3 Hz a mel), logarithmic above (a factor of 6.4 in 27 mels): Slaney, Auditory Toolbox, 1998.
+    Linear below 1 kHz (200/3 Hz a mel), logarithmic above (a factor of 6.4 in 27 mels): Slaney, Auditory
+    Toolbox, 1998.
     """
     steps_per_octave = np.log(6.4) / 27
     top = 15 + np.log(SAMPLE_RATE_HZ / 2 / 1000) / steps_per_octave
@@ -43,7 +46,9 @@ def mel_filters() -> npt.NDArray[np.float32]:
 
 
 def fourier_basis() -> npt.NDArray[np.float32]:
-    """Hann-windowed cosines, then sines, (402, 1, 400): the real and imaginary parts of the transform as filters."""
+    """Hann-windowed cosines, then sines, (402, 1, 400): the real and imaginary parts of the transform as
+    filters.
+    """
     time = np.arange(WINDOW)
     angles = 2 * np.pi * np.outer(np.arange(WINDOW // 2 + 1), time) / WINDOW
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / WINDOW)
@@ -88,7 +93,9 @@ class ConvLogMel(nn.Module):
 
 
 def speech_like(shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    """Gliding harmonics in syllables of 0.2 s with pauses and room noise at -60 dB: loud, quiet and silent bands at once."""
+    """Gliding harmonics in syllables of 0.2 s with pauses and room noise at -60 dB: loud, quiet and silent
+    bands at once.
+    """
     (samples,) = shape
     time = np.arange(samples) / SAMPLE_RATE_HZ
     pitch = 140 + 40 * np.sin(2 * np.pi * 0.7 * time + random.uniform(0, 6))

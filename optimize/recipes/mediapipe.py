@@ -1,8 +1,9 @@
-"""MediaPipe's face detector and face mesh: TFLite files out of its wheel, converted to ONNX; run by `reelmesh optimize`.
+"""MediaPipe's face detector and face mesh: TFLite files out of its wheel, converted to ONNX; run by `reelmesh
+optimize`.
 
-The wheel pins numpy below 2 and the converter needs TensorFlow, so both live in a throw-away environment (about 1 GB
-while it lasts). The one invariant: picture normalisation, anchor decoding and sigmoids are part of the exported graph,
-so a client sends 8-bit pixels and reads coordinates relative to the picture it sent.
+The wheel pins numpy below 2 and the converter needs TensorFlow, so both live in a throw-away environment
+(about 1 GB while it lasts). The one invariant: picture normalisation, anchor decoding and sigmoids are part
+of the exported graph, so a client sends 8-bit pixels and reads coordinates relative to the picture it sent.
 
 Constants: mediapipe/modules/face_detection/face_detection_short_range_common.pbtxt and
 mediapipe/modules/face_landmark/face_landmark_cpu.pbtxt of MediaPipe 0.10.21 (Apache-2.0).
@@ -37,7 +38,9 @@ DETECTOR_SIDE: Final = 128
 MESH_SIDE: Final = 192
 MESH_POINTS: Final = 468
 ANCHOR_LAYERS: Final = ((8, 2), (16, 6))
-"""(stride, anchors per cell): the four SSD layers of strides 8, 16, 16, 16 with two anchors each, merged by stride."""
+"""(stride, anchors per cell): the four SSD layers of strides 8, 16, 16, 16 with two anchors each, merged by
+stride.
+"""
 
 
 def anchor_centres() -> Floats:
@@ -144,7 +147,9 @@ def rewrite_mesh(graph: GraphProto) -> None:
 
 
 def drawn_faces(tensor: Tensor, shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    """Pictures (n, side, side, 3) of one simple face with grain: on pure noise both scores are next to nothing."""
+    """Pictures (n, side, side, 3) of one simple face with grain: on pure noise both scores are next to
+    nothing.
+    """
     del tensor
     side = shape[1]
     down, right = np.mgrid[0:side, 0:side] / side
@@ -161,12 +166,15 @@ def drawn_faces(tensor: Tensor, shape: tuple[int, ...], random: np.random.Genera
         ellipse(x, 0.39, 0.07, 0.014, (60, 40, 30))
     ellipse(0.5, 0.58, 0.025, 0.05, (200, 150, 125))
     ellipse(0.5, 0.7, 0.09, 0.03, (170, 60, 60))
-    grain = random.normal(0, 12, shape)
-    return np.asarray(np.clip(picture + grain, 0, 255), np.uint8)
+    contrast = np.linspace(1, 0.03, shape[0]).reshape(-1, 1, 1, 1)
+    pictures = 128 + (picture - 128) * contrast + random.normal(0, 12, shape)
+    return np.asarray(np.clip(pictures, 0, 255), np.uint8)
 
 
 class TfliteRecipe(Recipe):
-    """A TFLite file from MediaPipe's wheel; its reference is TensorFlow's own interpreter, one picture at a time."""
+    """A TFLite file from MediaPipe's wheel; its reference is TensorFlow's own interpreter, one picture at a
+    time.
+    """
 
     def __init__(self, model: TfliteModel, *, inputs: Tensor, outputs: tuple[Tensor, ...]) -> None:
         sizes = [{BATCH: 1}, {BATCH: 2}, {BATCH: 5}]
@@ -183,13 +191,19 @@ class TfliteRecipe(Recipe):
 
     @contextmanager
     def build(self, folder: Path, opset: int) -> Iterator[Built]:
-        """Fetch the wheel, make the environment, convert, edit the graph; the child lives until the context ends."""
+        """Fetch the wheel, make the environment, convert, edit the graph; the child lives until the context
+        ends.
+        """
         python = make_environment(folder / "environment")
         tflite = fetch_member(self.model.member, folder)
         raw = folder / "converted.onnx"
         command = [str(python), str(CHILD), str(tflite), str(raw), str(opset)]
-        with subprocess.Popen(  # noqa: S603 - a fixed program with our own paths
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "child.log").open("wb"), text=True
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "child.log").open("wb"),
+            text=True,
         ) as child:
             try:
                 tools = answer(child, folder)
@@ -209,6 +223,7 @@ class TfliteRecipe(Recipe):
             [(t.name, kinds[t.dtype], t.axes) for t in self.inputs],
             [(t.name, kinds[t.dtype], t.axes) for t in self.outputs],
         )
+        edit.renumber(model.graph)
         save_canonical(model, target)
 
     def reference(self, child: subprocess.Popen[str], folder: Path, inputs: Arrays) -> Answer:
@@ -241,7 +256,7 @@ def answer(child: subprocess.Popen[str], folder: Path) -> dict[str, str]:
 
 def run_pip(*arguments: str) -> None:
     """Run pip of this interpreter; EngineFailed with the end of its output."""
-    done = subprocess.run(  # noqa: S603 - a fixed program
+    done = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments],
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
@@ -271,7 +286,10 @@ def fetch_member(member: str, folder: Path) -> Path:
 
 FACE_DETECTION: Final = TfliteRecipe(
     TfliteModel(
-        "mediapipe/modules/face_detection/face_detection_short_range.tflite", -1.0, decode_detections, rewrite_detector
+        "mediapipe/modules/face_detection/face_detection_short_range.tflite",
+        -1.0,
+        decode_detections,
+        rewrite_detector,
     ),
     inputs=Tensor("IMAGE", "uint8", (BATCH, DETECTOR_SIDE, DETECTOR_SIDE, 3)),
     outputs=(Tensor("DETECTIONS", "float32", (BATCH, 896, 16)), Tensor("SCORES", "float32", (BATCH, 896))),

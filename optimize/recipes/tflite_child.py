@@ -1,8 +1,8 @@
 """Runs inside the throw-away TensorFlow environment of recipes.mediapipe: converts a TFLite file and runs it.
 
-Started as ``python tflite_child.py MODEL.tflite OUT.onnx OPSET``; converts, prints one JSON line with versions, then
-answers each line on stdin (``IN.npz OUT.npz``) with the seconds one run took. The one invariant: nothing of the mesh is
-imported here, since the environment holds TensorFlow and nothing else.
+Started as ``python tflite_child.py MODEL.tflite OUT.onnx OPSET``; converts, prints one JSON line with
+versions, then answers each line on stdin (``IN.npz OUT.npz``) with the seconds one run took. The one
+invariant: nothing of the mesh is imported here, since the environment holds TensorFlow and nothing else.
 """
 
 import json
@@ -15,8 +15,8 @@ def main() -> None:
     """Convert, then serve reference runs until stdin closes."""
     import numpy as np
     import onnx
-    import tensorflow as tf
-    import tf2onnx
+    import tensorflow as tf  # type: ignore[import-untyped]
+    import tf2onnx  # type: ignore[import-not-found]
 
     tflite, target, opset = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     tf2onnx.convert.from_tflite(str(tflite), opset=opset, output_path=str(target))
