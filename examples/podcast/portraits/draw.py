@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import resvg_py
-from people import asha, ravi
+from asha import asha
 from PIL import Image
+from ravi import ravi
 
 WIDTH, HEIGHT = 960, 1080
 

@@ -4,6 +4,7 @@ The one invariant: the origin lies between the eyes, y grows downwards, the chin
 the upper left.
 """
 
+# fmt: off
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,7 +169,8 @@ def nose(skin: Skin, *, width: float = 1.0) -> str:
               skin.deep, opacity=0.34, blur=6),
         shape([(-25 * w, 107), (-17 * w, 101.5), (-8, 106), (-10, 110.5), (-18 * w, 110.5)], skin.line, opacity=0.85,
               blur=1),
-        shape([(25 * w, 107), (17 * w, 101.5), (8, 106), (10, 110.5), (18 * w, 110.5)], skin.line, opacity=0.85, blur=1),
+        shape([(25 * w, 107), (17 * w, 101.5), (8, 106), (10, 110.5), (18 * w, 110.5)], skin.line, opacity=0.85,
+              blur=1),
         line([(-36 * w, 84), (-42 * w, 96), (-38 * w, 108), (-28 * w, 110)], skin.deep, 2.6, opacity=0.42, blur=2),
         line([(36 * w, 84), (42 * w, 96), (38 * w, 108), (28 * w, 110)], skin.deep, 3.0, opacity=0.62, blur=2),
         line([(-9, 111), (0, 114.5), (9, 111)], skin.deep, 2.4, opacity=0.55, blur=1),

@@ -31,13 +31,11 @@ def curve(points: Sequence[Point], *, closed: bool = False) -> str:
 
 def mirrored(half: Sequence[Point]) -> list[Point]:
     """Close an outline that is symmetric about x = 0, given its right half from top to bottom."""
-    left = [(-x, y) for x, y in reversed(half) if x > 0.5]
+    left = [(-x, y) for x, y in reversed(half) if x > 0]
     return [*half, *left]
 
 
-def shape(
-    points: Sequence[Point], fill: str, *, opacity: float = 1.0, blur: float = 0.0, extra: str = ""
-) -> str:
+def shape(points: Sequence[Point], fill: str, *, opacity: float = 1.0, blur: float = 0.0, extra: str = "") -> str:
     """A filled smooth closed shape; ``blur`` is the Gaussian radius in units of the drawing."""
     return path(curve(points, closed=True), fill=fill, opacity=opacity, blur=blur, extra=extra)
 
@@ -77,9 +75,7 @@ def ellipse(
     soft = f' filter="url(#{blur_name(blur)})"' if blur else ""
     (x, y), (rx, ry) = centre, radii
     about = f' transform="rotate({turn} {x} {y})"' if turn else ""
-    return (
-        f'<ellipse cx="{x}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" opacity="{opacity}"{soft}{about} {extra}/>'
-    )
+    return f'<ellipse cx="{x}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" opacity="{opacity}"{soft}{about} {extra}/>'
 
 
 BLURS = (1, 2, 3, 4, 6, 8, 10, 14, 18, 24, 32, 44, 60)
