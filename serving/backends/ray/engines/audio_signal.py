@@ -32,7 +32,7 @@ def loudness_lufs(samples: Samples, rate_hz: int) -> float:
         LUFS; -70 for silence or less than 400 ms of sound.
     """
     hop = rate_hz // 10
-    channels = samples.reshape(len(samples), -1)
+    channels = samples[:, None] if samples.ndim == 1 else samples
     hops = [_hop_energies(channels[:, index], rate_hz, hop) for index in range(channels.shape[1])]
     energy = np.sum(hops, axis=0)
     if len(energy) < _HOPS_IN_BLOCK:
@@ -78,7 +78,7 @@ def _k_weighting(size: int, rate_hz: int) -> NDArray[np.complex64]:
 
 def limit_peaks(samples: Samples, rate_hz: int, ceiling: float) -> Samples:
     """Turn the gain down smoothly (8 ms before and after) wherever a peak would pass ``ceiling``; changes in place."""
-    frames = samples.reshape(len(samples), -1)
+    frames = samples[:, None] if samples.ndim == 1 else samples
     steps = -(-len(frames) // _STEP)
     peaks = np.zeros(steps)
     for index in range(frames.shape[1]):

@@ -29,6 +29,8 @@ _ABBREVIATION: Final = re.compile(
 )
 _PARAGRAPH: Final = re.compile(r"\n\s*\n")
 _URL: Final = re.compile(r"^(?:https?://|www\.)", re.IGNORECASE)
+_SPOKEN_SIGNS: Final = "&+=@%"
+_KEPT: Final = "\u200c\u200d+=%$€£¥₹&@°"
 _REPLACED: Final = str.maketrans(
     {
         **dict.fromkeys('“”„«»‹›"*_#`~^|\\{}[]()<>•·●■→←', " "),
@@ -69,7 +71,7 @@ def clauses(text: str) -> list[Clause]:
     """
     found: list[Clause] = []
     for paragraph in _PARAGRAPH.split(text):
-        for words in _sentences(_words(paragraph)):
+        for words in _sentences(words_of(paragraph)):
             found.extend(_breaths(words))
         if found:
             found[-1] = _with_pause(found[-1], PARAGRAPH_PAUSE_S)
@@ -85,16 +87,18 @@ def said_form(word: str) -> str:
     """
     word = _URL.sub("", word) if _URL.match(word) else word
     kept = "".join(
-        character
-        if character in "\u200c\u200d" or unicodedata.category(character)[0] in "LMNPZ" or character in "+=%$€£¥₹&@°"
-        else " "
+        character if character in _KEPT or unicodedata.category(character)[0] in "LMNPZ" else " "
         for character in unicodedata.normalize("NFKC", word.translate(_REPLACED))
     )
     return " ".join(kept.split())
 
 
-def _words(paragraph: str) -> list[tuple[str, str]]:
-    """(as written, as said) of every word; what cannot be said joins the word before it, or the one after."""
+def words_of(paragraph: str) -> list[tuple[str, str]]:
+    """(as written, as said) of every word; what cannot be said joins the word before it, or the one after.
+
+    Raises:
+        BadInput: a word is longer than :data:`MAX_WORD_CHARS`.
+    """
     words: list[tuple[str, str]] = []
     unsaid = ""
     for token in paragraph.split():
@@ -105,7 +109,7 @@ def _words(paragraph: str) -> list[tuple[str, str]]:
                 fix=f"put spaces between the words; {MAX_WORD_CHARS} is the longest",
             )
         said = said_form(token)
-        if any(character.isalnum() for character in said):
+        if any(character.isalnum() or character in _SPOKEN_SIGNS for character in said):
             words.append((f"{unsaid} {token}" if unsaid else token, said))
             unsaid = ""
         elif words:

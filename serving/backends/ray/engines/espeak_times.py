@@ -7,6 +7,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.backends.ray.engines.espeak_pool import Spoken
 from serving.backends.ray.engines.espeak_text import SaidWord
 from serving.protocol.tasks import Phoneme, Word
@@ -15,6 +18,7 @@ _MARKS: Final = str.maketrans("", "", "ˈˌ.'|-_;̩")
 """Stress and other marks that espeak-ng adds to a phoneme's IPA symbol."""
 
 _FUSED_SHARE: Final = 0.4
+_AUDIBLE_SHARE: Final = 0.3
 
 Sounding = tuple[int, int, str]
 """First sample, end sample and symbol of a phoneme that is not silence."""
@@ -24,17 +28,21 @@ def sounding_phonemes(spoken: Spoken) -> list[Sounding]:
     """Phonemes with their ends; each lasts until the next event, the last until the end of the sound.
 
     espeak-ng fuses some pairs (a vowel and the l after it) and gives the second no length: it gets the first one's end.
+    The onset of some vowels is a nameless event with sound in it: it belongs to the vowel.
     """
     starts = [sample for sample, _ in spoken.phonemes] + [len(spoken.pcm)]
+    threshold = _AUDIBLE_SHARE * _rms(spoken.pcm)
     found: list[Sounding] = []
+    onset: int | None = None
     for (start, name), end in zip(spoken.phonemes, starts[1:], strict=True):
         symbol = "" if name.startswith("(") else name.translate(_MARKS)
         if symbol and end > start:
-            found.append((start, end, symbol))
+            found.append((start if onset is None else onset, end, symbol))
         elif symbol and found and found[-1][1] == start:
             first, _, fused = found[-1]
             middle = start - round((start - first) * _FUSED_SHARE)
             found[-1:] = [(first, middle, fused), (middle, start, symbol)]
+        onset = start if not symbol and end > start and _rms(spoken.pcm[start:end]) > threshold else None
     return found
 
 
@@ -96,3 +104,7 @@ def _share(start: float, end: float, weights: Sequence[int]) -> list[tuple[float
         spans.append((at, until))
         at = until
     return spans
+
+
+def _rms(samples: NDArray[np.int16]) -> float:
+    return float(np.sqrt(np.square(samples, dtype=np.float64).mean())) if len(samples) else 0.0
