@@ -69,7 +69,5 @@ def build(args: dict[str, Any]) -> "serve.Application":
         names = [model.name for model in repository.triton()]
         handles["triton"] = bind(TritonReplica, "triton", settings, names, edge)
     worker = bind(Worker, "worker", settings, handles)
-    application: serve.Application = bind(
-        GatewayDeployment, "gateway", settings, job_types(repository), edge, worker
-    )
+    application: serve.Application = bind(GatewayDeployment, "gateway", settings, job_types(repository), edge, worker)
     return application

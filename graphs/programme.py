@@ -132,8 +132,8 @@ def _model_names(served_by: Sequence[str]) -> list[str]:
 
 def _files(name: str, made: Made) -> dict[str, ArtifactRef]:
     files = {f"{name}.mp4": made.film.video, "thumbnail.jpg": made.film.thumbnail} if made.film else {}
-    captions = {f"{name}.{kind}": getattr(made.captions, kind) for kind in CAPTION_KINDS}
-    return {**files, **captions}
+    files |= {f"{name}.{kind}": getattr(made.captions, kind) for kind in CAPTION_KINDS}
+    return {own: ref.model_copy(update={"name": own}) for own, ref in files.items()}
 
 
 async def _verified(artifacts: ArtifactStore, made: Made) -> Report:

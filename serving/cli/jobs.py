@@ -83,7 +83,7 @@ def submit(
                 raise unknown_type(type_name, types)
             files = named_files(types[type_name].input_schema, wanted)
             with display(silent=as_json) as shown:
-                refs = await _upload(client, wanted, files, shown)
+                refs = await upload_files(client, wanted, files, shown)
             try:
                 job = await client.submit(
                     type_name, with_refs(wanted.value, refs), lane=lane, timeout_s=timeout_s, key=key
@@ -100,9 +100,10 @@ def submit(
     _run(work())
 
 
-async def _upload(
+async def upload_files(
     client: JobsClient, spec: Spec, files: list[NamedFile], shown: Display
 ) -> dict[Location, ArtifactRef]:
+    """Send the files a spec names; errors name the line. Used by the demo too."""
     refs: dict[Location, ArtifactRef] = {}
     for file in files:
         moved = shown.bar(f"sending {file.path.name}", file.path.stat().st_size)
