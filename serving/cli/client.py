@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from serving.artifacts.store import hash_file
 from serving.cli.sse import Message, messages
-from serving.errors import EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.errors import BadInput, EngineFailed, ReelmeshError, Unavailable, foreign_text
 from serving.gateway.views import FileView, JobList, JobTypeList, JobTypeView, JobView
 from serving.jobs.records import EventRecord
 from serving.jobs.types import JobState, Lane
@@ -43,7 +43,10 @@ class JobsClient:
 
     def __init__(self, base_url: str, *, timeout_s: float = 30.0) -> None:
         self.base_url = base_url.rstrip("/")
-        self._http = httpx.AsyncClient(base_url=self.base_url, timeout=timeout_s, trust_env=False)
+        try:
+            self._http = httpx.AsyncClient(base_url=self.base_url, timeout=timeout_s, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise BadInput(f"{base_url!r} is no address", field="--host", fix="write http://machine:port") from error
 
     async def __aenter__(self) -> Self:
         """Nothing is sent yet."""
@@ -204,8 +207,6 @@ class JobsClient:
                 f"the mesh at {self.base_url} cannot be reached: {foreign_text(error) or type(error).__name__}",
                 fix="start it with `reelmesh up`, or name it with --host",
             ) from error
-        except httpx.InvalidURL as error:
-            raise Unavailable(f"{self.base_url!r} is no address", fix="write --host http://machine:port") from error
 
 
 async def _pieces(path: Path, moved: Moved | None) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ class LiveDisplay:
         self._clock = _Clock()
         self._task = progress.add_task("waiting", total=1.0)
         self._stage: str | None = None
+        self._ended = False
 
     def show(self, event: EventRecord) -> None:
         """Take one event."""
@@ -92,6 +94,7 @@ class LiveDisplay:
             label += f" {event.parts_done}/{event.parts}"
         self._progress.update(self._task, completed=event.progress, description=label)
         if event.is_final:
+            self._ended = True
             self._progress.update(self._task, visible=False)
 
     def bar(self, label: str, total: int) -> Callable[[int], None]:
@@ -99,11 +102,15 @@ class LiveDisplay:
         self._progress.update(self._task, visible=False)
         task = self._progress.add_task(label, total=max(1, total))
 
+        left = total
+
         def moved(count: int) -> None:
+            nonlocal left
+            left -= count
             self._progress.advance(task, count)
-            if self._progress.tasks[-1].finished or count == 0:
+            if left <= 0:
                 self._progress.update(task, visible=False)
-            self._progress.update(self._task, visible=True)
+                self._progress.update(self._task, visible=not self._ended)
 
         return moved
 
@@ -151,7 +158,7 @@ def display(*, silent: bool = False) -> Iterator[Display]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=36),
+            BarColumn(bar_width=36, complete_style="dark_orange", finished_style="green"),
             TaskProgressColumn(),
             TimeElapsedColumn(),
         )
@@ -176,7 +183,9 @@ async def until_interrupted(work: Awaitable[T]) -> T:
         pressed.set()
         task.cancel()
 
-    with contextlib.suppress(NotImplementedError):
+    # Only the main thread may handle signals; elsewhere the caller's own handling stands.
+    handled = threading.current_thread() is threading.main_thread()
+    if handled:
         loop.add_signal_handler(signal.SIGINT, press)
     try:
         return await task
@@ -185,7 +194,8 @@ async def until_interrupted(work: Awaitable[T]) -> T:
             raise Interrupted from None
         raise
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        if handled:
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 async def ask_to_cancel(client: JobsClient, job: JobView) -> JobView | None:

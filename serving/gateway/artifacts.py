@@ -67,7 +67,8 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
     return ref
 
 
-@router.api_route("/artifacts/{sha256}", methods=["GET", "HEAD"], response_class=Response)
+@router.head("/artifacts/{sha256}")
+@router.get("/artifacts/{sha256}", response_class=Response)
 async def download(deps: Deps, request: Request, sha256: Sha256) -> Response:
     """The bytes of an artifact; HEAD tells whether they are here."""
     ref = ArtifactRef(sha256=sha256, size_bytes=0, name=sha256)

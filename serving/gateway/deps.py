@@ -15,14 +15,14 @@ from serving.jobs.store import JobStore
 from serving.jobs.submit import JobDesk
 from serving.jobs.types import JobType
 from serving.settings import Settings
-from serving.telemetry import Exposition
+from serving.telemetry import Exposition, exposition
 
 MetricsParts = Callable[[], Awaitable[Sequence[Exposition]]]
 ReadyCheck = Callable[[], Awaitable[None]]
 
 
-async def _no_parts() -> Sequence[Exposition]:
-    return []
+async def _own_part() -> Sequence[Exposition]:
+    return [Exposition(exposition(), {"part": "gateway"})]
 
 
 async def _ready() -> None:
@@ -41,7 +41,7 @@ class GatewayDeps:
         artifacts: files.
         hub: tells watchers of new events.
         routers: more routes, for example OIP's control plane.
-        metrics_parts: expositions of other processes, merged into ``/metrics``.
+        metrics_parts: what ``/metrics`` merges; a gateway in a mesh is among the replicas that the edge asks.
         ready: raises :class:`serving.errors.Unavailable` while the gateway should get no traffic.
     """
 
@@ -52,7 +52,7 @@ class GatewayDeps:
     artifacts: ArtifactStore
     hub: EventHub
     routers: Sequence[APIRouter] = ()
-    metrics_parts: MetricsParts = field(default=_no_parts)
+    metrics_parts: MetricsParts = field(default=_own_part)
     ready: ReadyCheck = field(default=_ready)
 
 

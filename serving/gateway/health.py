@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from serving.gateway.deps import Deps
 from serving.jobs.states import WAITING
 from serving.jobs.types import Lane
-from serving.telemetry import JOBS, QUEUE_DEPTH, Exposition, exposition, merge_expositions
+from serving.telemetry import JOBS, QUEUE_DEPTH, exposition, merge_expositions
 
 router = APIRouter(tags=["health"])
 
@@ -39,10 +39,16 @@ async def healthz(deps: Deps, _ready: Annotated[None, Depends(_checked)]) -> Hea
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(deps: Deps) -> Response:
-    """Prometheus' text format: this process and every replica that the edge knows."""
+    """Prometheus' text format: the whole mesh, each process with its own label ``part``."""
     await _count_jobs(deps)
-    parts = [Exposition(exposition(), {"part": "gateway"}), *await deps.metrics_parts()]
-    return PlainTextResponse(merge_expositions(parts), media_type=_TEXT)
+    return PlainTextResponse(merge_expositions(await deps.metrics_parts()), media_type=_TEXT)
+
+
+@router.get("/metrics/own", response_class=PlainTextResponse, include_in_schema=False)
+async def own_metrics(deps: Deps) -> Response:
+    """This process alone, for the edge, which asks every replica."""
+    await _count_jobs(deps)
+    return PlainTextResponse(exposition(), media_type=_TEXT)
 
 
 async def _count_jobs(deps: Deps) -> None:

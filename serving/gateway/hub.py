@@ -52,11 +52,12 @@ class EventHub:
         self._heartbeat_s = heartbeat_s
         self._topics: dict[str, _Topic] = {}
         self._poller: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def follow(self, job_id: str, *, after: int = 0) -> AsyncIterator[list[EventRecord]]:
-        """Batches of the job's events numbered above ``after`` up to its end; an empty batch is a heartbeat."""
+        """Batches of events numbered above ``after`` up to the job's end or the hub's; an empty one is a heartbeat."""
         with self._watched(job_id) as topic:
-            while True:
+            while not self._closed:
                 news = topic.news
                 events = await self._store.events(job_id, after=after)
                 if events:
@@ -71,7 +72,10 @@ class EventHub:
                     yield []
 
     async def close(self) -> None:
-        """Stop asking; watchers that are left only get heartbeats."""
+        """Let every watcher go, so that their connections end and they come again elsewhere."""
+        self._closed = True
+        for topic in self._topics.values():
+            topic.news.set()
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)

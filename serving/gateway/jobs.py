@@ -133,7 +133,8 @@ def _sse(event: EventRecord) -> bytes:
     return format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.seq))
 
 
-@router.api_route("/jobs/{job_id}/files/{name}", methods=["GET", "HEAD"], response_class=Response)
+@router.head("/jobs/{job_id}/files/{name}", include_in_schema=False)
+@router.get("/jobs/{job_id}/files/{name}", response_class=Response)
 async def job_file(deps: Deps, job_id: str, name: str, download: bool = False) -> Response:
     """A result file; answers Range requests, so that players can seek."""
     record = await deps.store.get(job_id)

@@ -5,6 +5,7 @@ ones, and a call whose result DBOS holds is never made again.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -21,6 +22,7 @@ from serving.jobs.progress import job_progress
 from serving.jobs.records import JobRecord, StageState
 from serving.jobs.types import JobType, Stage
 from serving.protocol.tasks import TaskRequest, TaskResult
+from serving.telemetry import STAGE_RETRIES, STAGE_SECONDS
 
 R = TypeVar("R", bound=TaskResult)
 T = TypeVar("T")
@@ -129,7 +131,7 @@ class DurableContext:
         if len(works) > MAX_PARTS:
             raise TooLarge(f"{len(works)} calls are over the bound of {MAX_PARTS}", field=name)
         steps = [DBOS.reserve_step() for _ in works]
-        first = facts.parts
+        first, began = facts.parts, time.monotonic()
         facts.parts += len(works)
         self._done[name] = facts.parts_done / facts.parts if facts.parts else 1.0
         try:
@@ -142,6 +144,8 @@ class DurableContext:
             await self._fail(name, facts, failed.exceptions[0])
             raise failed.exceptions[0] from failed.exceptions[0].__cause__
         results = [task.result() for task in tasks]
+        if name in self._opened:
+            STAGE_SECONDS.labels(self._job_type.name, name).observe(time.monotonic() - began)
         facts.add_artifacts(results)
         outcome = StageState.DONE if facts.parts else StageState.SKIPPED
         if facts.parts_done == facts.parts:
@@ -162,6 +166,8 @@ class DurableContext:
         async def body() -> S:
             nonlocal tries
             tries += 1
+            if tries > 1:
+                STAGE_RETRIES.labels(self._job_type.name, stage.name).inc()
             facts.tries = max(facts.tries, tries)
             await self._open(stage, facts)
             return await self._guarded(stage, work, facts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from pydantic import ValidationError
 
+from serving import telemetry
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, DeadlineExceeded, EngineFailed, ReelmeshError, foreign_text
 from serving.jobs.database import Database
@@ -57,6 +58,7 @@ class JobWorker:
         return worker
 
     def _set_up(self, settings: Settings, catalog: Mapping[str, JobType], runner: "Runner") -> None:
+        telemetry.set_up_logs(settings)
         self._settings = settings
         self._catalog = dict(catalog)
         self._runner = runner
@@ -108,6 +110,10 @@ class JobWorker:
             if keeper.done():
                 raise EngineFailed(f"the worker's {keeper.get_name()} ended")
 
+    async def metrics(self) -> str:
+        """This process's metrics; the gateway asks, since a worker listens on no port."""
+        return telemetry.exposition()
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray Serve: how many jobs this worker runs."""
         return {"running_jobs": float(len(self._running))}
@@ -145,9 +151,16 @@ class JobWorker:
         record = await self._journal.begin(job_id)
         if record is None:
             return "nothing to do"
-        log.info("job_started", job_id=job_id, job_type=record.type, run=record.runs)
-        state = await self._conclude(record)
-        log.info("job_ended", job_id=job_id, state=state, seconds=round(time.time() - record.created_at, 3))
+        with telemetry.job_logs(job_id, ""):
+            log.info("job_started", job_type=record.type, run=record.runs)
+            if record.started_at is not None and record.runs == 1:
+                waited = record.started_at - record.created_at
+                telemetry.JOB_WAIT_SECONDS.labels(record.type, record.lane).observe(waited)
+            state = await self._conclude(record)
+            seconds = time.time() - record.created_at
+            telemetry.JOBS_FINISHED.labels(record.type, state).inc()
+            telemetry.JOB_SECONDS.labels(record.type, state).observe(seconds)
+            log.info("job_ended", state=state, seconds=round(seconds, 3))
         return state
 
     async def _conclude(self, record: JobRecord) -> JobState:

@@ -1,0 +1,130 @@
+"""GatewayDeployment: the Ray Serve deployment of the gateway: HTTP pages and APIs, and OIP's control plane by gRPC.
+
+The one invariant: it tells the edge of itself only once it answers, and leaves the rotation before it stops answering.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from serving import telemetry
+from serving.artifacts.store import ArtifactStore
+from serving.backends.address import own_host
+from serving.backends.heart import Heart
+from serving.backends.ray.oip_server import grpc_options
+from serving.gateway.app import create_app
+from serving.gateway.deps import GatewayDeps
+from serving.gateway.hub import EventHub
+from serving.gateway.oip_grpc import oip_handler
+from serving.gateway.oip_http import oip_router
+from serving.gateway.server import DRAIN_S, HttpServer
+from serving.jobs.database import Database
+from serving.jobs.queue import JobQueue
+from serving.jobs.store import JobStore
+from serving.jobs.submit import JobDesk
+from serving.jobs.types import JobType
+from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
+from serving.repository.load import load_repository
+from serving.settings import Settings
+from serving.telemetry import Exposition
+
+log = structlog.get_logger()
+
+ASK_S: Final = 5.0
+"""How long another deployment may take to answer the gateway."""
+
+
+class GatewayDeployment:
+    """Serves everything that is not inference on a known model.
+
+    Args:
+        settings: of the whole mesh, resolved.
+        catalog: every job type by name.
+        edge: Serve handle of the edge.
+        worker: Serve handle of the job worker, asked for its metrics; None leaves them out.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
+        self,
+        settings: Settings,
+        catalog: Mapping[str, JobType],
+        edge: Any,  # noqa: ANN401  a Serve handle
+        worker: Any = None,  # noqa: ANN401  a Serve handle
+    ) -> None:
+        telemetry.set_up_logs(settings)
+        self._settings = settings
+        self._host = own_host(settings)
+        self._edge = edge
+        self._worker = worker
+        await self._open_jobs(catalog)
+        repository = await asyncio.to_thread(load_repository, settings.model_repositories)
+        expected = list(repository.models)
+        self._http = HttpServer(
+            create_app(
+                GatewayDeps(
+                    settings=settings,
+                    catalog=catalog,
+                    store=self._store,
+                    desk=JobDesk(self._store, catalog, self._artifacts),
+                    artifacts=self._artifacts,
+                    hub=self._hub,
+                    routers=[oip_router(self._endpoints, settings.limits, expected)],
+                    metrics_parts=self._metrics,
+                )
+            ),
+            self._host,
+        )
+        await self._http.start()
+        self._grpc = grpc.aio.server(options=grpc_options(settings.limits.infer_bytes))
+        self._grpc.add_generic_rpc_handlers((oip_handler(self._endpoints, settings.limits, expected),))
+        grpc_port = self._grpc.add_insecure_port(f"{self._host}:0")
+        await self._grpc.start()
+        self._heart = Heart(edge, self._beat(grpc_port), settings.edge.heartbeat_s)
+        self._heart.start()
+        log.info("gateway_listening", http=self._http.port, grpc=grpc_port, job_types=sorted(catalog))
+        # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
+        self.__del__ = self.close
+
+    async def _open_jobs(self, catalog: Mapping[str, JobType]) -> None:
+        settings = self._settings
+        self._database = Database(settings.jobs_database_url)
+        await self._database.create()
+        self._queue = JobQueue(self._database)
+        self._store = JobStore(self._database, self._queue, queued_jobs=settings.limits.queued_jobs)
+        self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self._hub = EventHub(self._store)
+
+    def _beat(self, grpc_port: int) -> Heartbeat:
+        http = f"{self._host}:{self._http.port}"
+        return Heartbeat(
+            replica_id=f"gateway-{http}",
+            endpoints=[Endpoint(model=ANY_MODEL, http=http, grpc=f"{self._host}:{grpc_port}")],
+            metrics_url=f"http://{http}/metrics/own",
+        )
+
+    async def check_health(self) -> None:
+        """Called by Serve; raises once a server has ended or the jobs database no longer answers."""
+        self._http.check()
+        await self._store.last_events([])
+
+    async def close(self) -> None:
+        """Leave the rotation, let requests in flight finish, close everything; awaited by Serve."""
+        await self._heart.stop()
+        await self._hub.close()
+        await asyncio.gather(self._http.stop(), self._grpc.stop(DRAIN_S))
+        await self._queue.close()
+        await self._database.close()
+
+    async def _endpoints(self) -> Sequence[Endpoint]:
+        found: Sequence[Endpoint] = await asyncio.wait_for(self._edge.endpoints.remote(), ASK_S)
+        return found
+
+    async def _metrics(self) -> Sequence[Exposition]:
+        """What the edge collected, and the worker's; a part that does not answer is left out."""
+        calls = [self._edge.metrics.remote(), *([self._worker.metrics.remote()] if self._worker is not None else [])]
+        edge, *worker = await asyncio.gather(*(asyncio.wait_for(call, ASK_S) for call in calls), return_exceptions=True)
+        parts = list(edge) if isinstance(edge, list) else [Exposition(telemetry.exposition(), {"part": "gateway"})]
+        return parts + [Exposition(text, {"part": "worker"}) for text in worker if isinstance(text, str)]

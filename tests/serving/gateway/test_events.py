@@ -1,0 +1,103 @@
+import asyncio
+import time
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from serving.gateway.hub import EventHub
+from serving.jobs.records import EventRecord
+from tests.serving.gateway.site import Site
+
+
+class Sse(NamedTuple):
+    id: int
+    kind: str
+    event: EventRecord
+
+
+def parse(text: str) -> list[Sse]:
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and not line.startswith(":"))
+        if "data" in fields:
+            found.append(Sse(int(fields["id"]), fields["event"], EventRecord.model_validate_json(fields["data"])))
+    return found
+
+
+@pytest.mark.usefixtures("worker")
+async def test_the_stream_tells_everything_in_order_and_ends_with_the_job(site: Site) -> None:
+    job_id = (await site.office.submit(clips=4)).id
+    answer = await site.http.get(f"/v1/jobs/{job_id}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = parse(answer.text)
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert {event.kind for event in events} == {"state", "stage", "progress"}
+    assert events[-1].event.state == "completed"
+    assert (await site.office.store.get(job_id)).last_event == events[-1].id
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_client_that_comes_again_hears_only_what_it_missed(site: Site) -> None:
+    job_id = (await site.office.submit()).id
+    await site.office.until(job_id)
+    url = f"/v1/jobs/{job_id}/events"
+    last = (await site.office.store.get(job_id)).last_event
+    rest = parse((await site.http.get(url, headers={"Last-Event-ID": str(last - 2)})).text)
+    assert [event.id for event in rest] == [last - 1, last]
+    for seen in (last, 999_999):
+        done = await site.http.get(url, headers={"Last-Event-ID": str(seen)})
+        assert (done.status_code, done.content) == (204, b"")
+    strange = await site.http.get(url, headers={"Last-Event-ID": "x"})
+    assert (strange.status_code, strange.json()["error"]["param"]) == (400, "Last-Event-ID")
+
+
+async def test_a_silent_job_is_heard_by_its_heartbeat_and_news_come_at_once(site: Site) -> None:
+    job_id = (await site.office.submit()).id
+    async with site.http.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
+        lines = answer.aiter_lines()
+        async for line in lines:
+            if line.startswith(": "):
+                break
+        asked = time.monotonic()
+        await site.office.store.cancel(job_id)
+        text = "\n".join([line async for line in lines])
+    assert time.monotonic() - asked < 1.5
+    assert parse(text)[-1].event.state == "cancelled"
+
+
+async def test_many_watchers_cost_one_question_per_interval(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = (await site.office.submit()).id
+    asked = 0
+    ask = site.office.store.last_events
+
+    async def counted(job_ids: list[str]) -> dict[str, int]:
+        nonlocal asked
+        asked += 1
+        return await ask(job_ids)
+
+    monkeypatch.setattr(site.office.store, "last_events", counted)
+    hub = EventHub(site.office.store, poll_s=0.1, heartbeat_s=5)
+
+    async def watch() -> int:
+        return [event.seq async for batch in hub.follow(job_id) for event in batch][-1]
+
+    watchers = [asyncio.create_task(watch()) for _ in range(50)]
+    await asyncio.sleep(0.55)
+    await site.office.store.cancel(job_id)
+    assert set(await asyncio.gather(*watchers)) == {3}
+    assert 3 <= asked <= 9
+    await hub.close()
+
+
+async def test_closing_the_hub_ends_the_streams(site: Site) -> None:
+    job_id = (await site.office.submit()).id
+
+    async def listen() -> httpx.Response:
+        return await site.http.get(f"/v1/jobs/{job_id}/events")
+
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0.3)
+    await site.hub.close()
+    answer = await asyncio.wait_for(listening, 2)
+    assert [event.id for event in parse(answer.text)] == [1, 2]
