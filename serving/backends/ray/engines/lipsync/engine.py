@@ -96,9 +96,9 @@ class LipSyncEngine:
         frames = round(request.duration_s * request.fps)
         if frames < 1:
             raise BadInput(
-                f"{request.duration_s:g} s is shorter than half a frame at {request.fps} frames a second",
+                f"{request.duration_s:g} s holds no frame at {request.fps} frames a second",
                 field="duration_s",
-                fix=f"ask for at least {0.5 / request.fps:g} s",
+                fix=f"ask for at least {1 / request.fps:g} s",
             )
         return frames
 
