@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     )
     artifacts_url: str = Field(default="", description="file:// or s3:// address; empty means a folder in home.")
     jobs_database_url: str = Field(default="", description="SQLAlchemy address; empty means SQLite in home.")
+    replica_network: Literal["loopback", "node"] = Field(
+        default="loopback",
+        description="Where replicas listen: the loopback, or the Ray node's own address if the edge may be elsewhere.",
+    )
     tritonserver: Path | None = Field(default=None, description="The tritonserver binary; None means look for it.")
     edge: EdgeSettings = EdgeSettings()
     limits: LimitSettings = LimitSettings()

@@ -13,6 +13,7 @@ import structlog
 
 from serving import telemetry
 from serving.artifacts.store import ArtifactStore
+from serving.backends.address import own_host
 from serving.backends.base import Engine, EngineContext
 from serving.backends.call import Call
 from serving.backends.heart import Heart
@@ -58,8 +59,10 @@ class EngineReplica:
         context = EngineContext(artifacts=self._artifacts, scratch=scratch)
         for model in self._models.values():
             await self._load(model, context)
-        self._oip = OipServer(self.infer, {name: model.config for name, model in self._models.items()}, settings.limits)
-        self._heart = Heart(edge, await self._listen(group), settings.edge.heartbeat_s)
+        configs = {name: model.config for name, model in self._models.items()}
+        host = own_host(settings)
+        self._oip = OipServer(self.infer, configs, settings.limits, host=host)
+        self._heart = Heart(edge, await self._listen(group, host), settings.edge.heartbeat_s)
         self._heart.start()
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
@@ -72,15 +75,14 @@ class EngineReplica:
         telemetry.MODEL_READY.labels(model.name, "ray").set(1)
         log.info("model_loaded", model=model.name, engine=model.card.engine, seconds=round(seconds, 3))
 
-    async def _listen(self, group: str) -> Heartbeat:
+    async def _listen(self, group: str, host: str) -> Heartbeat:
         http_port, grpc_port = await self._oip.start()
         return Heartbeat(
-            replica_id=f"{group}-{http_port}",
+            replica_id=f"{group}-{host}:{http_port}",
             endpoints=[
-                Endpoint(model=name, http=f"127.0.0.1:{http_port}", grpc=f"127.0.0.1:{grpc_port}")
-                for name in self._models
+                Endpoint(model=name, http=f"{host}:{http_port}", grpc=f"{host}:{grpc_port}") for name in self._models
             ],
-            metrics_url=f"http://127.0.0.1:{http_port}/metrics",
+            metrics_url=f"http://{host}:{http_port}/metrics",
         )
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:

@@ -9,9 +9,10 @@ from typing import Final
 
 import structlog
 
+from serving.backends.address import LOOPBACK
+
 log = structlog.get_logger()
 
-HOST: Final = "127.0.0.1"
 HEAD_BYTES: Final = 8192
 TIMEOUT_S: Final = 5.0
 
@@ -21,16 +22,18 @@ class MetricsServer:
 
     Args:
         text: makes the exposition.
+        host: address to listen on.
     """
 
-    def __init__(self, text: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, text: Callable[[], Awaitable[str]], host: str = LOOPBACK) -> None:
         self._text = text
+        self._host = host
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
-        """Listen on a free port of the loopback; the address to scrape."""
-        self._server = await asyncio.start_server(self._answer, HOST, 0, limit=HEAD_BYTES)
-        return f"http://{HOST}:{self._server.sockets[0].getsockname()[1]}/metrics"
+        """Listen on a free port; the address to scrape."""
+        self._server = await asyncio.start_server(self._answer, self._host, 0, limit=HEAD_BYTES)
+        return f"http://{self._host}:{self._server.sockets[0].getsockname()[1]}/metrics"
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from serving import telemetry
+from serving.backends.address import LOOPBACK
 from serving.backends.triton.client import TOKEN_HEADER, TensorClient
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, build_repository, is_complete
@@ -27,7 +28,8 @@ from serving.repository.model import Model
 
 log = structlog.get_logger()
 
-HOST: Final = "127.0.0.1"
+HOST: Final = LOOPBACK
+"""Where Triton shows its metrics, and its ports unless others must reach them."""
 LIVE_TIMEOUT_S: Final = 20.0
 LOAD_TIMEOUT_S: Final = 120.0
 PROGRESS_S: Final = 2.0
@@ -49,14 +51,22 @@ class Ports(NamedTuple):
 class TritonProcess:
     """A live tritonserver with its models loaded; made by :meth:`start`."""
 
-    def __init__(self, child: asyncio.subprocess.Process, ports: Ports, client: TensorClient) -> None:
+    def __init__(self, child: asyncio.subprocess.Process, ports: Ports, client: TensorClient, host: str) -> None:
         self.ports = ports
+        self._host = host
         self.client = client
         self._child = child
 
     @classmethod
     async def start(
-        cls, install: TritonInstall, models: Sequence[Model], workspace: Workspace, folder: Path, *, gpus: int
+        cls,
+        install: TritonInstall,
+        models: Sequence[Model],
+        workspace: Workspace,
+        folder: Path,
+        *,
+        gpus: int,
+        host: str = HOST,
     ) -> "TritonProcess":
         """Start a server on free ports and load the models, in parallel.
 
@@ -66,6 +76,7 @@ class TritonProcess:
             workspace: where its log goes.
             folder: for this run alone, not made yet.
             gpus: how many GPUs the replica leased.
+            host: address that inference is served on.
 
         Raises:
             BadInput: a model does not load; names its folder and what Triton said.
@@ -76,11 +87,11 @@ class TritonProcess:
         for _ in range(PORT_TRIES):
             ports = free_ports()
             command = [str(install.binary)]
-            command += server_arguments(folder, ports, workspace.shared_memory_prefix, token, gpus=gpus)
+            command += server_arguments(folder, ports, workspace.shared_memory_prefix, token, gpus=gpus, host=host)
             if all(is_complete(model.config) for model in models):
                 command.append("--disable-auto-complete-config")
             child = await _spawn(command, workspace, folder, variables)
-            process = cls(child, ports, TensorClient(f"{HOST}:{ports.grpc}", token))
+            process = cls(child, ports, TensorClient(f"{host}:{ports.grpc}", token), host)
             try:
                 if await process._came_up():
                     await process._load(models)
@@ -124,7 +135,7 @@ class TritonProcess:
         while time.monotonic() - started < LIVE_TIMEOUT_S:
             if self._child.returncode is not None:
                 return False
-            if await _listens(self.ports.http) and await _listens(self.ports.grpc):
+            if await _listens(self._host, self.ports.http) and await _listens(self._host, self.ports.grpc):
                 return True
             await asyncio.sleep(0.02)
         raise EngineFailed(f"tritonserver did not listen within {LIVE_TIMEOUT_S:g} s")
@@ -163,7 +174,9 @@ class TritonProcess:
         log.info("triton_model_loaded", model=model.name, seconds=round(seconds, 2))
 
 
-def server_arguments(folder: Path, ports: Ports, shared_memory_prefix: str, token: str, *, gpus: int) -> list[str]:
+def server_arguments(
+    folder: Path, ports: Ports, shared_memory_prefix: str, token: str, *, gpus: int, host: str = HOST
+) -> list[str]:
     """The arguments of tritonserver.
 
     Model control, tracing and log settings want the token: a client that finds the port can infer and look.
@@ -173,10 +186,10 @@ def server_arguments(folder: Path, ports: Ports, shared_memory_prefix: str, toke
         f"--model-repository={folder / 'repository'}",
         f"--backend-directory={folder / 'backends'}",
         "--model-control-mode=explicit",
-        f"--http-address={HOST}",
+        f"--http-address={host}",
         f"--http-port={ports.http}",
         f"--http-restricted-api={restricted}",
-        f"--grpc-address={HOST}",
+        f"--grpc-address={host}",
         f"--grpc-port={ports.grpc}",
         f"--grpc-restricted-protocol={restricted}",
         f"--metrics-address={HOST}",
@@ -257,9 +270,9 @@ async def _spawn(
         )  # fmt: skip
 
 
-async def _listens(port: int) -> bool:
+async def _listens(host: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.open_connection(HOST, port)
+        _, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     writer.close()

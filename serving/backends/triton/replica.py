@@ -13,12 +13,13 @@ import structlog
 
 from serving import telemetry
 from serving.artifacts.store import ArtifactStore
+from serving.backends.address import own_host
 from serving.backends.call import Call
 from serving.backends.heart import Heart
 from serving.backends.triton.adapters import Adapter, load_adapter
 from serving.backends.triton.install import find_tritonserver
 from serving.backends.triton.metrics import MetricsServer
-from serving.backends.triton.process import HOST, Ports
+from serving.backends.triton.process import Ports
 from serving.backends.triton.server import TritonServer
 from serving.errors import EngineFailed, NotFound, ReelmeshError, Unavailable, Unsupported, foreign_text
 from serving.exposition import Exposition, merge_expositions
@@ -53,12 +54,15 @@ class TritonReplica:
         share = [repository.get(name) for name in models] if models else repository.triton()
         install = find_tritonserver(settings)
         self.artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        self.server = TritonServer(install, share, settings.home, gpus=leased_gpus(), on_change=self._tell_edge)
+        self._host = own_host(settings)
+        self.server = TritonServer(
+            install, share, settings.home, gpus=leased_gpus(), host=self._host, on_change=self._tell_edge
+        )
         self._adapters: dict[str, Adapter | None] = {
             model.name: load_adapter(model, self.server, self.artifacts) for model in share
         }
         await self.server.start()
-        self._metrics = MetricsServer(self.metrics)
+        self._metrics = MetricsServer(self.metrics, self._host)
         self.metrics_url = await self._metrics.start()
         if edge is not None:
             self._heart = Heart(edge, self._beat(self.server.ports), settings.edge.heartbeat_s)
@@ -135,11 +139,11 @@ class TritonReplica:
 
     def _beat(self, ports: Ports | None) -> Heartbeat:
         endpoints = [] if ports is None else [
-            Endpoint(model=name, http=f"{HOST}:{ports.http}", grpc=f"{HOST}:{ports.grpc}")
+            Endpoint(model=name, http=f"{self._host}:{ports.http}", grpc=f"{self._host}:{ports.grpc}")
             for name in self._adapters
         ]  # fmt: skip
         return Heartbeat(
-            replica_id=f"triton-{self.metrics_url.split(':')[-1].split('/')[0]}",
+            replica_id=f"triton-{self.metrics_url.split('/')[2]}",
             endpoints=endpoints,
             metrics_url=self.metrics_url,
         )

@@ -57,6 +57,7 @@ class TritonServer:
         models: its share of the repository.
         home: the mesh's home; logs and run folders go there.
         gpus: how many GPUs the replica leased.
+        host: address that inference is served on.
         on_change: told the new ports after a restart, and None when the server has died.
     """
 
@@ -67,6 +68,7 @@ class TritonServer:
         home: Path,
         *,
         gpus: int = 0,
+        host: str = HOST,
         on_change: Callable[[Ports | None], Awaitable[None]] | None = None,
     ) -> None:
         self.models = tuple(models)
@@ -74,6 +76,7 @@ class TritonServer:
         self._install = install
         self._home = home
         self._gpus = gpus
+        self._host = host
         self._on_change = on_change
         self._generation = 0
         self._workspace: Workspace | None = None
@@ -152,7 +155,9 @@ class TritonServer:
         self._generation += 1
         self._workspace.clear_shared_memory()
         folder = self._workspace.run_folder(self._generation)
-        return await TritonProcess.start(self._install, self.models, self._workspace, folder, gpus=self._gpus)
+        return await TritonProcess.start(
+            self._install, self.models, self._workspace, folder, gpus=self._gpus, host=self._host
+        )
 
     async def _stay_up(self, process: TritonProcess) -> None:
         try:

@@ -185,6 +185,24 @@ async def test_it_gives_up_when_it_cannot_start_again(
         await server.stop()
 
 
+async def test_it_serves_on_the_address_it_is_given_and_on_no_other(
+    triton: TritonInstall, make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = make_model("plus_one", PLUS_ONE, add_graph(4))
+    server = TritonServer(triton, [model], tmp_path / "home", host="127.0.0.2")
+    await server.start()
+    try:
+        answer = await server.infer("plus_one", ONES, ["Y"], Call())
+        assert answer["Y"].tolist() == [[2, 2, 2, 2]]
+        async with httpx.AsyncClient() as client:
+            ready = await client.get(f"http://127.0.0.2:{ports_of(server).http}/v2/health/ready")
+            assert ready.status_code == httpx.codes.OK
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"http://{HOST}:{ports_of(server).http}/v2/health/ready")
+    finally:
+        await server.stop()
+
+
 @pytest.mark.parametrize(
     ("config", "graph", "says"),
     [
