@@ -29,8 +29,8 @@ _ROOM_DB: Final = -19.0
 def _response(treble_db: float) -> NDArray[np.float64]:
     """Filter and room in one impulse response; the direct sound stands at ``_CENTRE``.
 
-    Its levels answer what formant synthesis has too much of (3 to 9 kHz, against recorded speech) and too little of
-    (below 250 Hz).
+    Levels are set by hand to soften 3 to 9 kHz and warm what lies below 250 Hz; nobody compared them by ear or with
+    recordings. The room raises no error rate of the builtin recognizer.
     """
     frequency = np.fft.rfftfreq(4096, 1 / RATE_HZ)
     octaves = np.log2(np.maximum(frequency, 1) / 3400)

@@ -21,7 +21,9 @@ ESPEAK_LANGUAGES: Final[Mapping[str, str]] = {
     "pa": "pa", "pl": "pl", "pt": "pt", "pt-br": "pt-br", "ro": "ro", "ru": "ru", "sa": "hi", "sk": "sk", "sv": "sv",
     "sw": "sw", "ta": "ta", "te": "te", "tr": "tr", "uk": "uk", "ur": "ur", "vi": "vi",
 }  # fmt: skip
-"""Language tags to espeak-ng 1.52 voices: every one whose script separates words by spaces and that was tried."""
+"""Language tags to espeak-ng 1.52 voices: those that separate words by spaces.
+
+Each was seen to give sound and phonemes, some with a sentence of another language only; no speaker judged them."""
 
 
 class VoiceOptions(BaseModel):
