@@ -83,7 +83,12 @@ class JobWorker:
         self._executor = Executor(
             self._database, worker, self._run_job, concurrent_jobs=own.concurrent_jobs, poll_s=own.poll_s
         )
-        await self._executor.start()
+        try:
+            await self._executor.start()
+        except BaseException:
+            await self._membership.leave()
+            await self._database.close()
+            raise
         await self._take_over()
         self._keepers = [
             asyncio.create_task(self._keep("heartbeat", BEAT_S, self._beat)),

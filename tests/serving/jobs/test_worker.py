@@ -3,11 +3,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+import sqlalchemy as sa
 
 from serving.errors import Conflict
 from serving.jobs.records import JobRecord, StageState
+from serving.jobs.tables import jobs
 from serving.jobs.types import JobState
-from serving.jobs.worker import JobWorker
+from serving.jobs.worker import MAX_RUNS, JobWorker
 from tests.serving.jobs.office import Office
 
 StartWorker = Callable[[], Awaitable[JobWorker]]
@@ -170,3 +172,36 @@ async def test_shutting_down_twice_is_harmless(office: Office, start_worker: Sta
     await worker.check_health()
     assert await worker.record_autoscaling_stats() == {"running_jobs": 0.0}
     await asyncio.gather(worker.shutdown(), worker.shutdown())
+
+
+async def test_a_job_that_keeps_losing_its_worker_is_given_up(office: Office, start_worker: StartWorker) -> None:
+    job_id = (await office.submit()).id
+    lost = sa.update(jobs).where(jobs.c.id == job_id).values(runs=MAX_RUNS, stage="clips")
+    await office.database.run(lambda connection: connection.execute(lost))
+    await start_worker()
+    record = await office.until(job_id)
+    assert record.state is JobState.FAILED
+    assert "lost 5 times, last in stage clips" in str(record.error)
+    assert office.calls() == []
+
+
+async def test_a_job_of_a_type_that_is_gone_fails_and_says_so(office: Office, start_worker: StartWorker) -> None:
+    job_id = (await office.submit()).id
+    other = sa.update(jobs).where(jobs.c.id == job_id).values(type="opera")
+    await office.database.run(lambda connection: connection.execute(other))
+    await start_worker()
+    assert "knows no job type 'opera'" in str((await office.until(job_id)).error)
+
+
+async def test_input_that_no_longer_fits_its_type_fails_and_says_so(office: Office, start_worker: StartWorker) -> None:
+    job_id = (await office.submit()).id
+    other = sa.update(jobs).where(jobs.c.id == job_id).values(input={"title": "x", "reels": 3})
+    await office.database.run(lambda connection: connection.execute(other))
+    await start_worker()
+    assert "input: it no longer fits film" in str((await office.until(job_id)).error)
+
+
+async def test_one_process_runs_one_worker(start_worker: StartWorker) -> None:
+    await start_worker()
+    with pytest.raises(Conflict, match="one worker per process"):
+        await start_worker()

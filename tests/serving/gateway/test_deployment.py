@@ -1,0 +1,117 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from serving.gateway.deployment import GatewayDeployment
+from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
+from serving.settings import Settings
+from serving.telemetry import Exposition
+from tests.serving.jobs.film import CATALOG
+
+
+class Method:
+    """What a Serve handle's attribute looks like to its caller."""
+
+    def __init__(self, work: Callable[..., Awaitable[Any]]) -> None:
+        self._work = work
+
+    def remote(self, *arguments: object) -> Awaitable[Any]:
+        return self._work(*arguments)
+
+
+class FakeEdge:
+    def __init__(self) -> None:
+        self.beats: list[Heartbeat] = []
+        self.heartbeat = Method(self._heartbeat)
+        self.endpoints = Method(self._endpoints)
+        self.metrics = Method(self._metrics)
+
+    async def _heartbeat(self, beat: Heartbeat) -> None:
+        self.beats.append(beat)
+
+    async def _endpoints(self) -> list[Endpoint]:
+        return [endpoint for beat in self.beats[-1:] for endpoint in beat.endpoints]
+
+    async def _metrics(self) -> list[Exposition]:
+        assert self.beats[-1].metrics_url is not None
+        async with httpx.AsyncClient(trust_env=False) as client:
+            text = (await client.get(self.beats[-1].metrics_url)).text
+        return [Exposition(text, {"part": self.beats[-1].replica_id})]
+
+
+class FakeWorker:
+    def __init__(self) -> None:
+        self.metrics = Method(self._metrics)
+
+    async def _metrics(self) -> str:
+        return "# TYPE reelmesh_job_seconds gauge\nreelmesh_job_seconds 3\n"
+
+
+@pytest.fixture
+def edge() -> FakeEdge:
+    return FakeEdge()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, edge: FakeEdge) -> AsyncIterator[GatewayDeployment]:
+    models = tmp_path / "models"
+    await asyncio.to_thread(models.mkdir)
+    settings = Settings(home=tmp_path / "home", model_repositories=[models]).resolved()
+    deployment = GatewayDeployment.__new__(GatewayDeployment)
+    await GatewayDeployment.__init__(deployment, settings, CATALOG, edge, FakeWorker())
+    yield deployment
+    await deployment.close()
+
+
+async def beat_of(edge: FakeEdge) -> Heartbeat:
+    for _ in range(100):
+        if edge.beats:
+            break
+        await asyncio.sleep(0.01)
+    return edge.beats[-1]
+
+
+async def test_it_registers_as_the_default_route_and_answers_there(gateway: GatewayDeployment, edge: FakeEdge) -> None:
+    await gateway.check_health()
+    [endpoint] = (await beat_of(edge)).endpoints
+    assert endpoint.model == ANY_MODEL
+    async with httpx.AsyncClient(base_url=f"http://{endpoint.http}", trust_env=False) as http:
+        assert (await http.get("/healthz")).json()["job_types"] == ["film"]
+        assert (await http.get("/v2/health/live")).status_code == 200
+        missing = await http.get("/v2/models/nope")
+        assert (missing.status_code, list(missing.json())) == (404, ["error"])
+    async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+
+
+async def test_metrics_are_those_of_the_whole_mesh_each_series_once(gateway: GatewayDeployment, edge: FakeEdge) -> None:
+    beat = await beat_of(edge)
+    async with httpx.AsyncClient(base_url=f"http://{beat.endpoints[0].http}", trust_env=False) as http:
+        await http.get("/healthz")
+        text = (await http.get("/metrics")).text
+    assert f'part="{beat.replica_id}"' in text
+    assert 'reelmesh_job_seconds{part="worker"} 3' in text
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    series = [line.rpartition(" ")[0] for line in lines]
+    assert len(series) == len(set(series))
+
+
+async def test_closing_leaves_the_rotation_before_the_port_closes(tmp_path: Path, edge: FakeEdge) -> None:
+    models = tmp_path / "models"
+    await asyncio.to_thread(models.mkdir)
+    settings = Settings(home=tmp_path / "home", model_repositories=[models]).resolved()
+    deployment = GatewayDeployment.__new__(GatewayDeployment)
+    await GatewayDeployment.__init__(deployment, settings, CATALOG, edge)
+    http = (await beat_of(edge)).endpoints[0].http
+    await deployment.close()
+    assert edge.beats[-1].endpoints == []
+    with pytest.raises(httpx.ConnectError):
+        await httpx.AsyncClient(trust_env=False).get(f"http://{http}/healthz")
