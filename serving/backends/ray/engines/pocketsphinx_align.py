@@ -29,7 +29,7 @@ _TRACTS: Final = (1.0, 0.84, 1.15)
 
 _GOOD_FIT: Final = -0.30
 """Log score per second above which an alignment is taken at once: set by hand between five right (above -0.28) and two
-wrong ones (below -0.3); a wrong guess costs time only, as the best of three attempts counts."""
+wrong ones (below -0.3). Too low a bound takes a bad fit without trying the others; too high a one costs time only."""
 
 _ALIGNMENT: Final[Mapping[str, Any]] = {
     "lm": None, "beam": 1e-150, "wbeam": 1e-120, "pbeam": 1e-150, "bestpath": False
@@ -37,8 +37,8 @@ _ALIGNMENT: Final[Mapping[str, Any]] = {
 """Beams so wide that no word of the text is lost; 21 to 42 ms mean error by voice on builtin speech."""
 
 _RECOGNITION: Final[Mapping[str, Any]] = {"fwdflat": False}
-"""No second pass: it lowers the word error rate (0.46 to 0.41 on 490 words of builtin speech) but costs a third more time
-and holds Python's lock for its whole length, 0.45 s after 8 s of speech, while the replica answers nobody."""
+"""No second pass: it lowers the word error rate (0.46 to 0.41 on 490 words of builtin speech), but costs a third more
+time and holds Python's lock for its whole length, 0.45 s after 8 s of speech, while the replica answers nobody."""
 
 Checkpoint = Callable[[], None]
 Heard = tuple[str, float, float]
