@@ -13,7 +13,6 @@ import structlog
 from serving import telemetry
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
-from serving.backends.address import own_host
 from serving.backends.heart import Heart
 from serving.backends.ray.oip_server import grpc_options
 from serving.gateway.app import create_app
