@@ -61,7 +61,7 @@ class GatewayDeployment:
         self._worker = worker
         await self._open_jobs(catalog)
         repository = await asyncio.to_thread(load_repository, settings.model_repositories)
-        expected, host = list(repository.models), own_host(settings)
+        expected = list(repository.models)
         self._http = HttpServer(
             create_app(
                 GatewayDeps(
@@ -82,7 +82,7 @@ class GatewayDeployment:
         self._grpc.add_generic_rpc_handlers((oip_handler(self._endpoints, settings.limits, expected),))
         grpc_port = self._grpc.add_insecure_port(f"{self._host}:0")
         await self._grpc.start()
-        self._heart = Heart(edge, self._beat(host, grpc_port), settings.edge.heartbeat_s)
+        self._heart = Heart(edge, self._beat(grpc_port), settings.edge.heartbeat_s)
         self._heart.start()
         log.info("gateway_listening", http=self._http.port, grpc=grpc_port, job_types=sorted(catalog))
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
@@ -97,7 +97,7 @@ class GatewayDeployment:
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         self._hub = EventHub(self._store)
 
-    def _beat(self, host: str, grpc_port: int) -> Heartbeat:
+    def _beat(self, grpc_port: int) -> Heartbeat:
         http = f"{self._host}:{self._http.port}"
         return Heartbeat(
             replica_id=f"gateway-{http}",
