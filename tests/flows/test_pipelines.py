@@ -1,0 +1,206 @@
+"""The three pipelines through the public API, from files on a disk to files on a disk."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pysubs2
+import pytest
+import yaml
+
+from serving.media.loudness import measure_loudness
+from serving.media.probe import probe
+from serving.media.verify import verify_programme
+from tests.flows.conftest import ROOT, Mesh
+
+SHORT_SCRIPT = "Asha: Hello, Ravi! Are you ready?\nRavi: Always. Let us begin."
+
+
+def reelmesh(mesh: Mesh, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.cli.main", *arguments, "--host", mesh.http]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def submitted(mesh: Mesh, job_type: str, spec: Path, out: Path) -> dict[str, Any]:
+    done = reelmesh(mesh, "submit", job_type, str(spec), "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    job: dict[str, Any] = json.loads(done.stdout)
+    assert job["state"] == "completed"
+    return job
+
+
+def changed(example: str, folder: Path, **changes: Any) -> Path:
+    """An example with other values, its files named absolutely."""
+    source = ROOT / "examples" / example
+    spec = yaml.safe_load(source.read_text())
+    for speaker in spec.get("speakers", []):
+        speaker["portrait"] = str((source.parent / speaker["portrait"]).resolve())
+    spec["images"] = {name: str((source.parent / path).resolve()) for name, path in spec.get("images", {}).items()}
+    if "media" in spec:
+        spec["media"] = str((source.parent / spec["media"]).resolve())
+    spec = {name: value for name, value in {**spec, **changes}.items() if value not in ({}, None)}
+    target = folder / "spec.yaml"
+    target.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return target
+
+
+def cues(path: Path) -> list[pysubs2.SSAEvent]:
+    return list(pysubs2.load(str(path)).events)
+
+
+@pytest.fixture(scope="session")
+def podcast(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Path]]:
+    folder = tmp_path_factory.mktemp("podcast")
+    spec = changed("podcast/podcast.yaml", folder, script=SHORT_SCRIPT)
+    job = submitted(mesh, "podcast_video", spec, folder / "out")
+    return job, {name: Path(path) for name, path in job["paths"].items()}
+
+
+def test_a_podcast_passes_its_own_checks_after_the_download(podcast: tuple[dict[str, Any], dict[str, Path]]) -> None:
+    _, paths = podcast
+    texts = {kind: paths[f"podcast.{kind}"].read_text() for kind in ("srt", "vtt", "ass")}
+    report = asyncio.run(verify_programme(paths["podcast.mp4"], captions=texts))
+    assert report.ok, report.failed
+
+
+def test_a_podcast_is_what_the_player_expects(podcast: tuple[dict[str, Any], dict[str, Path]]) -> None:
+    _, paths = podcast
+    info = asyncio.run(probe(paths["podcast.mp4"]))
+    video, audio, captions = (info.first(kind) for kind in ("video", "audio", "subtitle"))
+    assert video is not None
+    assert (video.codec, video.width, video.height, video.fps) == ("h264", 1280, 720, 25.0)
+    assert audio is not None
+    assert (audio.codec, audio.sample_rate_hz, audio.channels) == ("aac", 48000, 2)
+    assert captions is not None
+    assert info.faststart
+    loudness = asyncio.run(measure_loudness(paths["podcast.mp4"]))
+    assert loudness.integrated_lufs == pytest.approx(-16, abs=1)
+    assert loudness.true_peak_dbtp < -1
+
+
+def test_captions_hold_every_word_of_the_script_in_order(podcast: tuple[dict[str, Any], dict[str, Path]]) -> None:
+    _, paths = podcast
+    said = " ".join(line.partition(": ")[2] for line in SHORT_SCRIPT.splitlines()).split()
+    for kind in ("srt", "vtt", "ass"):
+        shown = " ".join(cue.plaintext.replace("\n", " ") for cue in cues(paths[f"podcast.{kind}"])).split()
+        assert shown == said
+
+
+def test_every_stage_ran_once_and_says_who_served_it(podcast: tuple[dict[str, Any], dict[str, Path]]) -> None:
+    job, _ = podcast
+    stages = {stage["name"]: stage for stage in job["stages"]}
+    assert stages["faces"]["models"] == ["triton/face_landmarks"]
+    assert stages["features"]["models"] == ["triton/log_mel"]
+    assert stages["lip_sync"]["parts_done"] == 4
+    assert stages["words"]["state"] == "skipped"
+    assert all(stage["tries"] <= 1 for stage in job["stages"])
+
+
+def test_provenance_names_inputs_models_and_licences(podcast: tuple[dict[str, Any], dict[str, Path]]) -> None:
+    _, paths = podcast
+    record = json.loads(paths["provenance.json"].read_text())
+    assert record["ai_generated"] is True
+    assert {entry["role"] for entry in record["inputs"]} == {"speakers.0.portrait", "speakers.1.portrait"}
+    models = {entry["model"]: entry for entry in record["models"]}
+    assert {"speech", "lip_sync", "face_landmarks", "log_mel", "music", "compositor"} <= set(models)
+    assert all(entry["license"] for entry in models.values())
+    assert all(check["ok"] for check in record["checks"])
+
+
+def test_a_film_of_scenes_gets_pictures_narration_and_its_duration(mesh: Mesh, tmp_path: Path) -> None:
+    script = "# One\n[image: asha]\nThe first scene.\n# Two\nNobody gave this scene a picture."
+    portrait = str(ROOT / "examples/podcast/portraits/asha.png")
+    spec = changed("video/video.yaml", tmp_path, script=script, duration_s=9, images={"asha": portrait})
+    job = submitted(mesh, "video_generation", spec, tmp_path / "out")
+    info = asyncio.run(probe(Path(job["paths"]["video.mp4"])))
+    assert info.duration_s == pytest.approx(9, abs=0.2)
+    assert [stage["parts"] for stage in job["stages"] if stage["name"] == "images"] == [1]
+
+
+def test_subtitles_time_a_known_text_word_by_word(mesh: Mesh, tmp_path: Path) -> None:
+    job = submitted(mesh, "subtitle_generation", changed("subtitles/subtitles.yaml", tmp_path), tmp_path / "out")
+    paths = {name: Path(path) for name, path in job["paths"].items()}
+    shown = " ".join(cue.plaintext.replace("\n", " ") for cue in cues(paths["captions.srt"]))
+    spec = yaml.safe_load((ROOT / "examples/subtitles/subtitles.yaml").read_text())
+    assert shown == spec["transcript"]
+    info = asyncio.run(probe(paths["captions.mp4"]))
+    assert info.first("video") is not None
+    assert info.first("subtitle") is not None
+
+
+def test_subtitles_without_a_text_are_recognised(mesh: Mesh, tmp_path: Path) -> None:
+    spec = changed("subtitles/subtitles.yaml", tmp_path, transcript=None, burn_in=False)
+    job = submitted(mesh, "subtitle_generation", spec, tmp_path / "out")
+    found = cues(Path(job["paths"]["captions.srt"]))
+    assert found
+    assert all(len(line) <= 42 for cue in found for line in cue.plaintext.splitlines())
+    heard = " ".join(cue.plaintext for cue in found).lower()
+    assert sum(word in heard for word in ("night", "rain", "film", "people", "lamp", "car")) >= 2
+
+
+def test_a_job_can_be_cancelled_while_it_renders(mesh: Mesh, tmp_path: Path) -> None:
+    spec = changed("podcast/podcast.yaml", tmp_path, script=SHORT_SCRIPT + "\nAsha: " + "And on we go. " * 60)
+    started = reelmesh(mesh, "submit", "podcast_video", str(spec), "--no-wait", "--json")
+    job_id = json.loads(started.stdout)["id"]
+    assert reelmesh(mesh, "jobs", "cancel", job_id).returncode == 0
+    shown = json.loads(reelmesh(mesh, "jobs", "show", job_id, "--json").stdout)
+    assert shown["state"] == "cancelled"
+
+
+BAD = [
+    pytest.param({"script": "Bob: Hello."}, "'Bob' is not a speaker", id="unknown speaker"),
+    pytest.param({"script": ""}, "script", id="empty script"),
+    pytest.param({"script": "Asha: " + "x" * (1 << 20)}, "over the bound|at most|1 MiB", id="script of 1 MB"),
+    pytest.param({"speakers": []}, "speakers", id="no speakers"),
+    pytest.param({"video": {"width": 1281}}, "width", id="odd width"),
+    pytest.param({"colour": "red"}, "colour", id="unknown field"),
+]
+
+
+@pytest.mark.parametrize(("changes", "part"), BAD)
+def test_a_bad_podcast_is_refused_before_any_work(
+    mesh: Mesh, tmp_path: Path, changes: dict[str, Any], part: str
+) -> None:
+    refused = reelmesh(mesh, "submit", "podcast_video", str(changed("podcast/podcast.yaml", tmp_path, **changes)))
+    assert refused.returncode == 2, refused.stderr
+    assert len(refused.stderr.strip().splitlines()) <= 3
+    assert any(piece in refused.stderr for piece in part.split("|")), refused.stderr
+
+
+def bad_speaker(tmp_path: Path, **changes: Any) -> Path:
+    spec = yaml.safe_load(changed("podcast/podcast.yaml", tmp_path).read_text())
+    spec["speakers"][0].update(changes)
+    target = tmp_path / "bad.yaml"
+    target.write_text(yaml.safe_dump(spec))
+    return target
+
+
+def test_an_unknown_voice_is_refused_with_the_nearest_one(mesh: Mesh, tmp_path: Path) -> None:
+    refused = reelmesh(mesh, "submit", "podcast_video", str(bad_speaker(tmp_path, voice="ashaa")))
+    assert refused.returncode == 2
+    assert "did you mean 'asha'" in refused.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 64])
+def test_a_portrait_that_is_no_picture_is_refused(mesh: Mesh, tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "face.png").write_bytes(content)
+    refused = reelmesh(mesh, "submit", "podcast_video", str(bad_speaker(tmp_path, portrait="face.png")))
+    assert refused.returncode == 2, refused.stderr
+    assert "face.png" in refused.stderr
+
+
+@pytest.mark.parametrize("duration", [0, -5, 2])
+def test_a_film_without_room_for_its_words_is_refused(mesh: Mesh, tmp_path: Path, duration: float) -> None:
+    spec = changed("video/video.yaml", tmp_path, duration_s=duration)
+    refused = reelmesh(mesh, "submit", "video_generation", str(spec))
+    assert refused.returncode == 2
+    assert "duration_s" in refused.stderr
+
+
+def test_nothing_that_was_refused_is_listed(mesh: Mesh) -> None:
+    listed = json.loads(reelmesh(mesh, "jobs", "list", "--json").stdout)
+    assert all(job["state"] in ("completed", "cancelled") for job in listed["data"])
