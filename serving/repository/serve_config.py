@@ -56,11 +56,12 @@ def serve_config(
 def public_settings(settings: Settings) -> dict[str, Any]:
     """The settings as JSON, for a configuration that anybody may read.
 
-    An address with a password in it is left out: replicas read it from their environment (a Kubernetes Secret).
+    What nobody set is left out, and so is an address with a password in it: replicas read both from their environment,
+    on Kubernetes from a ConfigMap and a Secret.
     """
-    values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     for name in ("artifacts_url", "jobs_database_url"):
-        if urlsplit(values[name]).password is not None:
+        if urlsplit(values.get(name, "")).password is not None:
             del values[name]
     return values
 

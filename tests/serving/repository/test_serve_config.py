@@ -6,7 +6,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from serving.repository.load import load_repository
 from serving.repository.serve_config import ProxyLocation, deployment_options, public_settings, serve_config
-from serving.settings import Settings
+from serving.settings import EdgeSettings, Settings
 
 
 @pytest.mark.parametrize("proxy_location", ["Disabled", "EveryNode"])
@@ -58,3 +58,13 @@ def test_a_password_never_stands_in_the_configuration() -> None:
 
 def test_settings_survive_the_way_to_the_replica(settings: Settings) -> None:
     assert Settings.model_validate(public_settings(settings)).resolved() == settings
+
+
+def test_what_nobody_set_is_left_to_the_environment_of_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried = public_settings(Settings(edge=EdgeSettings(grpc_port=9001)))
+    monkeypatch.setenv("REELMESH_EDGE__HTTP_PORT", "9000")
+    monkeypatch.setenv("REELMESH_JOBS_DATABASE_URL", "postgresql://mesh:secret@db/jobs")
+    at_the_replica = Settings.model_validate(carried)
+    assert carried == {"edge": {"grpc_port": 9001}}
+    assert (at_the_replica.edge.http_port, at_the_replica.edge.grpc_port) == (9000, 9001)
+    assert at_the_replica.jobs_database_url == "postgresql://mesh:secret@db/jobs"
