@@ -1,0 +1,1 @@
+"""`python -m loadtests.bench`, which is `make bench`: the mesh against its own baselines, in one run."""

@@ -1,0 +1,137 @@
+"""Runs a locust file headless in a process of its own and reads its figures; called by loadtests.__main__ and
+tests.
+
+The one invariant: locust never runs in this process, since gevent patches the whole interpreter it is
+imported into.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+FOLDER: Final = Path(__file__).parent
+LOCUST_FILES: Final = {"oip": FOLDER / "oip_user.py", "jobs": FOLDER / "jobs_user.py"}
+GRACE_S: Final = {"oip": 5, "jobs": 60}
+"""How long requests, or jobs, under way at the end may take to finish."""
+
+
+class Figures(BaseModel):
+    """What one kind of request did; times in milliseconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    requests: int
+    failures: int
+    per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class LoadReport(BaseModel):
+    """The outcome of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    host: str
+    users: int
+    seconds: float
+    figures: list[Figures]
+    problems: list[str] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything went wrong, or nothing happened at all."""
+        requests = sum(row.requests for row in self.figures)
+        return requests == 0 or bool(self.problems) or any(row.failures for row in self.figures)
+
+
+class LoadFailed(Exception):
+    """locust itself did not run; the text is the end of what it said."""
+
+
+def run_load(kind: str, host: str, users: int, seconds: float) -> LoadReport:
+    """Run ``users`` users of one kind for ``seconds`` seconds.
+
+    Raises:
+        LoadFailed: locust could not run, or hung.
+    """
+    with tempfile.TemporaryDirectory(prefix="reelmesh-load-") as folder:
+        target = Path(folder) / "stats"
+        command = [
+            *(sys.executable, "-m", "locust", "--locustfile", str(LOCUST_FILES[kind]), "--host", host),
+            *("--headless", "--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds:g}s"),
+            *("--stop-timeout", str(GRACE_S[kind]), "--only-summary", "--loglevel", "WARNING"),
+            *("--exit-code-on-error", "0", "--json-file", str(target)),
+        ]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=FOLDER.parent,
+                capture_output=True,
+                text=True,
+                timeout=seconds + GRACE_S[kind] + 60,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LoadFailed(f"locust did not end within {error.timeout:.0f} s") from error
+        written = target.with_suffix(".json")
+        if done.returncode or not written.exists():
+            raise LoadFailed(f"locust ended with {done.returncode}: {(done.stderr or done.stdout)[-800:]}")
+        entries = json.loads(written.read_text(encoding="utf-8"))
+    begun = min((entry["start_time"] for entry in entries), default=0.0)
+    ended = max((entry["last_request_timestamp"] or 0.0 for entry in entries), default=0.0)
+    rows = [figures(entry, ended - begun) for entry in entries]
+    return LoadReport(
+        kind=kind,
+        host=host,
+        users=users,
+        seconds=seconds,
+        figures=rows,
+        problems=problems_in(done.stdout + done.stderr),
+    )
+
+
+def figures(entry: dict[str, Any], span_s: float) -> Figures:
+    """One entry of locust's statistics, with its rate over the whole run."""
+    longest = float(entry["max_response_time"] or 0.0)
+    # Locust rounds the histogram's times, so that they can pass the longest one.
+    times = {min(float(milliseconds), longest): count for milliseconds, count in entry["response_times"].items()}
+    return Figures(
+        name=entry["name"],
+        requests=entry["num_requests"],
+        failures=entry["num_failures"],
+        per_second=entry["num_requests"] / max(span_s, 1e-3),
+        p50_ms=percentile(times, 0.50),
+        p95_ms=percentile(times, 0.95),
+        p99_ms=percentile(times, 0.99),
+        max_ms=longest,
+    )
+
+
+def percentile(times: dict[float, int], share: float) -> float:
+    """The time that ``share`` of the requests did not pass, from a histogram of times; 0 if it is empty."""
+    wanted, seen = share * sum(times.values()), 0
+    for milliseconds in sorted(times):
+        seen += times[milliseconds]
+        if seen >= wanted:
+            return milliseconds
+    return 0.0
+
+
+def problems_in(output: str) -> list[str]:
+    """The lines of locust's error report and errors of the users' own code, at most ten."""
+    lines: Sequence[str] = output.partition("Error report")[2].splitlines()
+    reported = [" ".join(line.split()) for line in lines if line[:1].isdigit()]
+    raised = sorted(set(re.findall(r"/ERROR/locust[^:]*: (.*)", output)))
+    return [*reported, *raised][:10]
