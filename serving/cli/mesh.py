@@ -21,13 +21,14 @@ from serving.cli.engines import known_engines
 from serving.edge.ports import check_ports, free_ports
 from serving.errors import MissingDependency, ReelmeshError, Unavailable
 from serving.repository.load import load_repository
-from serving.repository.serve_config import serve_config
+from serving.repository.serve_config import APPLICATION, serve_config
 from serving.settings import Settings
 
 READY_TIMEOUT_S = 120.0
 OBJECT_STORE_BYTES = 512 << 20
 """Ray's shared memory; media travel as files, so little is needed. Ray's own minimum is 75 MiB."""
-APP = "reelmesh"
+LEAST_CPUS = 2
+"""What the shares of serve_config add up to; on a machine with one core replicas share it."""
 
 Report = Callable[[str, float], None]
 """Called with what is being waited for and how much of the start is done (0 to 1)."""
@@ -89,7 +90,9 @@ def _start_ray(settings: Settings) -> None:
         from ray import serve
     except ImportError as error:
         raise MissingDependency("Ray is not installed", fix='pip install "reelmesh"') from error
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
+        num_cpus=max(os.cpu_count() or 1, LEAST_CPUS),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -116,7 +119,7 @@ def _wait_until_ready(settings: Settings, report: Report) -> None:
     url = f"http://{settings.edge.host}:{settings.edge.http_port}/v2/health/ready"
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
-        application = serve.status().applications.get(APP)
+        application = serve.status().applications.get(APPLICATION)
         deployments = application.deployments if application else {}
         healthy = [name for name, state in deployments.items() if state.status == "HEALTHY"]
         waiting = sorted(set(deployments) - set(healthy))
@@ -149,8 +152,9 @@ def _stop_ray() -> None:
 
     if not ray.is_initialized():
         return
+    # Deleting the application drains every replica; the controller holds nothing worth waiting for.
     with contextlib.suppress(Exception):
-        serve.shutdown()
+        serve.delete(APPLICATION)
     ray.shutdown()
 
 

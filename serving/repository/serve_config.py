@@ -22,7 +22,11 @@ SYSTEM_CPUS: Final[Mapping[str, float]] = {"edge": 0.1, "gateway": 0.2, "worker"
 EDGE_RESOURCE: Final = "edge"
 """Ray resource of a node whose ports clients reach; a node has 1 of it, so two edges never meet on one."""
 
-HEALTH: Final[Mapping[str, float]] = {"health_check_period_s": 5.0, "health_check_timeout_s": 30.0}
+HEALTH: Final[Mapping[str, float]] = {
+    "health_check_period_s": 5.0,
+    "health_check_timeout_s": 30.0,
+    "graceful_shutdown_wait_loop_s": 0.2,
+}
 DRAIN_S: Final = 60.0
 """How long a stopping replica may finish what it holds."""
 SYSTEM_DRAIN_S: Final = 10.0

@@ -31,7 +31,19 @@ def start_mesh(home: Path, *flags: str) -> Mesh:
     """Start `reelmesh up` and wait until it prints its addresses."""
     # The process check tells processes apart by this variable; the mesh belongs to all flows, not to the first one.
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    command = [sys.executable, "-m", "serving.cli.main", "up", "--json", "--home", str(home)]
+    # A run that is killed takes its mesh with it.
+    command = [
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        sys.executable,
+        "-m",
+        "serving.cli.main",
+        "up",
+        "--json",
+        "--home",
+        str(home),
+    ]
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     errors = (home.parent / f"{home.name}.log").open("w")
     process = subprocess.Popen(

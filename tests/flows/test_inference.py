@@ -78,7 +78,7 @@ def test_an_unknown_model_is_refused_in_tritons_words(mesh: Mesh, wire: str) -> 
 @pytest.mark.parametrize("wire", WIRES)
 def test_bad_input_names_the_field(mesh: Mesh, wire: str) -> None:
     module, client = client_of(mesh, wire)
-    with pytest.raises(InferenceServerException, match="asah.*asha|asha.*asah"):
+    with pytest.raises(InferenceServerException, match=r"asah.*asha|asha.*asah"):
         client.infer("speech", [text(module, "TEXT", "Hello."), text(module, "VOICE", "asah")])
     with pytest.raises(InferenceServerException, match="TEXT"):
         client.infer("speech", [text(module, "VOICE", "asha")])

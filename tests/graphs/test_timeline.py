@@ -29,9 +29,7 @@ def test_turns_cover_the_programme_and_hold_their_speech(speech: list[float], fp
 
 
 @given(SPEECH, FPS, st.floats(min_value=1, max_value=600))
-def test_scenes_cover_the_programme_and_hold_their_narration(
-    speech: list[float], fps: int, duration_s: float
-) -> None:
+def test_scenes_cover_the_programme_and_hold_their_narration(speech: list[float], fps: int, duration_s: float) -> None:
     segments = lay_out_scenes(speech, duration_s, fps)
     _assert_covers(segments)
     shortest = sum(speech) + 2 * SCENE_PAD_S * len(speech)
