@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from locust import FastHttpUser, constant, task
 
+from loadtests import listener as _listener  # noqa: F401  for what it registers
 from loadtests import payloads
 from loadtests.payloads import Payload, split_answer
 

@@ -4,13 +4,13 @@ The one invariant: every payload is seeded, so that two runs send the same bytes
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from serving.protocol.oip import Tensor
+from serving.protocol.oip import InferRequest, Tensor
+from serving.protocol.oip_grpc import to_request_message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
@@ -51,10 +51,7 @@ class Payload(NamedTuple):
 
     def grpc(self) -> bytes:
         """A serialized ModelInferRequest with raw contents."""
-        message = ModelInferRequest(model_name=self.model)
-        for tensor in self.inputs:
-            message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-            message.raw_input_contents.append(bytes(tensor.data))
+        message = to_request_message(InferRequest(self.model, inputs=self.inputs))
         return bytes(message.SerializeToString())
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -108,6 +105,3 @@ def first_element(raw: bytes) -> bytes:
     """The first element of a raw BYTES tensor."""
     size = int.from_bytes(raw[:4], "little")
     return raw[4 : 4 + size]
-
-
-ALL: Final[Sequence[str]] = ("log_mel", "voice_activity", "speech")

@@ -6,11 +6,10 @@ imported into.
 """
 
 import json
-import re
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 FOLDER: Final = Path(__file__).parent
 LOCUST_FILES: Final = {"oip": FOLDER / "oip_user.py", "jobs": FOLDER / "jobs_user.py"}
+REPORT_VARIABLE: Final = "REELMESH_LOAD_REPORT"
+"""Tells loadtests.listener, in locust's process, where to write."""
+
 GRACE_S: Final = {"oip": 5, "jobs": 60}
 """How long requests, or jobs, under way at the end may take to finish."""
 
@@ -67,17 +69,18 @@ def run_load(kind: str, host: str, users: int, seconds: float) -> LoadReport:
         LoadFailed: locust could not run, or hung.
     """
     with tempfile.TemporaryDirectory(prefix="reelmesh-load-") as folder:
-        target = Path(folder) / "stats"
+        target = Path(folder) / "report.json"
         command = [
             *(sys.executable, "-m", "locust", "--locustfile", str(LOCUST_FILES[kind]), "--host", host),
             *("--headless", "--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds:g}s"),
             *("--stop-timeout", str(GRACE_S[kind]), "--only-summary", "--loglevel", "WARNING"),
-            *("--exit-code-on-error", "0", "--json-file", str(target)),
+            *("--exit-code-on-error", "0"),
         ]
         try:
             done = subprocess.run(
                 command,
                 cwd=FOLDER.parent,
+                env={**os.environ, REPORT_VARIABLE: str(target)},
                 capture_output=True,
                 text=True,
                 timeout=seconds + GRACE_S[kind] + 60,
@@ -85,21 +88,13 @@ def run_load(kind: str, host: str, users: int, seconds: float) -> LoadReport:
             )
         except subprocess.TimeoutExpired as error:
             raise LoadFailed(f"locust did not end within {error.timeout:.0f} s") from error
-        written = target.with_suffix(".json")
-        if done.returncode or not written.exists():
+        if done.returncode or not target.exists():
             raise LoadFailed(f"locust ended with {done.returncode}: {(done.stderr or done.stdout)[-800:]}")
-        entries = json.loads(written.read_text(encoding="utf-8"))
-    begun = min((entry["start_time"] for entry in entries), default=0.0)
-    ended = max((entry["last_request_timestamp"] or 0.0 for entry in entries), default=0.0)
-    rows = [figures(entry, ended - begun) for entry in entries]
-    return LoadReport(
-        kind=kind,
-        host=host,
-        users=users,
-        seconds=seconds,
-        figures=rows,
-        problems=problems_in(done.stdout + done.stderr),
-    )
+        written = json.loads(target.read_text(encoding="utf-8"))
+    span_s = written["ended"] - written["started"]
+    rows = [figures(entry, span_s) for entry in written["entries"]]
+    problems = [" ".join(problem.split())[:300] for problem in written["problems"][:10]]
+    return LoadReport(kind=kind, host=host, users=users, seconds=seconds, figures=rows, problems=problems)
 
 
 def figures(entry: dict[str, Any], span_s: float) -> Figures:
@@ -127,11 +122,3 @@ def percentile(times: dict[float, int], share: float) -> float:
         if seen >= wanted:
             return milliseconds
     return 0.0
-
-
-def problems_in(output: str) -> list[str]:
-    """The lines of locust's error report and errors of the users' own code, at most ten."""
-    lines: Sequence[str] = output.partition("Error report")[2].splitlines()
-    reported = [" ".join(line.split()) for line in lines if line[:1].isdigit()]
-    raised = sorted(set(re.findall(r"/ERROR/locust[^:]*: (.*)", output)))
-    return [*reported, *raised][:10]
