@@ -1,7 +1,7 @@
-"""HAProxy's configuration as text, from settings; called by Haproxy.
+"""HAProxy's configuration as text, from settings; and the commands that change it; used by Haproxy.
 
-The one invariant: it is pure and holds no replica: pools are empty here and filled while HAProxy runs, so that a new
-replica or model is never a reload.
+The one invariant: it is pure, and the commands lead a running HAProxy to the same state as a start with the new text
+would, so that a new replica or model is never a reload, and a restart forgets nothing.
 """
 
 import signal
@@ -11,7 +11,7 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from serving.edge.registry import SLOTS, Server
+from serving.edge.registry import SLOTS, Routes, Server
 from serving.settings import LimitSettings
 
 SOCKET: Final = "haproxy.sock"
@@ -22,6 +22,7 @@ HAPROXY_METRICS: Final = "/haproxy"
 """Path on the metrics port under which HAProxy shows its own numbers."""
 PEEK_BYTES: Final = 600
 """How much of a gRPC message the edge reads to find the model's name (at most 256 characters) and version."""
+FRONTENDS: Final = ("http", "grpc", "metrics")
 DRAIN_S: Final = 10
 """Seconds that requests in flight get to finish on stop."""
 HEADER_S: Final = 10
@@ -32,6 +33,7 @@ IDLE_S: Final = 300
 """How long an idle connection is kept between requests."""
 ANSWER_S: Final = 4 * 3600
 """Longest silence of a replica; time limits on requests are the caller's business."""
+BUFFER_KIB: Final = 16
 STREAMS: Final = 1024
 SOFT_STOP: Final = signal.SIGUSR1
 """HAProxy closes its listeners on it and ends when the last request has."""
@@ -41,11 +43,9 @@ _DESCRIPTORS_PER_CONNECTION: Final = 2
 _DESCRIPTORS_RESERVED: Final = 1_000
 _MAX_THREADS: Final = 4
 
-# Checks notice within half a second that a replica is gone; a refused connection is noticed at once.
-_SERVER_OPTIONS: Final = (
-    "check inter 500 fastinter 200 fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down "
-    "on-marked-down shutdown-sessions"
-)
+# Checks notice within half a second that a replica is gone; a refused connection is noticed at once. Sessions are not
+# shut down with the server: that would also end those that are about to be sent elsewhere.
+_SERVER_OPTIONS: Final = "check inter 500 fastinter 200 fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
 _H2: Final = " proto h2"
 
 
@@ -76,8 +76,16 @@ class EdgeConfig:
         return max(_LEAST_CONNECTIONS, min(MAX_CONNECTIONS, affordable))
 
 
-def config_text(config: EdgeConfig) -> str:
-    """The whole configuration file."""
+def map_text(routes: Routes) -> str:
+    """The map file at the start of HAProxy."""
+    return "".join(f"{key} {pool}\n" for key, pool in sorted(routes.pools.items()))
+
+
+def config_text(config: EdgeConfig, routes: Routes) -> str:
+    """The whole configuration file at the start of HAProxy."""
+    servers: dict[str, list[Server]] = {}
+    for server in sorted(routes.servers, key=lambda each: (each.backend, each.address)):
+        servers.setdefault(server.backend, []).append(server)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -100,21 +108,28 @@ def config_text(config: EdgeConfig) -> str:
         stall_s=STALL_S,
         answer_s=ANSWER_S,
         streams=STREAMS,
+        buffer_kib=BUFFER_KIB,
         peek_bytes=PEEK_BYTES,
         pools=SLOTS,
         infer_bytes=config.limits.infer_bytes,
         body_bytes=config.limits.body_bytes,
         upload_bytes=config.limits.upload_bytes,
         haproxy_metrics=HAPROXY_METRICS,
+        servers=servers,
+        server_options=server_options,
     )
+
+
+def server_options(server: Server) -> str:
+    """How HAProxy checks a server and speaks to it."""
+    return _SERVER_OPTIONS + (_H2 if server.wire == "grpc" else "")
 
 
 def add_server(server: Server) -> tuple[str, ...]:
     """Commands that put a new server into rotation."""
     place = f"{server.backend}/{server.name}"
-    protocol = _H2 if server.wire == "grpc" else ""
     return (
-        f"add server {place} {server.address} {_SERVER_OPTIONS}{protocol}",
+        f"add server {place} {server.address} {server_options(server)}",
         f"enable health {place}",
         f"enable server {place}",
     )

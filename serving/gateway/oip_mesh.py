@@ -91,11 +91,11 @@ def merge_statistics(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _sum(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
     total = dict(left)
     for name, value in right.items():
-        mine = total.get(name)
+        mine: Any = total.get(name)
         if name == "last_inference":
             total[name] = max(int(mine or 0), int(value))
         elif isinstance(value, dict) and isinstance(mine, dict):
             total[name] = _sum(mine, value)
-        elif isinstance(value, int | list) and type(value) is type(mine):
+        elif type(value) is type(mine) and type(value) in (int, list):
             total[name] = mine + value
     return total

@@ -1,0 +1,136 @@
+"""Heartbeats become routes, and routes become steps."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.edge.registry import (
+    SLOTS,
+    Changes,
+    EndpointTable,
+    Routes,
+    Server,
+    changes,
+    endpoint_counts,
+    routes_of,
+)
+from serving.protocol.endpoint import Endpoint, Heartbeat
+
+
+def endpoint(model, port=1, version=""):
+    return Endpoint(model=model, version=version, http=f"127.0.0.1:{port}", grpc=f"127.0.0.1:{port + 1000}")
+
+
+def beat(replica, *endpoints):
+    return Heartbeat(replica_id=replica, endpoints=list(endpoints), metrics_url=f"http://{replica}/metrics")
+
+
+def table(**replicas):
+    made = EndpointTable()
+    for name, endpoints in replicas.items():
+        made = made.heartbeat(beat(name, *endpoints), 0.0)
+    return made
+
+
+def addresses(routes, key, wire="http"):
+    pool = routes.pools[key]
+    return {server.address for server in routes.servers if (server.pool, server.wire) == (pool, wire)}
+
+
+def test_a_silent_replica_expires_and_one_that_speaks_stays():
+    both = table(a=[endpoint("m", 1)], b=[endpoint("m", 2)]).heartbeat(beat("b", endpoint("m", 2)), 4.0)
+    left, silent = both.expire(5.5, ttl_s=5.0)
+    assert silent == ("a",)
+    assert [each.http for each in left.endpoints()] == ["127.0.0.1:2"]
+
+
+def test_a_heartbeat_without_endpoints_says_good_bye():
+    left = table(a=[endpoint("m")]).heartbeat(beat("a"), 1.0)
+    assert left.endpoints() == []
+    assert left.metrics_urls() == {}
+
+
+def test_replicas_of_a_model_share_its_pool_on_both_wires():
+    routes = routes_of(table(a=[endpoint("m", 1)], b=[endpoint("m", 2)]), Routes())
+    assert addresses(routes, "m") == {"127.0.0.1:1", "127.0.0.1:2"}
+    assert addresses(routes, "m", "grpc") == {"127.0.0.1:1001", "127.0.0.1:1002"}
+
+
+def test_the_gateway_is_a_pool_without_a_key():
+    routes = routes_of(table(g=[endpoint("*", 9)]), Routes())
+    assert routes.pools == {}
+    assert {server.backend for server in routes.servers} == {"http_gateway", "grpc_gateway"}
+
+
+def test_a_bare_name_leads_to_the_newest_version():
+    routes = routes_of(table(a=[endpoint("m", 1, "2"), endpoint("m", 2, "10")]), Routes())
+    assert set(routes.pools) == {"m", "m/2", "m/10"}
+    assert addresses(routes, "m") == addresses(routes, "m/10") == {"127.0.0.1:2"}
+    assert addresses(routes, "m/2") == {"127.0.0.1:1"}
+
+
+def test_a_key_keeps_its_pool_when_others_come_and_go():
+    first = routes_of(table(a=[endpoint("b", 1)]), Routes())
+    second = routes_of(table(a=[endpoint("b", 1)], c=[endpoint("a", 2)]), first)
+    third = routes_of(table(a=[endpoint("b", 1)], d=[endpoint("0", 3)]), second)
+    assert first.pools["b"] == second.pools["b"] == third.pools["b"]
+    assert len(set(third.pools.values())) == 2
+
+
+@pytest.mark.parametrize("name", ["a b", "a;shutdown", "a/b", "a\\b", "a\nb", "नाम", "a#b"])
+def test_a_name_that_could_harm_a_command_is_left_to_the_gateway(name):
+    assert routes_of(table(a=[endpoint(name)]), Routes()) == Routes()
+
+
+def test_models_beyond_the_pools_are_left_to_the_gateway():
+    routes = routes_of(table(a=[endpoint(f"m{index}") for index in range(SLOTS + 5)]), Routes())
+    assert len(routes.pools) == SLOTS
+
+
+def test_servers_come_before_keys_and_go_after_them():
+    old = routes_of(table(a=[endpoint("m", 1)]), Routes())
+    new = routes_of(table(b=[endpoint("n", 2)]), old)
+    steps = changes(old, new)
+    assert [server.address for server in steps.add] == ["127.0.0.1:1002", "127.0.0.1:2"]
+    assert [key for key, _ in steps.map] == ["n"]
+    assert steps.unmap == ("m",)
+    assert [server.address for server in steps.remove] == ["127.0.0.1:1001", "127.0.0.1:1"]
+    assert len(steps) == 6
+
+
+def test_nothing_new_is_no_step():
+    routes = routes_of(table(a=[endpoint("m", 1)]), Routes())
+    assert changes(routes, routes) == Changes()
+    assert not changes(routes, routes)
+
+
+def test_endpoints_are_counted_by_model():
+    assert endpoint_counts(table(a=[endpoint("m", 1), endpoint("n", 1)], b=[endpoint("m", 2)])) == {"m": 2, "n": 1}
+
+
+def test_a_server_is_named_after_its_address():
+    assert Server("grpc", "3", "[::1]:80").name == "___1__80"
+    assert Server("grpc", "3", "[::1]:80").backend == "grpc_3"
+
+
+TABLES = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.lists(
+        st.builds(endpoint, st.sampled_from(["m", "n", "*"]), st.integers(1, 4), st.sampled_from(["", "1", "3"])),
+        max_size=4,
+    ),
+    max_size=4,
+).map(lambda replicas: table(**replicas))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(TABLES, min_size=1, max_size=5))
+def test_the_steps_always_lead_from_one_state_to_the_next(tables):
+    known = Routes()
+    for wanted in (routes_of(each, known) for each in tables):
+        steps = changes(known, wanted)
+        pools = {key: pool for key, pool in known.pools.items() if key not in steps.unmap} | dict(steps.map)
+        servers = (known.servers | set(steps.add)) - set(steps.remove)
+        known = Routes(pools, frozenset(servers))
+        assert known == wanted
+        assert len(set(pools.values())) == len(pools)
