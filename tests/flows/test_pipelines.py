@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,10 @@ def changed(example: str, folder: Path, **changes: Any) -> Path:
     target = folder / "spec.yaml"
     target.write_text(yaml.safe_dump(spec, sort_keys=False))
     return target
+
+
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"[a-z']+", text.lower()))
 
 
 def cues(path: Path) -> list[pysubs2.SSAEvent]:
@@ -137,8 +142,9 @@ def test_subtitles_without_a_text_are_recognised(mesh: Mesh, tmp_path: Path) -> 
     found = cues(Path(job["paths"]["captions.srt"]))
     assert found
     assert all(len(line) <= 42 for cue in found for line in cue.plaintext.splitlines())
-    heard = " ".join(cue.plaintext for cue in found).lower()
-    assert sum(word in heard for word in ("night", "rain", "film", "people", "lamp", "car")) >= 2
+    said = words_of(yaml.safe_load((ROOT / "examples/subtitles/subtitles.yaml").read_text())["transcript"])
+    heard = words_of(" ".join(cue.plaintext for cue in found))
+    assert len(said & heard) >= 0.3 * len(said), "the builtin recogniser gets about half of the words"
 
 
 def test_a_job_can_be_cancelled_while_it_renders(mesh: Mesh, tmp_path: Path) -> None:
@@ -153,7 +159,7 @@ def test_a_job_can_be_cancelled_while_it_renders(mesh: Mesh, tmp_path: Path) -> 
 BAD = [
     pytest.param({"script": "Bob: Hello."}, "'Bob' is not a speaker", id="unknown speaker"),
     pytest.param({"script": ""}, "script", id="empty script"),
-    pytest.param({"script": "Asha: " + "x" * (1 << 20)}, "over the bound|at most|1 MiB", id="script of 1 MB"),
+    pytest.param({"script": "Asha: " + "x" * (1 << 20)}, "more than 1,048,576 bytes", id="script of 1 MiB"),
     pytest.param({"speakers": []}, "speakers", id="no speakers"),
     pytest.param({"video": {"width": 1281}}, "width", id="odd width"),
     pytest.param({"colour": "red"}, "colour", id="unknown field"),

@@ -169,7 +169,8 @@ def _set_title(card: Image.Image, title: str, palette: Palette) -> None:
 
     draw = ImageDraw.Draw(card)
     unit = min(card.width / 1280, card.height / 720)
-    left, room = card.width * 0.075, card.width * 0.62
+    # Moves of the camera (ken_burns) cut up to 14 % off a side; the title stays inside.
+    left, room = card.width * 0.165, card.width * 0.62
     for size in (92, 80, 70, 60, 52, 44):
         style = TextStyle(size * unit, heading=True)
         lines = wrap(title, style, room, max_lines=MOST_LINES)
