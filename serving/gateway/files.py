@@ -29,6 +29,7 @@ SHOWN: Final = frozenset(
         "text/plain",
         "text/vtt",
         "text/x-ass",
+        "text/x-ssa",
         "video/mp4",
         "video/quicktime",
         "video/webm",

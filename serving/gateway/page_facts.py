@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import pysubs2
+from pydantic import JsonValue
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import ReelmeshError
@@ -120,6 +121,42 @@ def media_of(job: JobView) -> Media:
         thumbnail=first("image/"),
         provenance=first("application/json", named="provenance"),
     )
+
+
+class Check(NamedTuple):
+    """One of the checks a job made on its own files."""
+
+    name: str
+    ok: bool
+    measured: str
+    wanted: str
+
+
+def checks_of(job: JobView) -> list[Check]:
+    """The fact ``checks``, where it is a list of ``{"name", "ok", "measured", "wanted"}``."""
+    found = job.output.facts.get("checks") if job.output is not None else None
+    return [
+        Check(str(each["name"]), each["ok"] is True, str(each.get("measured", "")), str(each.get("wanted", "")))
+        for each in (found if isinstance(found, list) else [])
+        if isinstance(each, dict) and {"name", "ok"} <= set(each)
+    ]
+
+
+def facts_of(job: JobView) -> list[tuple[str, str]]:
+    """The other facts as words: plain values as they are, lists of them joined, anything else as JSON."""
+    facts = job.output.facts if job.output is not None else {}
+    shown = {"checks"} if checks_of(job) else set()
+    return [(name.replace("_", " "), _fact(value)) for name, value in facts.items() if name not in shown]
+
+
+def _fact(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ", ".join(map(str, value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
 class Cue(NamedTuple):

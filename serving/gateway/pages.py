@@ -18,6 +18,8 @@ from serving.gateway.page_facts import (
     FILTERS,
     bars,
     captions_of,
+    checks_of,
+    facts_of,
     media_of,
     provenance_of,
     state_class,
@@ -116,6 +118,8 @@ async def _job_facts(deps: GatewayDeps, view: JobView) -> dict[str, Any]:
         "job": view,
         "media": media,
         "bars": bars(view, time.time()),
+        "checks": checks_of(view),
+        "facts": facts_of(view),
         "cues": await captions_of(deps.artifacts, media.captions),
         "provenance": await provenance_of(deps.artifacts, media.provenance),
     }

@@ -6,10 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.artifacts.store import ArtifactStore
-from serving.gateway.page_facts import FILTERS, MAX_READ_BYTES, bars, captions_of, media_of, provenance_of, state_class
+from serving.gateway.page_facts import (
+    FILTERS,
+    MAX_READ_BYTES,
+    bars,
+    captions_of,
+    checks_of,
+    facts_of,
+    media_of,
+    provenance_of,
+    state_class,
+)
 from serving.gateway.views import FileView, JobView
 from serving.jobs.records import StageRecord
-from serving.jobs.types import JobState, Lane
+from serving.jobs.types import JobOutput, JobState, Lane
 
 
 def job(**changes: Any) -> JobView:
@@ -65,6 +75,34 @@ def test_the_film_is_chosen_by_its_type() -> None:
         "film.mp4", "mix.wav", "film.vtt", "film.jpg", "film.provenance.json",
     ]  # fmt: skip
     assert media_of(job()).video is None
+
+
+def test_checks_and_facts_are_put_into_words() -> None:
+    facts = {
+        "checks": [
+            {"name": "loudness", "ok": True, "measured": "-16 LUFS", "wanted": "-16"},
+            {"name": "x", "ok": False},
+            3,
+        ],
+        "duration_s": 32.3200001,
+        "streams": ["h264", "aac"],
+        "captions": 10,
+        "silent": False,
+        "by_voice": {"asha": 3},
+    }
+    done = job(output=JobOutput(files={}, facts=facts))
+    assert [(check.name, check.ok, check.measured) for check in checks_of(done)] == [
+        ("loudness", True, "-16 LUFS"),
+        ("x", False, ""),
+    ]
+    assert facts_of(done) == [
+        ("duration s", "32.32"),
+        ("streams", "h264, aac"),
+        ("captions", "10"),
+        ("silent", "no"),
+        ("by voice", '{"asha": 3}'),
+    ]
+    assert (checks_of(job()), facts_of(job())) == ([], [])
 
 
 async def _stored(tmp_path: Path, data: bytes, media_type: str) -> tuple[ArtifactStore, FileView]:
