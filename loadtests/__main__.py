@@ -14,6 +14,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.payloads import WEIGHTS
 from loadtests.runner import LOCUST_FILES, LoadFailed, LoadReport, run_load
 
 MAX_USERS: Final = 2000
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         return UNREACHABLE
     Console(stderr=True).print(f"{options.users} users for {options.seconds:g} s on {host} ...", highlight=False)
     try:
-        report = run_load(options.kind, host, options.users, options.seconds)
+        report = run_load(options.kind, host, options.users, options.seconds, options.models)
     except LoadFailed as error:
         print(f"loadtests: {error}", file=sys.stderr)
         return 1
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--host", default="http://127.0.0.1:8000", help="address of the mesh (default: %(default)s)")
     made.add_argument("--users", type=bounded(int, 1, MAX_USERS), default=4, help="clients at a time (default: 4)")
     made.add_argument("--seconds", type=bounded(float, 1, MAX_SECONDS), default=10.0, help="how long (default: 10)")
+    made.add_argument("--models", type=models, default="", help=f"oip: only some of {', '.join(WEIGHTS)}")
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     return made
 
@@ -68,6 +70,14 @@ class bounded:  # noqa: N801  reads like a type in add_argument
         if not self.low <= value <= self.high:
             raise argparse.ArgumentTypeError(f"{text} is not between {self.low:g} and {self.high:g}")
         return value
+
+
+def models(text: str) -> str:
+    """Checks the names, for argparse."""
+    unknown = {name.strip() for name in text.split(",")} - set(WEIGHTS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no payload for {sorted(unknown)}: use {', '.join(WEIGHTS)}")
+    return text
 
 
 def unreachable(host: str) -> str:

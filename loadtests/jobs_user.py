@@ -11,7 +11,6 @@ import time
 import wave
 from typing import Any, Final, cast
 
-import gevent
 from locust import FastHttpUser, constant, task
 from locust.exception import RescheduleTask
 
@@ -78,7 +77,7 @@ class JobUser(FastHttpUser):
         while job["state"] not in FINAL:
             if time.monotonic() > deadline:
                 return f"still {job['state']} after {JOB_TIMEOUT_S:.0f} s", 0
-            gevent.sleep(POLL_S)
+            time.sleep(POLL_S)  # gevent's, by locust's patching
             with self.client.get(job["url"], name="poll", catch_response=True) as answer:
                 self.ensure(answer, 200)
                 job = answer.json()
@@ -95,5 +94,5 @@ class JobUser(FastHttpUser):
         """Mark a wrong status as failure and give this round up, after a breath."""
         if answer.status_code not in allowed:
             answer.failure(f"{answer.status_code}: {(answer.text or '')[:120]}")
-            gevent.sleep(1)
+            time.sleep(1)
             raise RescheduleTask

@@ -1,22 +1,21 @@
-"""Writes a run's figures and errors to a file when locust ends; imported by the locust files, read by
-loadtests.runner.
+"""Options of the locust files, and the report that loadtests.runner reads; imported by every locust file.
 
-The one invariant: without ``REELMESH_LOAD_REPORT`` in the environment nothing is written, so the files work
-with plain locust too.
+The one invariant: without ``--report`` nothing is written, so the files work with plain locust too.
 """
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from locust import events
 
-VARIABLE: Final = "REELMESH_LOAD_REPORT"
-"""Path of the file."""
-
 _raised: Counter[str] = Counter()
+
+
+def _options(parser: Any, **_: object) -> None:  # noqa: ANN401  locust's own
+    parser.add_argument("--report", default="", help="file to write figures and errors to")
+    parser.add_argument("--models", default="", help="models to send to, comma-separated; empty means all")
 
 
 def _count(exception: Exception, **_: object) -> None:
@@ -25,7 +24,7 @@ def _count(exception: Exception, **_: object) -> None:
 
 
 def _write(environment: Any, **_: object) -> None:  # noqa: ANN401  locust's own
-    target = os.environ.get(VARIABLE)
+    target = environment.parsed_options.report
     if not target:
         return
     stats = environment.stats
@@ -40,5 +39,6 @@ def _write(environment: Any, **_: object) -> None:  # noqa: ANN401  locust's own
     Path(target).write_text(json.dumps(report), encoding="utf-8")
 
 
-events.user_error.add_listener(_count)
-events.quitting.add_listener(_write)
+events.init_command_line_parser.add_listener(_options)  # type: ignore[no-untyped-call]
+events.user_error.add_listener(_count)  # type: ignore[no-untyped-call]
+events.quitting.add_listener(_write)  # type: ignore[no-untyped-call]

@@ -1,29 +1,22 @@
 """Locust users that infer by HTTP with binary tensors; run by `python -m loadtests oip` or by locust itself.
 
 The one invariant: an answer counts as right only if it holds the output asked for, with bytes in it.
-
-``REELMESH_LOAD_MODELS`` (comma-separated) restricts the models.
 """
 
-import os
 import random
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from locust import FastHttpUser, constant, task
 
 from loadtests import listener as _listener  # noqa: F401  for what it registers
 from loadtests import payloads
-from loadtests.payloads import Payload, split_answer
-
-WEIGHTS: Final = {"log_mel": 5, "voice_activity": 5, "speech": 1}
-"""A subtitle job hears everything and speaks nothing, a podcast both: mostly small requests, some long ones.
-"""
+from loadtests.payloads import WEIGHTS, Payload, split_answer
 
 
-def chosen_models() -> list[str]:
-    """Models to send to, each as often as its weight."""
-    wanted = os.environ.get("REELMESH_LOAD_MODELS", ",".join(WEIGHTS)).split(",")
-    return [name for name in wanted for _ in range(WEIGHTS[name.strip()])]
+def chosen_models(text: str) -> list[str]:
+    """Models to send to, each as often as its weight; KeyError names one that is not known."""
+    names = [name.strip() for name in text.split(",")] if text else list(WEIGHTS)
+    return [name for name in names for _ in range(WEIGHTS[name])]
 
 
 class OipUser(FastHttpUser):
@@ -33,7 +26,7 @@ class OipUser(FastHttpUser):
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  locust's own
         super().__init__(*args, **options)
-        self.models = chosen_models()
+        self.models = chosen_models(self.environment.parsed_options.models)
         ready = {
             "log_mel": [payloads.log_mel()],
             "voice_activity": [payloads.voice_activity()],

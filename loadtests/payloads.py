@@ -20,6 +20,10 @@ SENTENCES: Final = (
     "Please bring two chairs, a lamp and the red umbrella.",
 )
 
+WEIGHTS: Final = {"log_mel": 5, "voice_activity": 5, "speech": 1}
+"""A subtitle job hears everything and speaks nothing, a podcast both: mostly small requests, some long ones.
+"""
+
 
 class Payload(NamedTuple):
     """One inference request and the output to look at."""

@@ -6,7 +6,6 @@ imported into.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,6 @@ from pydantic import BaseModel, ConfigDict
 
 FOLDER: Final = Path(__file__).parent
 LOCUST_FILES: Final = {"oip": FOLDER / "oip_user.py", "jobs": FOLDER / "jobs_user.py"}
-REPORT_VARIABLE: Final = "REELMESH_LOAD_REPORT"
-"""Tells loadtests.listener, in locust's process, where to write."""
-
 GRACE_S: Final = {"oip": 5, "jobs": 60}
 """How long requests, or jobs, under way at the end may take to finish."""
 
@@ -62,8 +58,10 @@ class LoadFailed(Exception):
     """locust itself did not run; the text is the end of what it said."""
 
 
-def run_load(kind: str, host: str, users: int, seconds: float) -> LoadReport:
+def run_load(kind: str, host: str, users: int, seconds: float, models: str = "") -> LoadReport:
     """Run ``users`` users of one kind for ``seconds`` seconds.
+
+    ``models`` restricts inference to some, comma-separated.
 
     Raises:
         LoadFailed: locust could not run, or hung.
@@ -74,13 +72,12 @@ def run_load(kind: str, host: str, users: int, seconds: float) -> LoadReport:
             *(sys.executable, "-m", "locust", "--locustfile", str(LOCUST_FILES[kind]), "--host", host),
             *("--headless", "--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds:g}s"),
             *("--stop-timeout", str(GRACE_S[kind]), "--only-summary", "--loglevel", "WARNING"),
-            *("--exit-code-on-error", "0"),
+            *("--exit-code-on-error", "0", "--report", str(target), "--models", models),
         ]
         try:
             done = subprocess.run(
                 command,
                 cwd=FOLDER.parent,
-                env={**os.environ, REPORT_VARIABLE: str(target)},
                 capture_output=True,
                 text=True,
                 timeout=seconds + GRACE_S[kind] + 60,

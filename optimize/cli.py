@@ -1,8 +1,8 @@
 """`reelmesh optimize MODEL`: plugged into the command line through the entry point group
 ``reelmesh.commands``.
 
-The one invariant: standard output holds the result only (a table, or JSON with ``--json``); progress and
-errors go to standard error, and every error is one line and exit code 1.
+The one invariant: standard output holds the result only (a table, or JSON with ``--json``); progress goes to
+standard error, and errors are raised for the root to print.
 """
 
 import json
@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from serving.errors import NotFound, ReelmeshError
+from serving.errors import NotFound
 from serving.settings import Settings
 
 if TYPE_CHECKING:
     from optimize.run import Outcome
 
-app = typer.Typer(subcommand_metavar="")
+app = typer.Typer(subcommand_metavar="", add_completion=False)
 """A group without commands, so that it serves as a sub-command whichever way the root adds it."""
 
 
@@ -39,11 +39,7 @@ def optimize(
     shapes; both are timed. Only then it becomes the next version folder, with report.json and report.md. When
     a gate fails, nothing changes.
     """
-    try:
-        run(model, repository or Settings().model_repositories, force=force, as_json=as_json)
-    except ReelmeshError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
+    run(model, repository or Settings().model_repositories, force=force, as_json=as_json)
 
 
 def run(model: str, repositories: list[Path], *, force: bool, as_json: bool) -> None:

@@ -1,5 +1,6 @@
-"""How many threads the reference and the export each get, so that a comparison is one of programs and not of
-pools.
+"""How many threads the reference and the export each get; used by the gates and by recipes.
+
+The one invariant: both get the same, so that a comparison is one of programs and not of thread pools.
 """
 
 import os

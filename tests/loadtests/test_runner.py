@@ -48,11 +48,22 @@ def test_locust_finds_one_user_in_each_file(kind: str) -> None:
 
 
 def test_users_infer_for_three_seconds_and_every_answer_is_right(
-    tiny_mesh: Addresses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_mesh: Addresses, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("REELMESH_LOAD_MODELS", "log_mel")
     target = tmp_path / "figures" / "load.json"
-    arguments = ["oip", "--host", str(tiny_mesh.http), "--users", "2", "--seconds", "3", "--json", str(target)]
+    arguments = [
+        "oip",
+        "--models",
+        "log_mel",
+        "--host",
+        str(tiny_mesh.http),
+        "--users",
+        "2",
+        "--seconds",
+        "3",
+        "--json",
+        str(target),
+    ]
     assert main(arguments) == 0
     report = LoadReport.model_validate(json.loads(target.read_text()))
     (row,) = report.figures
@@ -62,9 +73,8 @@ def test_users_infer_for_three_seconds_and_every_answer_is_right(
     assert "log_mel" in capsys.readouterr().out
 
 
-def test_wrong_answers_are_counted_and_named(tiny_mesh: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REELMESH_LOAD_MODELS", "speech")
-    report = run_load("oip", str(tiny_mesh.http), users=1, seconds=3)
+def test_wrong_answers_are_counted_and_named(tiny_mesh: Addresses) -> None:
+    report = run_load("oip", str(tiny_mesh.http), users=1, seconds=3, models="speech")
     assert report.failed
     assert report.figures[0].failures == report.figures[0].requests > 0
     assert "the queue is full" in report.problems[0]
@@ -83,3 +93,9 @@ def test_impossible_numbers_are_refused(users: str, capsys: pytest.CaptureFixtur
         main(["oip", "--users", users])
     assert ended.value.code == 2
     assert "--users" in capsys.readouterr().err
+
+
+def test_a_model_without_a_payload_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["oip", "--models", "log_mel,nonsense"])
+    assert "no payload for ['nonsense']" in capsys.readouterr().err
