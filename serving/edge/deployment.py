@@ -44,6 +44,8 @@ class EdgeDeployment:
         await self._haproxy.start()
         self._client = httpx.AsyncClient(timeout=SCRAPE_S)
         self._ticker = asyncio.create_task(self._tick())
+        # Serve awaits the instance's __del__ when it stops a replica; Python itself only looks at the class.
+        self.__del__ = self.close
 
     async def heartbeat(self, beat: Heartbeat) -> None:
         """Take a replica's sign of life; when it returns, a new replica is in rotation."""
@@ -77,17 +79,11 @@ class EdgeDeployment:
         self._haproxy.check()
 
     async def close(self) -> None:
-        """Drain and end HAProxy; may be called on a deployment that did not start."""
-        if ticker := getattr(self, "_ticker", None):
-            ticker.cancel()
-            await asyncio.gather(ticker, return_exceptions=True)
-            await self._client.aclose()
-        if haproxy := getattr(self, "_haproxy", None):
-            await haproxy.stop()
-
-    async def __del__(self) -> None:
-        """Awaited by Serve when it stops the replica."""
-        await self.close()
+        """Drain and end HAProxy; awaited by Serve."""
+        self._ticker.cancel()
+        await asyncio.gather(self._ticker, return_exceptions=True)
+        await self._client.aclose()
+        await self._haproxy.stop()
 
     async def _tick(self) -> None:
         while True:

@@ -44,16 +44,13 @@ async def until(holds, within_s=10.0):
 
 
 class Edge(EdgeDeployment):
-    """The deployment without Serve: closed by the test, not by the garbage collector."""
+    """The deployment without Serve, which awaits constructors."""
 
     @classmethod
     async def start(cls, settings):
         edge = cls.__new__(cls)
         await edge.__init__(settings)
         return edge
-
-    def __del__(self):
-        """Serve awaits the deployment's own."""
 
 
 class Gateway:
@@ -141,7 +138,9 @@ def inputs(kind, values=(1.0, 2.5)):
 
 @pytest.fixture
 async def mesh(settings):
-    edge = await Edge.start(settings)
+    # These replicas have no heart: one heartbeat must last the whole test.
+    lasting = settings.edge.model_copy(update={"endpoint_ttl_s": 300.0})
+    edge = await Edge.start(settings.model_copy(update={"edge": lasting}))
     yield Mesh(edge, await edge.ports())
     await edge.close()
 

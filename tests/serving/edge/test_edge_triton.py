@@ -1,0 +1,90 @@
+"""One address for both kinds of replica: a real Triton and a Ray replica behind the edge."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import tritonclient.grpc.aio as triton_grpc
+import tritonclient.http.aio as triton_http
+from tritonclient.utils import InferenceServerException
+
+from serving.backends.triton.install import default_folder, find_tritonserver, install
+from serving.backends.triton.server import TritonServer
+from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.settings import Settings
+from tests.serving.backends.triton.conftest import PLUS_ONE, add_graph, write_model
+from tests.serving.edge.conftest import HOST, Gateway, inputs
+
+KINDS = (triton_http, triton_grpc)
+
+
+@pytest.fixture
+async def triton(mesh, settings, tmp_path):
+    install(default_folder())
+    model = write_model(tmp_path / "models", "plus_one", PLUS_ONE, add_graph(4))
+    server = TritonServer(find_tritonserver(Settings()), [model], settings.home)
+    await server.start()
+    endpoint = Endpoint(model="plus_one", http=f"{HOST}:{server.ports.http}", grpc=f"{HOST}:{server.ports.grpc}")
+    await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[endpoint]))
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def gateway(mesh, settings):
+    gateway = Gateway(mesh.edge, settings.limits, expected=["echo", "plus_one"])
+    http, rpc = await gateway.start()
+    endpoint = Endpoint(model="*", http=f"{HOST}:{http}", grpc=f"{HOST}:{rpc}")
+    await mesh.edge.heartbeat(Heartbeat(replica_id="gateway", endpoints=[endpoint]))
+    yield gateway
+    await gateway.stop()
+
+
+async def test_a_triton_model_and_a_ray_model_answer_at_one_address(mesh, gateway, triton, replica):
+    async with mesh.clients() as clients:
+        for client, kind in clients:
+            assert await client.is_server_ready()
+            tensor = kind.InferInput("X", [1, 4], "FP32")
+            tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
+            for version in ("", "1"):
+                result = await client.infer("plus_one", [tensor], model_version=version)
+                assert result.as_numpy("Y").tolist() == [[1, 1, 1, 1]]
+            assert (await client.infer("echo", inputs(kind))).as_numpy("Y").tolist() == [1.0, 2.5]
+        (http, _), (rpc, _) = clients
+        assert (await http.get_model_metadata("plus_one"))["platform"]
+        assert (await rpc.get_model_config("plus_one")).config.max_batch_size == 8
+        index = {entry["name"]: entry["state"] for entry in await http.get_model_repository_index()}
+        assert index == {"echo": "READY", "plus_one": "READY"}
+        for statistics in (
+            await http.get_inference_statistics(),
+            await rpc.get_inference_statistics(as_json=True),
+        ):
+            counts = {
+                each["name"]: int(each["inference_stats"]["success"]["count"]) for each in statistics["model_stats"]
+            }
+            assert counts == {"echo": 2, "plus_one": 4}
+
+
+async def test_both_kinds_refuse_in_the_same_words(mesh, gateway, triton, replica):
+    async with mesh.clients() as clients:
+        for client, kind in clients:
+            texts = []
+            for model in ("plus_one", "echo"):
+                wrong = kind.InferInput("X", [1, 4], "INT32")
+                wrong.set_data_from_numpy(np.zeros((1, 4), np.int32))
+                with pytest.raises(InferenceServerException) as caught:
+                    await client.infer(model, [wrong])
+                texts.append(caught.value.message().replace(model, "M"))
+                assert caught.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+            assert texts[1] in texts[0] or texts[0] in texts[1]
+
+
+async def test_many_requests_at_once_are_all_answered(mesh, gateway, triton):
+    async def ask(client, kind):
+        tensor = kind.InferInput("X", [1, 4], "FP32")
+        tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
+        return (await client.infer("plus_one", [tensor])).as_numpy("Y").sum()
+
+    async with mesh.clients() as clients:
+        for client, kind in clients:
+            assert sum(await asyncio.gather(*(ask(client, kind) for _ in range(64)))) == 256
