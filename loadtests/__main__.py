@@ -74,7 +74,7 @@ class bounded:  # noqa: N801  reads like a type in add_argument
 
 def models(text: str) -> str:
     """Checks the names, for argparse."""
-    unknown = {name.strip() for name in text.split(",")} - set(WEIGHTS)
+    unknown = {name.strip() for name in text.split(",") if text} - set(WEIGHTS)
     if unknown:
         raise argparse.ArgumentTypeError(f"no payload for {sorted(unknown)}: use {', '.join(WEIGHTS)}")
     return text
