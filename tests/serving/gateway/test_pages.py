@@ -49,7 +49,7 @@ async def test_a_finished_job_shows_player_captions_timeline_files_and_facts(sit
     assert '<audio id="film"' in text
     assert "Goodbye &amp; thanks" in text
     assert 'data-seek="1.5"' in text
-    for word in ("Where the time went", "ray/fiddle", "3 parts", "film.vtt", "skipped", "-16.02", "completed"):
+    for word in ("Where the time went", "ray/<wbr>fiddle", "3 parts", "film.vtt", "skipped", "-16.02", "completed"):
         assert word in text
     assert "data-confirm" not in text
 
