@@ -1,4 +1,4 @@
-"""`reelmesh demo`: the whole mesh once: start it, make the example podcast through the public API, check the file, stop.
+"""`reelmesh demo`: start the mesh, make the example podcast through the public API, check the file, stop.
 
 The one invariant: exit 0 means that the downloaded file itself passed every check, not only that the job said so.
 """

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from serving.cli.engines import known_engines
+from serving.cli.sentinel import sentinel
 from serving.edge.ports import check_ports, free_ports
 from serving.errors import MissingDependency, ReelmeshError, Unavailable
 from serving.repository.load import load_repository
@@ -61,15 +62,16 @@ def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
     report("checking models and ports", 0.02)
     _check(settings)
     config = serve_config(load_repository(settings.model_repositories, known_engines()), settings)
-    try:
-        report("starting Ray", 0.05)
-        _start_ray(settings)
-        report("starting replicas", 0.35)
-        _deploy(config["applications"][0])
-        _wait_until_ready(settings, report)
-        yield Mesh(settings, time.monotonic() - started)
-    finally:
-        _stop_ray()
+    with sentinel():
+        try:
+            report("starting Ray", 0.05)
+            _start_ray(settings)
+            report("starting replicas", 0.35)
+            _deploy(config["applications"][0])
+            _wait_until_ready(settings, report)
+            yield Mesh(settings, time.monotonic() - started)
+        finally:
+            _stop_ray()
 
 
 def _check(settings: Settings) -> None:
