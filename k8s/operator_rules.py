@@ -169,7 +169,8 @@ def _version_two(group: Manifest, at: str, cluster: Manifest) -> Iterator[Broken
             yield Broken(f"{at}.{field}", "only the autoscaler v2 knows it", "set autoscalerOptions.version: v2")
     if "priority" in group and _version(cluster.get("rayVersion", "")) < PRIORITY_VERSION:
         yield Broken(f"{at}.priority", f"Ray {cluster.get('rayVersion')} does not know it", "use Ray 2.56 or newer")
-    limits = group["template"]["spec"].get("containers", [{}])[0].get("resources", {}).get("limits", {})
+    containers = group["template"]["spec"].get("containers", [])
+    limits = [name for each in containers[:1] for name in each.get("resources", {}).get("limits", {})]
     odd = [name for name in limits if "gpu" in name.split("/")[-1] or "mig-" in name]
     if any(name != "nvidia.com/gpu" for name in odd) and "GPU" not in group.get("resources", {}):
         yield Broken(

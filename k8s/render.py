@@ -3,6 +3,7 @@
 The one invariant: it is pure but for write(), and what it returns has passed check().
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -44,9 +45,9 @@ def objects(repository: Repository) -> list[Manifest]:
 
 
 def parts(repository: Repository) -> dict[str, list[Manifest]]:
-    """The objects by the file they stand in, without the settings."""
+    """The objects by the file they stand in, without the settings; the caller's own, which share no values."""
     config = serve_config(repository, unset(), proxy_location="EveryNode")
-    return {
+    found = {
         "namespace.yaml": [around.namespace()],
         "accounts.yaml": around.service_accounts(),
         "priorities.yaml": around.priority_classes(),
@@ -55,6 +56,7 @@ def parts(repository: Repository) -> dict[str, list[Manifest]]:
         "service.yaml": [around.service()],
         "disruption.yaml": around.disruption_budgets(),
     }
+    return {name: [json.loads(json.dumps(each)) for each in part] for name, part in found.items()}
 
 
 def refuse(problems: list[Problem]) -> None:
