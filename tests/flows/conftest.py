@@ -55,6 +55,7 @@ def start_mesh(home: Path, *flags: str) -> Mesh:
         text += line
         if line.startswith("}"):
             break
+    process.stdout.close()
     errors.close()
     if not text:
         process.wait(STOP_S)
@@ -70,8 +71,6 @@ def stop_mesh(mesh: Mesh) -> int:
         return mesh.process.wait(STOP_S)
     finally:
         mesh.process.kill()
-        if mesh.process.stdout is not None:
-            mesh.process.stdout.close()
 
 
 @pytest.fixture(scope="session")
