@@ -14,7 +14,7 @@ from optimize.cli import app
 from optimize.recipe import BATCH, Recipe, Tensor
 from optimize.report import read_report
 from optimize.torch_recipe import TorchRecipe
-from serving.errors import BadInput, EngineFailed, MissingDependency
+from serving.errors import BadInput, EngineFailed, MissingDependency, NotFound
 from serving.repository.lint import lint
 from serving.repository.read import RawModel, read_model
 
@@ -216,7 +216,7 @@ def test_a_recipe_that_cannot_prove_anything_is_refused(
         )
 
 
-def test_the_command_prints_json_and_fails_in_one_line(folder: Path, use: Callable[[Recipe], None]) -> None:
+def test_the_command_prints_json_and_leaves_errors_to_the_root(folder: Path, use: Callable[[Recipe], None]) -> None:
     use(small())
     repository = ["--repository", str(folder.parent)]
     done = CliRunner().invoke(app, ["small", "--json", *repository])
@@ -226,11 +226,11 @@ def test_the_command_prints_json_and_fails_in_one_line(folder: Path, use: Callab
     assert "up to date" in again.stdout
     use(small(SlightlyOff))
     failed = CliRunner().invoke(app, ["small", "--force", *repository])
-    assert failed.exit_code == 1
-    assert failed.stderr.startswith("error: parity: parity failed at batch ")
+    assert isinstance(failed.exception, EngineFailed)
+    assert failed.stdout == ""
     unknown = CliRunner().invoke(app, ["smal", *repository])
-    assert unknown.exit_code == 1
-    assert "there are: small" in unknown.stderr
+    assert isinstance(unknown.exception, NotFound)
+    assert "there are: small" in str(unknown.exception)
 
 
 def test_the_log_mel_export_is_reproduced_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
