@@ -27,6 +27,7 @@ async def triton(mesh, settings, tmp_path):
     endpoint = Endpoint(model="plus_one", http=f"{HOST}:{server.ports.http}", grpc=f"{HOST}:{server.ports.grpc}")
     await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[endpoint]))
     yield server
+    await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[]))
     await server.stop()
 
 
