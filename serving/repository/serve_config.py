@@ -14,6 +14,9 @@ from serving.settings import Settings
 APPLICATION: Final = "reelmesh"
 IMPORT_PATH: Final = "graphs.app:build"
 
+PROXY_ROUTE: Final = "/reelmesh"
+"""Route at Ray Serve's proxies. Nobody calls it, but a proxy without a route never says that it is ready."""
+
 ProxyLocation = Literal["Disabled", "HeadOnly", "EveryNode"]
 
 SYSTEM_CPUS: Final[Mapping[str, float]] = {"edge": 0.1, "gateway": 0.2, "worker": 0.2}
@@ -49,7 +52,7 @@ def serve_config(
     options = deployment_options(repository, settings)
     application = {
         "name": APPLICATION,
-        "route_prefix": None,
+        "route_prefix": None if proxy_location == "Disabled" else PROXY_ROUTE,
         "import_path": IMPORT_PATH,
         "args": {"settings": public_settings(settings)},
         "deployments": [{"name": name, **values} for name, values in options.items()],

@@ -71,8 +71,10 @@ def test_a_cluster_runs_what_a_laptop_runs(
     """`reelmesh up` names its own paths and ports in args; on a cluster they are in the ConfigMap."""
     laptop, cluster = serve_config(repository, settings), config_of(rendered)
     assert (laptop.pop("proxy_location"), cluster.pop("proxy_location")) == ("Disabled", "EveryNode")
-    assert cluster["applications"][0].pop("args") == {"settings": {}}
-    laptop["applications"][0].pop("args")
+    theirs, ours = cluster["applications"][0], laptop["applications"][0]
+    assert (ours.pop("route_prefix"), theirs.pop("route_prefix")) == (None, "/reelmesh")
+    assert theirs.pop("args") == {"settings": {}}
+    ours.pop("args")
     assert cluster == laptop
 
 

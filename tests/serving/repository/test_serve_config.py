@@ -17,6 +17,14 @@ def test_ray_serve_accepts_the_configuration(settings: Settings, proxy_location:
     assert [(app.name, app.import_path) for app in schema.applications] == [("reelmesh", "graphs.app:build")]
 
 
+@pytest.mark.parametrize(("proxies", "route"), [("Disabled", None), ("EveryNode", "/reelmesh")])
+def test_proxies_get_a_route_without_which_they_are_never_ready(
+    settings: Settings, proxies: ProxyLocation, route: str | None
+) -> None:
+    config = serve_config(load_repository(settings.model_repositories), settings, proxy_location=proxies)
+    assert config["applications"][0]["route_prefix"] == route
+
+
 def test_there_is_a_deployment_per_group_and_the_mesh_own(repository: Path, ray_model, triton_model) -> None:
     ray_model("anna", more="replica_group: audio")
     ray_model("bed", task="music", more="replica_group: audio")
