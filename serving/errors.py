@@ -51,9 +51,7 @@ class ReelmeshError(Exception):
         return _rebuild, (type(self), self.problem, self.field, self.fix)
 
 
-def _rebuild(
-    kind: type[ReelmeshError], problem: str, field: str | None, fix: str | None
-) -> ReelmeshError:
+def _rebuild(kind: type[ReelmeshError], problem: str, field: str | None, fix: str | None) -> ReelmeshError:
     return kind(problem, field=field, fix=fix)
 
 

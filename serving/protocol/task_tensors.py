@@ -183,9 +183,7 @@ def _config_block(name: str, fields: Iterable[TaskTensor], *, optional: bool) ->
 
 async def _value(field: TaskTensor, tensor: Tensor, files: Files) -> JsonValue | ArtifactRef:
     if tensor.datatype != field.datatype:
-        raise BadInput(
-            f"data-type is '{tensor.datatype}', but the task expects '{field.datatype}'", field=tensor.name
-        )
+        raise BadInput(f"data-type is '{tensor.datatype}', but the task expects '{field.datatype}'", field=tensor.name)
     if tensor.shape != (1,):
         raise BadInput(f"shape is {list(tensor.shape)}, but the task expects [1]", field=tensor.name)
     if field.datatype != "BYTES":
