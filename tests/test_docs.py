@@ -1,0 +1,192 @@
+"""README and docs say what the code does: links, commands, settings, metrics and fields exist, and none is left out."""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+from pydantic import BaseModel
+
+from graphs.podcast import PodcastRequest
+from graphs.subtitles import SubtitlesRequest
+from graphs.video import VideoRequest
+from serving import errors, telemetry
+from serving.backends.ray.engines import ENGINES
+from serving.cli.main import run
+from serving.cli.output import EXIT_CODES
+from serving.exposition import UNREADABLE
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import TASKS
+from serving.repository.model import ModelCard
+from serving.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAX_PICTURE_BYTES = 300_000
+GROUPS = {"jobs", "models", "k8s"}
+"""Commands with sub-commands."""
+NO_SETTINGS = {"REELMESH_URL", "REELMESH_LOAD_MODELS"}
+"""Variables of commands, not of the mesh."""
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """Fenced blocks of a language."""
+    for language, body in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.M):
+        if language in languages:
+            yield body
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """Cells of every table row, by the code in its first cell."""
+    lines = re.findall(r"^\| `([^`]+)`[^|]*\|(.*)\|$", text_of(page), re.M)
+    return {name: [cell.strip() for cell in cells.split("|")] for name, cells in lines}
+
+
+def fields(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field with its default, dotted; values of maps are ``*``, items of lists ``[]``; a file is one field."""
+    for name, field in model.model_fields.items():
+        yield before + name, field.get_default(call_default_factory=False)
+        for kind, inner in parts(field.annotation):
+            yield from fields(inner, f"{before}{name}{kind}.")
+
+
+def parts(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not ArtifactRef:
+        yield "", annotation
+    mark = {dict: ".*", list: "[]"}.get(getattr(annotation, "__origin__", None), "")
+    for argument in get_args(annotation):
+        yield from ((mark + kind, inner) for kind, inner in parts(argument))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    for body in blocks(page, "sh"):
+        for line in body.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True) if line.lstrip().startswith("reelmesh ") else []
+            if words:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_named_exists_with_its_options(
+    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda _: False))
+    monkeypatch.setenv("COLUMNS", "200")
+    for words in commands(page):
+        plain = list(takewhile(lambda word: not word.startswith("-") and "." not in word, words))
+        path = plain[: 2 if words[0] in GROUPS else 1]
+        assert run([*path, "--help"]) == 0, words
+        shown = set(re.findall(r"(?<![\w-])--?[\w-]+", capsys.readouterr().out))
+        options = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", word)}
+        assert options <= shown, words
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    listed = {name: cells for name, cells in rows("docs/settings.md").items() if name not in NO_SETTINGS}
+    settings = {
+        "REELMESH_" + name.replace(".", "__").upper(): default
+        for name, default in fields(Settings)
+        if not isinstance(default, BaseModel)
+    }
+    assert {name for name in listed if name.startswith("REELMESH_")} == set(settings)
+    for name, default in settings.items():
+        values = [default] if not isinstance(default, list) else [f'["{default[0]}"]']
+        shown = {None: "none", "": "empty"}.get(values[0], f"`{values[0]}`")
+        assert listed[name][0] == shown, name
+
+
+def test_only_variables_that_exist_are_named() -> None:
+    known = {name for name in rows("docs/settings.md") if name.startswith("REELMESH_")}
+    for page in PAGES:
+        named = set(re.findall(r"REELMESH_[A-Z][A-Z_]*[A-Z]", page.read_text(encoding="utf-8")))
+        assert named <= known, page.name
+
+
+def test_every_metric_is_listed_as_it_is_exposed() -> None:
+    made = {family.name + ("_total" if family.type == "counter" else ""): family for family in metrics()}
+    listed = {name: cells for name, cells in rows("docs/observability.md").items() if name.startswith("reelmesh_")}
+    assert set(listed) == {*made, UNREADABLE}
+    assert {name: listed[name][0] for name in made} == {name: family.type for name, family in made.items()}
+    labels = {metric._name: list(metric._labelnames) for metric in vars(telemetry).values() if is_metric(metric)}
+    for name, cells in listed.items():
+        assert [label for label in cells[1].split(", ") if label] == labels.get(name.removesuffix("_total"), []), name
+
+
+def metrics() -> list[Any]:
+    return list(telemetry.METRICS.collect())
+
+
+def is_metric(value: object) -> bool:
+    return isinstance(value, MetricWrapperBase)
+
+
+def test_every_field_of_a_model_card_is_listed() -> None:
+    listed = rows("docs/model-repository.md")
+    assert [name for name in listed if name not in TASKS] == [name for name, _ in fields(ModelCard)]
+    assert set(TASKS) <= set(listed)
+
+
+@pytest.mark.parametrize("request_type", [PodcastRequest, VideoRequest, SubtitlesRequest])
+def test_every_field_of_a_pipelines_request_is_listed(request_type: type[BaseModel]) -> None:
+    cells = re.findall(r"^\| (`[^|]+)\|", text_of("docs/graphs.md"), re.M)
+    listed = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    groups = {"captions"}  # its one field says it all
+    assert {name for name, _ in fields(request_type)} - groups <= listed
+
+
+def test_every_engine_error_and_exit_code_is_listed() -> None:
+    assert set(ENGINES) <= set(rows("docs/engines.md"))
+    listed = rows("docs/edge.md")
+    for error in vars(errors).values():
+        if isinstance(error, type) and issubclass(error, errors.ReelmeshError) and error is not errors.ReelmeshError:
+            cells = listed[error.code]
+            assert cells[:2] == [str(error.http_status), f"`{error.grpc_status}`"], error.code
+            assert cells[2].startswith("yes") is error.retryable, error.code
+    for code, words in EXIT_CODES.items():
+        assert re.search(rf"^\| {code.value} \|", text_of("docs/jobs.md"), re.M), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_can_be_parsed(page: Path) -> None:
+    for body in blocks(page, "python"):
+        ast.parse(body if not body.startswith(" ") else f"{{{body}}}")
+    for body in blocks(page, "yaml"):
+        example: Mapping[str, Any] = yaml.safe_load(body)
+        if "backend" in example:
+            ModelCard.model_validate(example)
+
+
+def test_pictures_are_small() -> None:
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < MAX_PICTURE_BYTES, picture.name
