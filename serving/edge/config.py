@@ -45,7 +45,10 @@ _MAX_THREADS: Final = 4
 
 # Checks notice within half a second that a replica is gone; a refused connection is noticed at once. Sessions are not
 # shut down with the server: that would also end those that are about to be sent elsewhere.
-_SERVER_OPTIONS: Final = "check inter 500 fastinter 200 fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
+# Idle connections are let go soon, since a replica that stops waits for them.
+_SERVER_OPTIONS: Final = (
+    "check inter 500 fastinter 200 fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down pool-purge-delay 1s"
+)
 _H2: Final = " proto h2"
 
 

@@ -24,6 +24,7 @@ from serving.settings import LimitSettings
 log = structlog.get_logger()
 
 _LOOK_S: Final = 10.0
+_IDLE_MS: Final = 1000
 _ANSWER_S: Final = 3600.0
 
 
@@ -69,7 +70,8 @@ class _Calls:
 
     def __init__(self, mesh: OipMesh, limits: LimitSettings) -> None:
         self._mesh = mesh
-        self._options = grpc_options(limits.infer_bytes)
+        # A replica that stops waits for its connections, so none is kept without need.
+        self._options = [*grpc_options(limits.infer_bytes), ("grpc.client_idle_timeout_ms", _IDLE_MS)]
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def live(self, _data: bytes, _context: Any) -> bytes:  # noqa: ANN401  grpc has no types

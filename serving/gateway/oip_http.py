@@ -27,6 +27,8 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _MODEL: Final = "/v2/models/{name}"
 _VERSION: Final = "/v2/models/{name}/versions/{version}"
 _LOOK_S: Final = 10.0
+# A replica that stops waits for its connections, so none is kept.
+_CONNECTIONS: Final = httpx.Limits(max_connections=256, max_keepalive_connections=0)
 _ANSWER_S: Final = 3600.0
 _RETRY_AFTER_S: Final = "1"
 _FORWARDED: Final = (
@@ -64,9 +66,9 @@ def oip_router(
         endpoints: asks the edge where replicas listen.
         limits: bounds of bodies.
         expected: models without whose replicas the mesh is not ready.
-        client: for calls to replicas; owned by the caller.
+        client: for calls to replicas, owned by the caller; None makes one that keeps no connections.
     """
-    calls = _Calls(OipMesh(endpoints, expected), limits, client or httpx.AsyncClient())
+    calls = _Calls(OipMesh(endpoints, expected), limits, client or httpx.AsyncClient(limits=_CONNECTIONS))
     router = APIRouter(route_class=_OipRoute, tags=["inference"])
     router.add_api_route("/v2/health/live", calls.live)
     router.add_api_route("/v2/health/ready", calls.ready)

@@ -59,7 +59,7 @@ class Gateway:
     def __init__(self, edge, limits, expected=()):
         app = FastAPI()
         self.calls = 0
-        self._client = httpx.AsyncClient()
+        self._client = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0))
         app.include_router(oip_router(edge.endpoints, limits, expected, self._client))
         app.get("/metrics", response_class=PlainTextResponse)(exposition)
         app.post("/v1/jobs")(lambda: "made")
