@@ -178,9 +178,11 @@ def test_every_engine_error_and_exit_code_is_listed() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_examples_can_be_parsed(page: Path) -> None:
+def test_examples_fit_the_code(page: Path) -> None:
     for body in blocks(page, "python"):
         ast.parse(body if not body.startswith(" ") else f"{{{body}}}")
+        if body.startswith('"""'):
+            exec(body, {"__name__": page.stem})  # noqa: S102  a whole module: its imports and types must exist
     for body in blocks(page, "yaml"):
         example: Mapping[str, Any] = yaml.safe_load(body)
         if "backend" in example:
