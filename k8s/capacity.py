@@ -18,15 +18,34 @@ Amounts = dict[str, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What every replica of a deployment leases, and how many there may be."""
+    """What every replica of a deployment leases, on which nodes, and how many there may be."""
 
     deployment: str
     amounts: Amounts
+    labels: Mapping[str, str]
     replicas: int
 
     def __str__(self) -> str:
         """In the words of a message."""
-        return _words(self.amounts)
+        return ", ".join([_words(self.amounts), *(f"label {key}={value}" for key, value in self.labels.items())])
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What is free in one pod of a group."""
+
+    amounts: Amounts
+    labels: Mapping[str, str]
+
+    def fits(self, need: Need) -> bool:
+        """Whether a replica may come here."""
+        enough = all(self.amounts.get(name, Decimal(0)) >= amount for name, amount in need.amounts.items())
+        return enough and all(_matches(wanted, self.labels.get(key)) for key, wanted in need.labels.items())
+
+    def take(self, amounts: Amounts) -> None:
+        """Lease them."""
+        for name, amount in amounts.items():
+            self.amounts[name] -= amount
 
 
 def capacity_problems(service: Manifest, config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -37,21 +56,23 @@ def capacity_problems(service: Manifest, config: Mapping[str, Any]) -> Iterator[
         config: its Serve configuration, parsed.
     """
     groups = service["spec"]["rayClusterConfig"].get("workerGroupSpecs", [])
-    pods = [(pod_amounts(group), group.get("maxReplicas", 0)) for group in groups]
-    free = [dict(amounts) for amounts, count in pods for _ in range(count)]
+    free = [
+        Pod(pod_amounts(group), group.get("labels", {})) for group in groups for _ in range(group.get("maxReplicas", 0))
+    ]
+    fresh = [Pod(dict(pod.amounts), pod.labels) for pod in free]
     # The pickiest first: own resources, then GPUs, then CPUs.
     for need in sorted(needs(config), key=_size, reverse=True):
         where = f"spec.serveConfigV2.deployments[{need.deployment}]"
-        if not any(_fits(need.amounts, amounts) for amounts, count in pods if count):
-            largest = "; ".join(f"{group['groupName']} {_words(pod_amounts(group))}" for group in groups)
+        if not any(pod.fits(need) for pod in fresh):
+            there = "; ".join(f"{group['groupName']} {_words(pod_amounts(group))}" for group in groups)
             yield Problem(
                 identity(service),
                 where,
-                f"a replica leases {need} and no pod of any group has that much ({largest})",
-                "add a group with larger pods, or lower the shares in model.yaml",
+                f"a replica leases {need} and no pod of any group has that ({there})",
+                "add a group with such pods, or lower the shares in model.yaml",
             )
             continue
-        placed = sum(_place(need.amounts, free) for _ in range(need.replicas))
+        placed = sum(_place(need, free) for _ in range(need.replicas))
         if placed < need.replicas:
             yield Problem(
                 identity(service),
@@ -83,7 +104,13 @@ def _need(deployment: Mapping[str, Any]) -> Need:
     amounts = {"CPU": Decimal(str(actor.get("num_cpus", 1))), "GPU": Decimal(str(actor.get("num_gpus", 0)))}
     amounts |= {name: Decimal(str(value)) for name, value in actor.get("resources", {}).items()}
     most = deployment.get("autoscaling_config", {}).get("max_replicas", deployment.get("num_replicas", 1))
-    return Need(deployment["name"], {name: value for name, value in amounts.items() if value}, int(most))
+    leased = {name: value for name, value in amounts.items() if value}
+    return Need(deployment["name"], leased, actor.get("label_selector", {}), int(most))
+
+
+def _matches(wanted: str, found: str | None) -> bool:
+    """Ray's label selectors, as far as the mesh uses them: a value, or ``!`` and the value that must not be."""
+    return found != wanted[1:] if wanted.startswith("!") else found == wanted
 
 
 def _size(need: Need) -> tuple[int, Decimal, Decimal]:
@@ -91,18 +118,13 @@ def _size(need: Need) -> tuple[int, Decimal, Decimal]:
     return own, need.amounts.get("GPU", Decimal(0)), need.amounts.get("CPU", Decimal(0))
 
 
-def _fits(wanted: Amounts, there: Amounts) -> bool:
-    return all(there.get(name, Decimal(0)) >= amount for name, amount in wanted.items())
-
-
-def _place(wanted: Amounts, free: list[Amounts]) -> bool:
-    """Take the amounts from the fullest pod that has them; a pod without a GPU goes before one that has one."""
-    fitting = [pod for pod in free if _fits(wanted, pod)]
+def _place(need: Need, free: list[Pod]) -> bool:
+    """Lease in the fullest pod that fits; a pod without a GPU goes before one that has one."""
+    fitting = [pod for pod in free if pod.fits(need)]
     if not fitting:
         return False
-    pod = min(fitting, key=lambda each: (each.get("GPU", Decimal(0)), each.get("CPU", Decimal(0))))
-    for name, amount in wanted.items():
-        pod[name] -= amount
+    none = Decimal(0)
+    min(fitting, key=lambda pod: (pod.amounts.get("GPU", none), pod.amounts.get("CPU", none))).take(need.amounts)
     return True
 
 

@@ -6,7 +6,7 @@ The one invariant: sizes are whole CPUs, as Ray and its autoscaler count them.
 from dataclasses import dataclass
 from typing import Final
 
-from serving.repository.serve_config import EDGE_RESOURCE
+from serving.repository.serve_config import EDGE_LABEL, EDGE_RESOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Group:
         storage: ephemeral storage, requested and the limit.
         min_pods: how many there are at least.
         max_pods: how many the autoscaler may start.
-        edge: whether clients reach the pod: Ray places the edge here.
+        edge: whether clients reach the pod: Ray places edge and gateway here, and nothing else.
     """
 
     name: str
@@ -35,11 +35,15 @@ class Group:
         """What Ray may lease in one pod; whatever asks for the edge's resource lands in its group."""
         return {"CPU": str(self.cpus), **({EDGE_RESOURCE: "1"} if self.edge else {})}
 
+    def ray_labels(self) -> dict[str, str]:
+        """Labels of the pod's Ray node, by which the other deployments keep off the edge's."""
+        return {EDGE_LABEL: "true"} if self.edge else {}
+
 
 HEAD: Final = Group("head", cpus=1, memory="4Gi", storage="8Gi")
 """Holds Ray's tables and Serve's controller, and no replica."""
 GATEWAY: Final = Group("gateway", cpus=1, memory="4Gi", storage="12Gi", edge=True)
-"""One pod, since there is one edge; uploads pass through its storage. A small replica may land beside the gateway."""
+"""One pod, since there is one edge; uploads pass through its storage."""
 MODELS: Final = Group("models", cpus=4, memory="8Gi", storage="24Gi", max_pods=4)
 """Engines, Triton and job workers without a GPU."""
 

@@ -82,6 +82,7 @@ def _worker(group: Group, grace: int) -> Manifest:
         "minReplicas": group.min_pods,
         "maxReplicas": group.max_pods,
         "resources": group.ray_resources(),
+        **({"labels": labels} if (labels := group.ray_labels()) else {}),
         "rayStartParams": {"object-store-memory": str(OBJECT_STORE_BYTES)},
         "template": pod_template(group, grace),
     }

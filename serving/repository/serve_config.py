@@ -23,7 +23,12 @@ SYSTEM_CPUS: Final[Mapping[str, float]] = {"edge": 0.1, "gateway": 0.2, "worker"
 """CPU shares of the mesh's own deployments; all of them and the models of the repository fit on one machine with 2."""
 
 EDGE_RESOURCE: Final = "edge"
-"""Ray resource of a node whose ports clients reach; a node has 1 of it, so two edges never meet on one."""
+"""Ray resource of a node whose ports clients reach; a node has 1 of it."""
+EDGE_SHARES: Final[Mapping[str, float]] = {"edge": 0.6, "gateway": 0.1}
+"""What of it they lease: two edges never meet on one node, and a gateway is always beside an edge."""
+EDGE_LABEL: Final = "reelmesh-edge"
+"""Ray label, ``true`` on nodes kept for edge and gateway; a laptop's node has no labels and takes everything."""
+ELSEWHERE: Final[Mapping[str, str]] = {EDGE_LABEL: "!true"}
 
 HEALTH: Final[Mapping[str, float]] = {
     "health_check_period_s": 5.0,
@@ -84,8 +89,10 @@ def deployment_options(repository: Repository, settings: Settings) -> dict[str, 
 
 def _system(name: str, settings: Settings) -> dict[str, Any]:
     actor: dict[str, Any] = {"num_cpus": SYSTEM_CPUS[name]}
-    if name == "edge":
-        actor["resources"] = {EDGE_RESOURCE: 1.0}
+    if share := EDGE_SHARES.get(name):
+        actor["resources"] = {EDGE_RESOURCE: share}
+    else:
+        actor["label_selector"] = dict(ELSEWHERE)
     return {
         "num_replicas": 1,
         "ray_actor_options": actor,
@@ -97,7 +104,8 @@ def _system(name: str, settings: Settings) -> dict[str, Any]:
 
 def _models(models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     """A replica holds all models of its group, so it leases the sum of their shares."""
-    actor: dict[str, Any] = {"num_cpus": _share(model.card.share.cpu for model in models)}
+    cpus = _share(model.card.share.cpu for model in models)
+    actor: dict[str, Any] = {"num_cpus": cpus, "label_selector": dict(ELSEWHERE)}
     if gpus := _share(model.card.share.gpu for model in models):
         actor["num_gpus"] = gpus
     return {

@@ -11,12 +11,19 @@ def deployment(name: str, replicas: int = 1, **actor: Any) -> Manifest:
     return {"name": name, "num_replicas": replicas, "ray_actor_options": actor}
 
 
-def group(name: str, most: int, limits: Manifest | None = None, **resources: str) -> Manifest:
+OFF = {"label_selector": {"reelmesh-edge": "!true"}}
+"""What keeps a deployment off the edge's node."""
+
+
+def group(
+    name: str, most: int, limits: Manifest | None = None, labels: Manifest | None = None, **resources: str
+) -> Manifest:
     container = {"name": "ray-worker", "resources": {"limits": limits or {}}}
     return {
         "groupName": name,
         "maxReplicas": most,
         "resources": resources,
+        "labels": labels or {},
         "template": {"spec": {"containers": [container]}},
     }
 
@@ -38,6 +45,10 @@ FITS = {
     "gpu shares": ([deployment("image", 4, num_cpus=1, num_gpus=0.25)], [group("a", 1, CPU="4", GPU="1")]),
     "limits instead of resources": ([deployment("image", num_cpus=4)], [group("a", 1, {"cpu": "3500m"})]),
     "gpu of the limits": ([deployment("image", num_gpus=1)], [group("a", 1, {"cpu": 1, "nvidia.com/gpu": "1"})]),
+    "off the edge": (
+        [deployment("audio", num_cpus=1, **OFF)],
+        [group("gateway", 1, None, {"reelmesh-edge": "true"}, CPU="4"), group("models", 1, CPU="1")],
+    ),
     "gpu pods are kept for who needs them": (
         [deployment("image", num_cpus=2, num_gpus=1), deployment("audio", num_cpus=2)],
         [group("gpu", 1, CPU="2", GPU="1"), group("cpu", 1, CPU="2")],
@@ -54,7 +65,7 @@ LACKS = {
     "no pod is large enough": (
         [deployment("video", num_cpus=8)],
         [group("models", 4, CPU="4")],
-        "deployments[video]: a replica leases CPU 8 and no pod of any group has that much (models CPU 4)",
+        "deployments[video]: a replica leases CPU 8 and no pod of any group has that (models CPU 4)",
     ),
     "no gpu": (
         [deployment("image", num_gpus=0.5)],
@@ -83,6 +94,11 @@ LACKS = {
         ],
         [group("models", 2, CPU="2")],
         "deployments[audio]: 2 of at most 5 replicas of CPU 1 find a pod",
+    ),
+    "only the edge's node has room": (
+        [deployment("audio", num_cpus=2, **OFF)],
+        [group("gateway", 1, None, {"reelmesh-edge": "true"}, CPU="4"), group("models", 1, CPU="1")],
+        "deployments[audio]: a replica leases CPU 2, label reelmesh-edge=!true and no pod",
     ),
     "a group without pods": (
         [deployment("audio", num_cpus=1)],

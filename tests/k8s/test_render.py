@@ -117,7 +117,9 @@ def test_a_repository_that_needs_a_gpu_says_that_no_group_has_one(tmp_path: Path
     (folder / "config.pbtxt").write_text((source / "config.pbtxt").read_text())
     card = yaml.safe_load((source / "model.yaml").read_text()) | {"share": {"cpu": 1, "gpu": 0.5}}
     (folder / "model.yaml").write_text(yaml.safe_dump(card))
-    with pytest.raises(BadInput, match=r"deployments\[audio\]: a replica leases CPU 1, GPU 0.5 and no pod") as caught:
+    with pytest.raises(
+        BadInput, match=r"deployments\[audio\]: a replica leases CPU 1, GPU 0.5, label \S+ and no pod"
+    ) as caught:
         objects(load_repository([tmp_path / "models"]))
     assert "gateway CPU 1, edge 1; models CPU 4" in str(caught.value)
 

@@ -42,7 +42,11 @@ def test_a_replica_leases_the_sum_of_its_models(repository: Path, ray_model) -> 
     ray_model("anna", more="replica_group: audio\nshare: {cpu: 0.1, gpu: 0.25}")
     ray_model("bed", task="music", more="replica_group: audio\nshare: {cpu: 0.2}")
     options = deployment_options(load_repository([repository]), Settings())["audio"]
-    assert options["ray_actor_options"] == {"num_cpus": 0.3, "num_gpus": 0.25}
+    assert options["ray_actor_options"] == {
+        "num_cpus": 0.3,
+        "num_gpus": 0.25,
+        "label_selector": {"reelmesh-edge": "!true"},
+    }
     assert options["num_replicas"] == 1
 
 
@@ -51,6 +55,15 @@ def test_a_group_scales_as_its_most_demanding_model_asks(repository: Path, ray_m
     ray_model("bed", task="music", more="replica_group: audio\nreplicas: {min: 2, max: 3, target_ongoing: 2}")
     scale = deployment_options(load_repository([repository]), Settings())["audio"]["autoscaling_config"]
     assert (scale["min_replicas"], scale["max_replicas"], scale["target_ongoing_requests"]) == (2, 4, 2)
+
+
+def test_edge_and_gateway_share_a_node_and_all_others_keep_off_it_where_it_is_labelled(settings: Settings) -> None:
+    options = deployment_options(load_repository(settings.model_repositories), settings)
+    actors = {name: values["ray_actor_options"] for name, values in options.items()}
+    shares = {name: actor["resources"]["edge"] for name, actor in actors.items() if "resources" in actor}
+    assert set(shares) == {"edge", "gateway"}
+    assert shares["edge"] + shares["gateway"] <= 1 < 2 * shares["edge"]
+    assert {name for name, actor in actors.items() if "label_selector" in actor} == set(actors) - set(shares)
 
 
 def test_the_whole_mesh_fits_on_two_cpus(settings: Settings) -> None:
