@@ -28,9 +28,8 @@ from serving.settings import Settings
 
 def job_types(repository: Repository) -> dict[str, JobType]:
     """Every pipeline by name; a new one is a file in graphs/ and a line here."""
-    voices = {
-        name: voice.description for model in repository.for_task("speech") for name, voice in model.card.voices.items()
-    }
+    speaking = repository.for_task("speech")[:1]  # the one that requests without a model go to
+    voices = {name: voice.description for model in speaking for name, voice in model.card.voices.items()}
     models = {model.name: model_use(model) for model in repository.models.values()}
     types = (podcast.job_type(voices, models), video.job_type(voices, models), subtitles.job_type(models))
     return {job_type.name: job_type for job_type in types}

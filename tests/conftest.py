@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from serving.settings import EdgeSettings, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+RUN = "PYTEST_RUN_ID"
+os.environ[RUN] = uuid4().hex  # tells this run's processes from those of another one on the same machine
 GRACE_S = 5.0
 """How long processes of a finished test may take to end."""
 
@@ -83,11 +86,16 @@ def _left_behind(node: str, before: set[int], started: float) -> list[psutil.Pro
         created = process.info["create_time"]
         if created and created >= started - 1 and process.pid not in before and process.pid != os.getpid():
             try:
-                if process.environ().get("PYTEST_CURRENT_TEST", "").startswith(f"{node} ("):
+                inherited = process.environ()
+                if inherited.get(RUN) == os.environ[RUN] and _test_of(inherited) == node:
                     found[process.pid] = process
             except psutil.Error:
                 continue
     return [process for process in found.values() if _counts(process)]
+
+
+def _test_of(environment: dict[str, str]) -> str:
+    return environment.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
 
 
 def _counts(process: psutil.Process) -> bool:

@@ -3,7 +3,9 @@
 The one invariant: a port that cannot be had is refused with its number, its setting and the fix.
 """
 
+import contextlib
 import errno
+import random
 import socket
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -13,6 +15,9 @@ from serving.settings import EdgeSettings, Settings
 
 PORTS: Final = {"http_port": "--http-port", "grpc_port": "--grpc-port", "metrics_port": "--metrics-port"}
 """Field of the edge's settings to the flag that sets it."""
+QUIET_PORTS: Final = range(20_000, 32_768)
+"""Above Ray's workers (10002 to 19999) and below Linux's ephemeral ports (32768 to 60999 unless set otherwise)."""
+_TRIES: Final = 64
 _BACKLOG: Final = 1024
 
 
@@ -36,10 +41,23 @@ def check_ports(settings: Settings) -> None:
 
 
 def free_ports(settings: Settings) -> Settings:
-    """The same settings with every port 0 replaced by a free one."""
+    """The same settings with every port 0 replaced by a free one.
+
+    The edge listens only seconds later, so the ports are taken from :data:`QUIET_PORTS`, where nothing else of the
+    machine is given one in the meantime.
+    """
     with ExitStack() as held:
-        bound = {field: listener.getsockname()[1] for field, listener in open_ports(settings.edge, held).items()}
-    return settings.model_copy(update={"edge": settings.edge.model_copy(update=bound)})
+        edge = settings.edge
+        chosen = {field: _quiet_port(edge.host, held) for field in PORTS if getattr(edge, field) == 0}
+    return settings.model_copy(update={"edge": edge.model_copy(update=chosen)})
+
+
+def _quiet_port(host: str, held: ExitStack) -> int:
+    for port in random.sample(QUIET_PORTS, _TRIES):
+        with contextlib.suppress(Unavailable):
+            _listen(held, host, port, "http_port")
+            return port
+    raise Unavailable(f"no free port on {host}", field="edge.http_port", fix=_fix("http_port"))
 
 
 def open_ports(edge: EdgeSettings, held: ExitStack) -> dict[str, socket.socket]:
