@@ -94,6 +94,7 @@ def _start_ray(settings: Settings) -> None:
         raise MissingDependency("Ray is not installed", fix='pip install "reelmesh"') from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
+        address="local",  # a mesh of its own, whatever other Ray there is on this machine
         num_cpus=max(os.cpu_count() or 1, LEAST_CPUS),
         include_dashboard=False,
         log_to_driver=False,
