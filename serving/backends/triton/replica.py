@@ -61,6 +61,8 @@ class TritonReplica:
         self._adapters: dict[str, Adapter | None] = {
             model.name: load_adapter(model, self.server, self.artifacts) for model in share
         }
+        # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
+        self.__del__ = self.close
         await self.server.start()
         self._metrics = MetricsServer(self.metrics, self._host)
         self.metrics_url = await self._metrics.start()
@@ -148,14 +150,13 @@ class TritonReplica:
             metrics_url=self.metrics_url,
         )
 
-    async def __del__(self) -> None:
-        """Awaited by Serve: leave the rotation, then drain and end tritonserver."""
-        if heart := getattr(self, "_heart", None):
-            await heart.stop()
+    async def close(self) -> None:
+        """Leave the rotation, then drain and end tritonserver."""
+        if self._heart is not None:
+            await self._heart.stop()
         if metrics := getattr(self, "_metrics", None):
             await metrics.stop()
-        if server := getattr(self, "server", None):
-            await server.stop()
+        await self.server.stop()
 
 
 def leased_gpus() -> int:

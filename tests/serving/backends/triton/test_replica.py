@@ -34,8 +34,6 @@ from serving.settings import LimitSettings, Settings
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
-    # Serve awaits __del__; here Python calls it once more at the end.
-    pytest.mark.filterwarnings("ignore:coroutine 'TritonReplica.__del__' was never awaited:RuntimeWarning"),
 ]
 ROOT = Path(__file__).resolve().parents[4]
 PORTRAITS = ROOT / "examples/podcast/portraits"
@@ -67,7 +65,7 @@ async def replica(triton: TritonInstall, tmp_path_factory: pytest.TempPathFactor
     if current is not None:
         os.environ["PYTEST_CURRENT_TEST"] = current
     yield shared
-    await shared.__del__()
+    await shared.close()
 
 
 @pytest.fixture
@@ -305,7 +303,7 @@ async def test_the_edge_hears_where_triton_listens_and_when_it_does_not(
         assert edge.beats[-1].endpoints != first
         assert len({beat.replica_id for beat in edge.beats}) == 1
     finally:
-        await replica.__del__()
+        await replica.close()
     assert edge.beats[-1].endpoints == []
 
 
