@@ -5,19 +5,27 @@ written in one transaction: neither exists without the other.
 """
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from serving.errors import BadInput, Unavailable, foreign_text
 from serving.jobs.tables import metadata
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 BUSY_TIMEOUT_MS: Final = 30_000
 """How long a SQLite writer waits for another one."""
+PATIENCE_S: Final = 120.0
+"""How long facts of a running job wait for a database that is away; a failover of PostgreSQL takes about a minute."""
+_LONGEST_PAUSE_S: Final = 5.0
 _LOCK_KEY: Final = 7_385_001
 """PostgreSQL advisory lock held while tables are made."""
 
@@ -74,9 +82,10 @@ class Database:
         """
         try:
             await asyncio.to_thread(self._create)
-        except sa.exc.OperationalError as error:
+        except (sa.exc.DatabaseError, OSError) as error:
+            cause = error.orig if isinstance(error, sa.exc.DatabaseError) else error
             raise Unavailable(
-                f"the jobs database cannot be opened: {foreign_text(error.orig)}",
+                f"the jobs database cannot be opened: {foreign_text(cause)}",
                 field="jobs_database_url",
                 fix="check that the file is writable, or that the server runs and the password is right",
             ) from error
@@ -98,6 +107,19 @@ class Database:
         """Run ``work`` in one transaction in a thread; its exception rolls back."""
         return await asyncio.to_thread(self._run, work)
 
+    async def persist(self, work: Callable[[sa.Connection], T]) -> T:
+        """As :meth:`run`, but waits out a database that is away; ``work`` must bear to be repeated."""
+        pause_s, end = 0.1, time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await self.run(work)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+                if time.monotonic() + pause_s > end:
+                    raise
+                log.warning("jobs_database_away", error=foreign_text(error.orig), retry_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
         with self.engine.begin() as connection:
             return work(connection)
@@ -111,5 +133,18 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:  # noqa: ANN401  a DB
     # IMMEDIATE takes the write lock when a transaction begins: writers queue up instead of failing half-way.
     connection.isolation_level = "IMMEDIATE"
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA journal_mode=WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # The first switch of a fresh file waits for nobody, whatever busy_timeout says: gateway and worker do it at once.
+    end = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)

@@ -1,7 +1,7 @@
 """Journal: what a worker writes about the jobs it runs; used by the worker and the job context alone.
 
-The one invariant: each write is one transaction that may be repeated; a resumed run writes the same facts
-again.
+The one invariant: each write is one transaction that may be repeated: a resumed run writes the same facts again,
+and a database that is away for a while costs a running job nothing but time.
 """
 
 import time
@@ -39,7 +39,7 @@ class Journal:
 
     async def begin(self, job_id: str) -> JobRecord | None:
         """Take a job up; None when there is nothing to do any more (cancelled or ended meanwhile)."""
-        return await self._database.run(lambda connection: self._begin(connection, job_id))
+        return await self._database.persist(lambda connection: self._begin(connection, job_id))
 
     def _begin(self, connection: sa.Connection, job_id: str) -> JobRecord | None:
         row = connection.execute(sa.select(jobs.c.runs, jobs.c.state).where(jobs.c.id == job_id)).first()
@@ -57,7 +57,7 @@ class Journal:
         return read_job(connection, job_id)
 
     async def stage_started(self, job_id: str, stage: str, state: JobState, facts: "StageFacts") -> None:
-        """The first call of a stage is about to be made."""
+        """The first call of a stage is about to be made, or the first after the stage had ended."""
         counts = facts.counts()
 
         def write(connection: sa.Connection) -> None:
@@ -65,6 +65,7 @@ class Journal:
                 "state": StageState.RUNNING,
                 "parts": counts["parts"],
                 "started_at": sa.func.coalesce(job_stages.c.started_at, time.time()),
+                "ended_at": None,
             }
             _update_stage(connection, job_id, stage, values)
             forward: dict[str, Any] = {"stage": stage}
@@ -74,7 +75,7 @@ class Journal:
             event = {"stage_state": StageState.RUNNING, **counts}
             change_job(connection, job_id, kind="stage", among=WORKING, values=forward, event=event)
 
-        await self._database.run(write)
+        await self._database.persist(write)
 
     async def stage_advanced(self, job_id: str, stage: str, facts: "StageFacts", *, progress: float | None) -> None:
         """A call of the stage has finished; with ``progress`` the bar moves, which makes an event."""
@@ -89,7 +90,7 @@ class Journal:
                 event = {"stage": stage, **counts}
                 change_job(connection, job_id, kind="progress", among=WORKING, values=moved, event=event)
 
-        await self._database.run(write)
+        await self._database.persist(write)
 
     async def stage_ended(
         self, job_id: str, stage: str, outcome: StageState, facts: "StageFacts", *, progress: float
@@ -104,7 +105,7 @@ class Journal:
             event = {"stage": stage, "stage_state": outcome, **counts}
             change_job(connection, job_id, kind="stage", among=WORKING, values=moved, event=event)
 
-        await self._database.run(write)
+        await self._database.persist(write)
 
     async def finish(
         self,
@@ -137,7 +138,7 @@ class Journal:
             _close_stages(connection, job_id, leftover)
             return True
 
-        return await self._database.run(write)
+        return await self._database.persist(write)
 
     async def requeue(self, worker: str) -> list[str]:
         """Send the unfinished jobs of a lost worker back to the queue; their ids."""
@@ -151,12 +152,12 @@ class Journal:
                 change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
             return lost
 
-        return await self._database.run(write)
+        return await self._database.persist(write)
 
     async def to_cancel(self, job_ids: Collection[str]) -> list[str]:
         """Which of the jobs somebody asked to cancel."""
         query = sa.select(jobs.c.id).where(jobs.c.id.in_(list(job_ids)), jobs.c.cancel_requested)
-        return await self._database.run(lambda connection: [str(found) for found in connection.scalars(query)])
+        return await self._database.persist(lambda connection: [str(found) for found in connection.scalars(query)])
 
 
 class StageFacts:

@@ -5,6 +5,7 @@ import pytest
 import sqlalchemy as sa
 
 from serving.errors import BadInput, Unavailable
+from serving.jobs import database as module
 from serving.jobs.database import Database, sqlalchemy_url
 
 
@@ -42,4 +43,30 @@ async def test_a_database_that_cannot_be_opened_is_told_with_the_fix(tmp_path: P
     database = Database(f"sqlite:///{tmp_path}/folder")
     with pytest.raises(Unavailable, match="check that the file is writable"):
         await database.create()
+    await database.close()
+
+
+async def test_a_file_that_is_no_database_is_told_with_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_text("these are somebody's notes, not a database; " * 50)
+    database = Database(f"sqlite:///{tmp_path}/jobs.sqlite")
+    with pytest.raises(Unavailable, match="not a database"):
+        await database.create()
+    await database.close()
+
+
+async def test_facts_of_running_jobs_wait_for_a_database_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, asked = Database(f"sqlite:///{tmp_path}/jobs.sqlite"), 0
+
+    def work(connection: sa.Connection) -> int:
+        nonlocal asked
+        asked += 1
+        return connection.scalar(sa.text("SELECT 7" if asked > 2 else "SELECT * FROM away")) or 0
+
+    assert await database.persist(work) == 7
+    assert asked == 3
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    with pytest.raises(sa.exc.OperationalError, match="away"):
+        await database.persist(lambda connection: connection.scalar(sa.text("SELECT * FROM away")))
     await database.close()
