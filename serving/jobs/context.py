@@ -150,6 +150,7 @@ class DurableContext:
         outcome = StageState.DONE if facts.parts else StageState.SKIPPED
         if facts.parts_done == facts.parts:
             await self._journal.stage_ended(self.job_id, name, outcome, facts, progress=self._progress())
+            self._opened.discard(name)  # a graph may come back to a stage
         return results
 
     async def _part(

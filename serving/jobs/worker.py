@@ -220,6 +220,8 @@ class JobWorker:
                 )
             if task.cancelled() and record.id in self._cancelled:
                 raise _CancelledByUser
+            if task.cancelled() and not self._stopping:
+                raise EngineFailed("the graph was cancelled from within, though nobody asked for it")
             return task.result()
         finally:
             await _stop(task)

@@ -28,7 +28,7 @@ class FilmRequest(Message):
     title: str = Field(min_length=1, max_length=120)
     clips: int = Field(default=3, ge=0, le=50)
     seconds: float = Field(default=0.02, gt=0, le=60, description="How long each call takes.")
-    trouble: Literal["none", "broken", "busy_once", "busy", "defect"] = "none"
+    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel"] = "none"
     poster: ArtifactRef | None = None
     actors: tuple[str, ...] = ()
 
@@ -46,6 +46,10 @@ async def film(job: JobContext, request: FilmRequest) -> JobOutput:
     )
     model = None if request.trouble == "none" else request.trouble
     score = await job.run("score", MusicRequest(duration_s=pace, seed=1000), MusicResult, model=model)
+    if request.trouble == "retake":
+        score = await job.run("score", MusicRequest(duration_s=pace, seed=1001), MusicResult)
+    if request.trouble == "stray_cancel":
+        raise asyncio.CancelledError
 
     async def captions() -> ArtifactRef:
         if request.trouble == "defect":

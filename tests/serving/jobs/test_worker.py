@@ -98,6 +98,25 @@ async def test_a_defect_of_a_graph_fails_its_job_and_not_the_worker(office: Offi
     assert (await office.until((await office.submit()).id)).state is JobState.COMPLETED
 
 
+async def test_a_graph_may_come_back_to_a_stage_and_its_record_tells_of_both_times(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="retake", seconds=0.2)).id)
+    assert record.state is JobState.COMPLETED
+    score = record.stages[2]
+    assert (score.state, score.parts, score.parts_done) == (StageState.DONE, 2, 2)
+    assert score.duration_s(time.time()) > 0.4
+
+
+async def test_a_cancel_that_nobody_asked_for_fails_the_job_instead_of_losing_it(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="stray_cancel")).id)
+    assert "cancelled from within" in str(record.error)
+
+
 async def test_cancelling_a_working_job_stops_its_calls_within_two_seconds(
     office: Office, start_worker: StartWorker
 ) -> None:
