@@ -1,7 +1,7 @@
 """Router: which model and backend serve a typed task, in which order, within which deadline; called by job contexts.
 
-The one invariant: a request is checked against the model's limits before it leaves, and only errors whose class says
-``retryable`` move it on to the next candidate.
+The one invariant: a model gets only requests within its limits, and only errors whose class says ``retryable`` move a
+request on to the next candidate.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import structlog
 from serving import telemetry
 from serving.backends.base import Backend
 from serving.backends.call import Call
-from serving.backends.limits import check_limits
+from serving.backends.limits import check_limits, within_limits
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
 from serving.repository.load import Repository
@@ -69,14 +69,16 @@ class Router:
         """Run one request to its result.
 
         Raises:
+            BadInput: it is over the first model's limits; fallbacks with narrower ones are left out.
             ReelmeshError: the last candidate's error, or :class:`DeadlineExceeded` once the deadline has passed.
         """
         models = candidates(self._repository, task_of(request), model)
+        check_limits(models[0].card, request)
+        models = [models[0], *(each for each in models[1:] if within_limits(each.card, request))]
         last: ReelmeshError = Unavailable("no replica took the request")
         for turn in range(ROUNDS):
             for candidate in models:
                 call.checkpoint()
-                check_limits(candidate.card, request)
                 try:
                     backend = self._backend(candidate.name)
                     result = await backend.run(candidate.name, request, call)

@@ -21,3 +21,12 @@ def check_limits(card: ModelCard, request: BaseModel) -> None:
         if isinstance(size, int | float) and size > bound:
             unit = " characters" if isinstance(value, str) else " items" if isinstance(value, list) else ""
             raise BadInput(f"{size:g}{unit} is over the model's bound", field=field, fix=f"use at most {bound:g}")
+
+
+def within_limits(card: ModelCard, request: BaseModel) -> bool:
+    """Whether :func:`check_limits` lets the request pass."""
+    try:
+        check_limits(card, request)
+    except BadInput:
+        return False
+    return True

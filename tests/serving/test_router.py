@@ -108,6 +108,14 @@ async def test_a_request_over_the_models_limits_leaves_the_router_never() -> Non
     assert backend.asked == []
 
 
+async def test_a_fallback_with_narrower_limits_does_not_hide_why_the_model_failed() -> None:
+    backend = Answering("ray", ["bed", "other"], Unavailable("full"))
+    models = (model("bed", fallback=["other"]), model("other", limits={"duration_s": 0.5}))
+    with pytest.raises(Unavailable, match="full"):
+        await Router(repository(*models), [backend]).run(ASK, Call())
+    assert set(backend.asked) == {"bed"}
+
+
 @pytest.mark.parametrize(
     ("task", "name", "error", "part"),
     [
