@@ -15,7 +15,7 @@ from .crds import strict_schema
 from .kustomizer import build
 
 ROOT = Path(__file__).resolve().parents[2]
-CRDS = Path(os.environ.get("REELMESH_TEST_CRDS", ROOT.parent / "shared" / "crds"))
+CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "crds"))
 OVERLAYS = ("k8s/base", "kustomize/overlays/local", "kustomize/overlays/gpu")
 
 
@@ -46,5 +46,5 @@ def ray_service_schema() -> dict[str, Any]:
     """KubeRay's schema of a RayService as strict JSON schema; it is KubeRay's data and not part of this project."""
     path = CRDS / "ray.io_rayservices.yaml"
     if not path.is_file():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}: set REELMESH_TEST_CRDS to a folder that has {path.name}")
+        pytest.skip(f"KubeRay's CRDs are not at {CRDS}: set KUBERAY_CRDS to a folder that has {path.name}")
     return strict_schema(path)
