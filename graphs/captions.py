@@ -58,9 +58,9 @@ async def write_captions(
 
 
 def style_for(video: VideoFormat) -> AssStyle:
-    """The caption style, its sizes scaled to the picture's height."""
+    """The caption style, its sizes scaled so that a line of 42 columns fits upright pictures too."""
     usual = AssStyle()
-    scale = video.height / usual.height
+    scale = min(video.width / usual.width, video.height / usual.height)
     return replace(
         usual,
         width=video.width,

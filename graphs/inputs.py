@@ -12,10 +12,11 @@ from pydantic import Field
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
+from serving.media.layout import even
 from serving.media.pictures import check_picture
-from serving.media.probe import probe
+from serving.media.probe import MediaInfo, probe
 from serving.protocol.artifact import ArtifactRef
-from serving.protocol.tasks import Fps, Language, Message, Pixels, Seed
+from serving.protocol.tasks import Language, Message, Seed
 
 MAX_SCRIPT_CHARS = 60_000
 """About an hour of speech."""
@@ -36,12 +37,33 @@ class CaptionChoice(Message):
     burn_in: bool = True
 
 
+MIN_SIDE_PX = 128
+"""Under this a panel of the split screen is too small for a face."""
+MAX_SIDE_PX = 4096
+MIN_FPS = 10
+"""At fewer frames a short turn rounds to none at all."""
+MAX_FPS = 60
+
+Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=2)]
+
+
 class VideoFormat(Message):
     """Size and rate of the picture."""
 
-    width: Pixels = 1280
-    height: Pixels = 720
-    fps: Fps = 25
+    width: Side = 1280
+    height: Side = 720
+    fps: int = Field(default=25, ge=MIN_FPS, le=MAX_FPS)
+
+
+def format_of(info: MediaInfo) -> VideoFormat:
+    """The format nearest to a medium's own picture; the usual one where it has none."""
+    picture = info.first("video")
+    if picture is None or not picture.width or not picture.height:
+        return VideoFormat()
+    scale = min(1.0, MAX_SIDE_PX / max(picture.width, picture.height))
+    width, height = (max(MIN_SIDE_PX, even(side * scale)) for side in (picture.width, picture.height))
+    fps = min(MAX_FPS, max(MIN_FPS, round(picture.fps))) if picture.fps else VideoFormat().fps
+    return VideoFormat(width=width, height=height, fps=fps)
 
 
 class Programme(Message):

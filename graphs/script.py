@@ -21,7 +21,8 @@ _HEADING = re.compile(
     r"^\s*(?:#{1,6}\s+(?P<hash>.+)|scene(?:\s+\w+)?\s*[:.-]\s*(?P<scene>.+)|(?P<slug>(?:INT|EXT)[./ ].+))$",
     re.IGNORECASE,
 )
-_DIRECTION = re.compile(r"^\s*\[\s*(?P<key>image|motion)\s*:\s*(?P<value>[\w.-]+)\s*\]\s*$", re.IGNORECASE)
+_DIRECTION = re.compile(r"^\s*\[\s*(?P<key>\w+)\s*:\s*(?P<value>[^\[\]]*?)\s*\]\s*$")
+_DIRECTIONS = ("image", "motion")
 
 
 class Turn(Message):
@@ -75,7 +76,8 @@ def parse_scenes(script: str) -> list[Scene]:
     its own.
 
     Raises:
-        BadInput: no narration at all, a scene without words, or too many scenes.
+        BadInput: no narration at all, a scene without words, too many scenes, or a direction nobody knows, which would
+            else be read aloud.
     """
     scenes: list[Scene] = []
     for number, line in enumerate(script.splitlines(), start=1):
@@ -88,14 +90,23 @@ def parse_scenes(script: str) -> list[Scene]:
             continue
         if not scenes:
             scenes.append(Scene(title="", narration="", line=number))
-        changed = (
-            {direction["key"].lower(): direction["value"]}
-            if direction
-            else {"narration": f"{scenes[-1].narration} {line.strip()}".strip()}
-        )
+        if direction:
+            changed = _direction(direction["key"].lower(), direction["value"], number)
+        else:
+            changed = {"narration": f"{scenes[-1].narration} {line.strip()}".strip()}
         scenes[-1] = scenes[-1].model_copy(update=changed)
     _check_scenes(scenes)
     return scenes
+
+
+def _direction(key: str, value: str, line: int) -> dict[str, str]:
+    if key not in _DIRECTIONS or not value:
+        raise BadInput(
+            f"line {line}: there is no direction '[{key}: {value}]'",
+            field="script",
+            fix="write [image: name] or [motion: zoom_in], or take the brackets away",
+        )
+    return {key: value}
 
 
 def _is_name(text: str) -> bool:

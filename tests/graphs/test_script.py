@@ -92,3 +92,20 @@ def test_any_text_gives_scenes_or_a_clear_refusal(script: str) -> None:
         assert error.field == "script"
     else:
         assert all(scene.narration for scene in scenes)
+
+
+def test_a_name_in_a_direction_may_hold_spaces() -> None:
+    (scene,) = parse_scenes("# One\n[ image : my old river.png ]\n[Motion: zoom_in]\nIt flows.")
+    assert (scene.image, scene.motion, scene.narration) == ("my old river.png", "zoom_in", "It flows.")
+
+
+@pytest.mark.parametrize("line", ["[imgae: river]", "[music: calm]", "[image: ]"])
+def test_a_direction_nobody_knows_is_refused_instead_of_read_aloud(line: str) -> None:
+    with pytest.raises(BadInput, match="line 2: there is no direction") as caught:
+        parse_scenes(f"# One\n{line}\nIt flows.")
+    assert caught.value.field == "script"
+    assert caught.value.fix
+
+
+def test_brackets_without_a_colon_are_narration() -> None:
+    assert parse_scenes("# One\n[sic] he said.")[0].narration == "[sic] he said."
