@@ -10,11 +10,12 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from graphs.captions import CaptionFiles, Spoken, write_captions
-from graphs.inputs import VideoFormat, check_media_ref
+from graphs.inputs import VideoFormat, check_media_ref, format_of
 from graphs.programme import Made, finish
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
+from serving.media.probe import probe
 from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
@@ -45,13 +46,24 @@ MAX_MEDIA_S: Final = 4 * 3600.0
 
 
 class SubtitlesRequest(Message):
-    """What to caption. A ``transcript`` is timed word by word instead of being guessed."""
+    """What to caption. A ``transcript`` is timed word by word instead of being guessed.
+
+    Without ``video`` a film keeps its own size and rate.
+    """
 
     media: ArtifactRef
     language: Language | None = None
     transcript: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     burn_in: bool = False
-    video: VideoFormat = VideoFormat()
+    video: VideoFormat | None = None
+
+
+class Captioned(Message):
+    """Caption files, and the picture they are meant for."""
+
+    files: CaptionFiles
+    video: VideoFormat
+    duration_s: float
 
 
 async def check(request: SubtitlesRequest, artifacts: ArtifactStore) -> None:
@@ -71,15 +83,21 @@ async def subtitles(job: JobContext, request: SubtitlesRequest, *, models: Mappi
             fix="give a recording of somebody speaking",
         )
     language, words = await _words(job, request, heard.spans)
-    captions = await job.step(
-        "captions",
-        partial(write_captions, job.artifacts, "captions", [Spoken(words=words)], language, request.video),
-    )
+
+    async def caption() -> Captioned:
+        info = await probe(await job.artifacts.local_path(request.media))
+        video = request.video or format_of(info)
+        picture = info.first("video")
+        files = await write_captions(job.artifacts, "captions", [Spoken(words=words)], language, video)
+        # The picture may go on after the sound has ended.
+        seen_s = min(picture.duration_s, MAX_MEDIA_S) if picture else 0.0
+        return Captioned(files=files, video=video, duration_s=max(heard.duration_s, seen_s))
+
+    captions = await job.step("captions", caption)
     film = None
     if request.burn_in:
-        wanted = _burn_in(request, captions, language, heard.duration_s)
-        film = await job.run("burn_in", wanted, CompositionResult)
-    return await finish(job, "captions", request, made=Made(film, captions), models=models)
+        film = await job.run("burn_in", _burn_in(request, captions, language), CompositionResult)
+    return await finish(job, "captions", request, made=Made(film, captions.files), models=models)
 
 
 async def _words(job: JobContext, request: SubtitlesRequest, spans: Sequence[Span]) -> tuple[str, list[Word]]:
@@ -95,16 +113,16 @@ async def _words(job: JobContext, request: SubtitlesRequest, spans: Sequence[Spa
     return said.language, said.words
 
 
-def _burn_in(request: SubtitlesRequest, captions: CaptionFiles, language: str, duration_s: float) -> CompositionRequest:
+def _burn_in(request: SubtitlesRequest, captions: Captioned, language: str) -> CompositionRequest:
     return CompositionRequest(
         scene=SourceVideo(video=request.media),
-        subtitles=captions.srt,
-        burn_in=captions.ass,
+        subtitles=captions.files.srt,
+        burn_in=captions.files.ass,
         language=language,
-        width=request.video.width,
-        height=request.video.height,
-        fps=request.video.fps,
-        duration_s=duration_s,
+        width=captions.video.width,
+        height=captions.video.height,
+        fps=captions.video.fps,
+        duration_s=captions.duration_s,
     )
 
 

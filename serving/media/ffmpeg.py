@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 from serving.errors import BadInput, EngineFailed, ReelmeshError, TooLarge, foreign_text
+from serving.media.probe import SAFE_FORMATS
 from serving.media.process import (
     STDERR_TAIL_BYTES,
     command_line,
@@ -42,11 +43,13 @@ PixelFormat = Literal["bgr24", "rgb24", "yuv420p"]
 POLL_S: Final = 0.2
 """How often a running ffmpeg's checkpoint and time limit are looked at."""
 
+CONCAT_FORMATS: Final = "concat,mov,mp4,m4a,3gp,3g2,mj2,png_pipe,image2"
+"""What a concat list of the mesh's own may name: clips and stills."""
+
 SAFE_INPUT: Final = (
     "-protocol_whitelist", "file,pipe",
     "-format_whitelist",
-    "aac,ac3,aiff,amr,ape,asf,avi,caf,eac3,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,"
-    "mpegvideo,ogg,wav,w64,wv",
+    SAFE_FORMATS,
 )  # fmt: skip
 """Options before an ``-i`` that came from a client: plain media, as a playlist could name other files."""
 
@@ -152,7 +155,8 @@ async def decode_audio(
 
     Returns:
         float32 ``(samples,)``, range -1 to 1; channels are averaged (``rematrix_maxval``: by
-        itself ffmpeg adds float channels up 3 dB too loud).
+        itself ffmpeg adds float channels up 3 dB too loud). Sample 0 stands at the medium's start: silence where the
+        sound starts later than the picture.
 
     Raises:
         BadInput: the file is not media, or holds no audio.
@@ -162,7 +166,7 @@ async def decode_audio(
 
     arguments = [
         *SAFE_INPUT, "-i", f"file:{path}", "-map", "0:a:0", "-vn",
-        "-af", f"aresample={rate_hz}:ochl=mono:rematrix_maxval=1.0",
+        "-af", f"aresample={rate_hz}:ochl=mono:rematrix_maxval=1.0:async=1:first_pts=0",
         "-f", "f32le", "-c:a", "pcm_f32le", "pipe:1",
     ]  # fmt: skip
     try:
@@ -324,7 +328,8 @@ def concat_list(clips: Sequence[Path]) -> str:
 
 def concat_input(list_file: Path) -> list[str]:
     """Arguments that read clips of equal parameters (from :class:`VideoWriter`) as one input."""
-    return ["-f", "concat", "-safe", "0", "-protocol_whitelist", "file,pipe", "-i", str(list_file)]
+    allowed = ["-protocol_whitelist", "file,pipe", "-format_whitelist", CONCAT_FORMATS]
+    return ["-f", "concat", "-safe", "0", *allowed, "-i", str(list_file)]
 
 
 async def concat_clips(clips: Sequence[Path], target: Path, *, checkpoint: Checkpoint | None = None) -> None:

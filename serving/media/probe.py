@@ -12,6 +12,12 @@ from typing import BinaryIO, Final, Literal
 
 from serving.errors import BadInput, foreign_text
 
+SAFE_FORMATS: Final = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dv,eac3,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,"
+    "mpegvideo,mxf,ogg,wav,w64,wv"
+)
+"""Demuxers that may read what a client sent: plain media, as a playlist could name other files."""
+
 _MAX_BOXES: Final = 1000
 _BOX_HEADER_BYTES: Final = 8
 
@@ -62,7 +68,9 @@ def probe_file(path: Path) -> MediaInfo:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="replace") as medium:
+        with av.open(
+            str(path), metadata_errors="replace", container_options={"format_whitelist": SAFE_FORMATS}
+        ) as medium:
             duration_s = float(medium.duration or 0) / 1_000_000
             streams = tuple(_stream(stream, duration_s) for stream in medium.streams)
             container = str(medium.format.name)

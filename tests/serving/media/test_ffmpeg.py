@@ -139,6 +139,18 @@ async def test_what_is_not_audio_is_bad_input(tmp_path: Path, content: bytes) ->
         await decode_audio(tmp_path / "file", 16000)
 
 
+async def test_sound_that_starts_after_the_picture_keeps_its_place(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    await run_ffmpeg(
+        ["-f", "lavfi", "-i", "color=red:size=64x64:rate=25:duration=2", "-itsoffset", "1", "-f", "lavfi",
+         "-i", "sine=duration=1", "-map", "0", "-map", "1", str(film)]
+    )  # fmt: skip
+    samples = await decode_audio(film, 16000)
+    assert len(samples) / 16000 == pytest.approx(2.0, abs=0.05)
+    assert np.abs(samples[:15000]).max() < 0.01
+    assert np.abs(samples[17000:]).max() > 0.05
+
+
 async def test_a_video_without_sound_is_bad_input(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", 90, 3)
     with pytest.raises(BadInput):

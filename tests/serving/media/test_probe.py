@@ -51,8 +51,13 @@ async def test_an_audio_files_cover_is_no_video(tmp_path: Path) -> None:
     assert info.first("audio") is not None
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 4096], ids=["empty", "text", "zeros"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"\x00" * 4096, b"ffconcat version 1.0\nfile other.wav\n"],
+    ids=["empty", "text", "zeros", "list of other files"],
+)
 async def test_what_is_not_media_is_bad_input(tmp_path: Path, content: bytes) -> None:
+    soundfile.write(tmp_path / "other.wav", np.zeros(22050), 22050)
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(BadInput, match="not audio or video"):
         await probe(tmp_path / "file")

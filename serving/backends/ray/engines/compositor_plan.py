@@ -42,7 +42,7 @@ class Plan:
         inputs: one argument list per input.
         filters: chains of the filter graph.
         video: label of the finished picture.
-        audio: map specifier of the sound, None for a silent film.
+        audio: map specifier of the sound (an input's stream, or a label in brackets), None for a silent film.
     """
 
     inputs: list[list[str]] = field(default_factory=list)

@@ -73,8 +73,14 @@ def plan_video(source: Path, canvas: Canvas, *, with_sound: bool) -> Plan:
     number = plan.add_input(media_input(source))
     hold = f"tpad=stop_mode=clone:stop_duration={canvas.duration_s:.3f}"
     plan.video = plan.chain(f"[{number}:v:0]", f"{fitted(canvas)},{hold}", "source")
-    plan.audio = f"{number}:a:0" if with_sound else None
+    plan.audio = _sound(plan, number) if with_sound else None
     return plan
+
+
+def _sound(plan: Plan, number: int) -> str:
+    """The source's sound, as long as its picture: silent where it starts late or ends early."""
+    label = plan.chain(f"[{number}:a:0]", "aresample=async=1:first_pts=0,apad", "sound")
+    return f"[{label}]"
 
 
 def plan_recording(source: Path, ground: Path, canvas: Canvas) -> Plan:

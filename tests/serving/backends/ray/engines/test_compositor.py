@@ -13,6 +13,7 @@ import pytest
 from serving.backends.call import Call
 from serving.errors import BadInput, Cancelled
 from serving.media.captions import build_cues, spoken_words
+from serving.media.ffmpeg import decode_audio, run_ffmpeg
 from serving.media.formats import to_ass, to_srt, to_vtt
 from serving.media.layout import split_screen_layout
 from serving.media.probe import probe_file
@@ -155,6 +156,21 @@ async def test_captions_are_burnt_into_a_source_that_keeps_its_sound(studio: Any
     info = probe_file(video)
     assert {stream.kind for stream in info.streams} == {"video", "audio"}
     assert abs(frame_at(video, 10)[5, 5].astype(int) - np.array([24, 14, 11])).max() < 6
+
+
+async def test_a_source_whose_sound_starts_late_and_ends_early_stays_whole(studio: Any, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    await run_ffmpeg(
+        ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=3", "-itsoffset", "1", "-f", "lavfi",
+         "-i", "sine=duration=1", "-map", "0", "-map", "1", str(film)]
+    )  # fmt: skip
+    source = await studio.store.put_file(film, media_type="video/mp4", name="film.mp4")
+    _, video = await compose(studio, scene=SourceVideo(video=source), duration_s=3.0)
+    info = probe_file(video)
+    assert [round(stream.duration_s, 1) for stream in info.streams] == [3.0, 3.0]
+    samples = await decode_audio(video, 16000)
+    loud = np.flatnonzero(np.abs(samples) > 0.05) / 16000
+    assert (loud[0], loud[-1]) == pytest.approx((1.0, 2.0), abs=0.06)
 
 
 async def test_a_recording_gets_a_picture_of_its_sound(studio: Any) -> None:
