@@ -15,6 +15,7 @@ from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.heart import Heart
 from serving.backends.ray.oip_server import grpc_options
+from serving.errors import Unavailable, foreign_text
 from serving.gateway.app import create_app
 from serving.gateway.deps import GatewayDeps
 from serving.gateway.hub import EventHub
@@ -119,7 +120,11 @@ class GatewayDeployment:
         await self._database.close()
 
     async def _endpoints(self) -> Sequence[Endpoint]:
-        found: Sequence[Endpoint] = await asyncio.wait_for(self._edge.endpoints.remote(), ASK_S)
+        try:
+            found: Sequence[Endpoint] = await asyncio.wait_for(self._edge.endpoints.remote(), ASK_S)
+        except Exception as error:  # Ray raises many kinds while the edge starts or moves
+            log.warning("edge_not_asked", error=foreign_text(error) or type(error).__name__)
+            raise Unavailable("the edge does not answer the gateway", fix="try again in a moment") from error
         return found
 
     async def _metrics(self) -> Sequence[Exposition]:

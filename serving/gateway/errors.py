@@ -6,13 +6,12 @@ The one invariant: every answer that is no success says what is wrong, where, an
 from collections.abc import Mapping
 from typing import Any, Final
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unsupported
+from serving.errors import BadInput, NotFound, ReelmeshError, Unsupported
 
 RETRY_AFTER_S: Final = 2
 _CLIENT_ERRORS: Final = range(400, 500)
@@ -48,7 +47,7 @@ def of_request(error: RequestValidationError) -> BadInput:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every kind of error in the one shape."""
+    """Answer every kind of error in the one shape; crashes are answered by the guard, outside the application."""
 
     @app.exception_handler(ReelmeshError)
     async def _mesh(_request: Request, error: ReelmeshError) -> JSONResponse:
@@ -63,8 +62,3 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _validation(_request: Request, error: RequestValidationError) -> JSONResponse:
         return error_response(of_request(error))
-
-    @app.exception_handler(Exception)
-    async def _crash(request: Request, error: Exception) -> JSONResponse:
-        structlog.get_logger().error("request_crashed", path=request.url.path, exc_info=error)
-        return error_response(EngineFailed("the gateway failed; its log says more"))

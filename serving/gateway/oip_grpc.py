@@ -168,6 +168,9 @@ def _guarded(call: Any) -> Any:  # noqa: ANN401
             await context.abort(error.code(), error.details() or "")
         except ReelmeshError as error:
             await context.abort(grpc.StatusCode[error.grpc_status], error_text(error))
+        except Exception:
+            log.exception("oip_grpc_failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the gateway failed; its log says more")
         return answer
 
     return guarded

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
 
-from serving.errors import BadInput, NotFound, ReelmeshError, TooLarge, Unavailable, foreign_text
+from serving.errors import EngineFailed, NotFound, ReelmeshError, Unavailable, foreign_text
+from serving.gateway.bodies import bounded_stream
 from serving.gateway.oip_mesh import INDEX_BODY_BYTES, Endpoints, OipMesh, index_wants_ready, merge_statistics
 from serving.protocol.oip_errors import error_body
 from serving.settings import LimitSettings
@@ -48,8 +49,10 @@ class _OipRoute(APIRoute):
             try:
                 return await handle(request)
             except ReelmeshError as error:
-                headers = {"Retry-After": _RETRY_AFTER_S} if error.retryable else {}
-                return _json(error_body(error), error.http_status, headers)
+                return _refusal(error)
+            except Exception:
+                log.exception("oip_http_failed", path=request.url.path[:256])
+                return _refusal(EngineFailed("the gateway failed; its log says more"))
 
         return guarded
 
@@ -68,7 +71,7 @@ def oip_router(
         expected: models without whose replicas the mesh is not ready.
         client: for calls to replicas, owned by the caller; None makes one that keeps no connections.
     """
-    calls = _Calls(OipMesh(endpoints, expected), limits, client or httpx.AsyncClient(limits=_CONNECTIONS))
+    calls = _Calls(OipMesh(endpoints, expected), limits, client or _client())
     router = APIRouter(route_class=_OipRoute, tags=["inference"])
     router.add_api_route("/v2/health/live", calls.live)
     router.add_api_route("/v2/health/ready", calls.ready)
@@ -107,7 +110,7 @@ class _Calls:
 
     async def index(self, request: Request) -> Response:
         """Every model and its state."""
-        body = await _body(request, INDEX_BODY_BYTES, "64 KiB")
+        body = await _body(request, INDEX_BODY_BYTES)
         return _json(await self._mesh.index(index_wants_ready(body)))
 
     async def all_statistics(self) -> Response:
@@ -121,7 +124,7 @@ class _Calls:
 
     async def infer(self, request: Request) -> Response:
         """Inference that the edge did not route by itself."""
-        body = await _body(request, self._limits.infer_bytes, "limits.infer_bytes")
+        body = await _body(request, self._limits.infer_bytes)
         return await self._forward(request, body, _ANSWER_S)
 
     async def nothing(self, request: Request) -> Response:
@@ -162,20 +165,18 @@ def _no_answer(model: str, error: httpx.HTTPError) -> Unavailable:
     )
 
 
-async def _body(request: Request, limit_bytes: int, limit_name: str) -> bytes:
-    too_large = TooLarge(f"is over {limit_bytes} bytes", field="request body", fix=f"the bound is {limit_name}")
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdigit():
-        raise BadInput("must be a number", field="Content-Length")
-    if int(declared) > limit_bytes:
-        raise too_large
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit_bytes:
-            raise too_large
-        pieces.append(piece)
-    return b"".join(pieces)
+def _client() -> httpx.AsyncClient:
+    # Replicas are neighbours: a proxy that the environment names for the world outside cannot reach them.
+    return httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False)
+
+
+async def _body(request: Request, limit_bytes: int) -> bytes:
+    return b"".join([piece async for piece in bounded_stream(request, limit_bytes, what="the request body")])
+
+
+def _refusal(error: ReelmeshError) -> Response:
+    headers = {"Retry-After": _RETRY_AFTER_S} if error.retryable else {}
+    return _json(error_body(error), error.http_status, headers)
 
 
 def _json(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

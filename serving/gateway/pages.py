@@ -3,6 +3,7 @@
 The one invariant: a page is complete as served; its script only keeps it fresh, and everything in it is escaped.
 """
 
+import contextlib
 import time
 from functools import cache
 from pathlib import Path
@@ -95,10 +96,8 @@ async def job(deps: Deps, request: Request, job_id: str) -> HTMLResponse:
 @router.post("/jobs/{job_id}/cancel")
 async def cancel(deps: Deps, job_id: str) -> RedirectResponse:
     """The page's cancel button, which also works without script."""
-    try:
+    with contextlib.suppress(ReelmeshError):  # the page says what became of the job
         await deps.store.cancel(job_id)
-    except ReelmeshError:
-        return RedirectResponse(f"/jobs/{job_id}", status_code=303)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 

@@ -115,3 +115,23 @@ async def test_closing_leaves_the_rotation_before_the_port_closes(tmp_path: Path
     assert edge.beats[-1].endpoints == []
     with pytest.raises(httpx.ConnectError):
         await httpx.AsyncClient(trust_env=False).get(f"http://{http}/healthz")
+
+
+async def test_an_edge_that_does_not_answer_is_told_in_the_protocols_shape(
+    gateway: GatewayDeployment, edge: FakeEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [endpoint] = (await beat_of(edge)).endpoints
+
+    async def lost() -> None:
+        raise RuntimeError("the actor died")
+
+    monkeypatch.setattr(edge.endpoints, "remote", lost)
+    async with httpx.AsyncClient(base_url=f"http://{endpoint.http}", trust_env=False) as http:
+        answer = await http.get("/v2/models/nope")
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the edge does not answer the gateway: try again in a moment"}
+    async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="the edge does not answer") as caught:
+            await stub.ModelConfig(pb.ModelConfigRequest(name="nope"))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -36,11 +36,11 @@ CASES = {
     "unknown-version": ("GET", "/v2/models/nobody/versions/3/config", b"", 404, "'nobody' version 3 is not found"),
     "absent": ("POST", "/v2/models/absent/infer", b"{}", 503, "no replica of the model 'absent' answers"),
     "gone": ("POST", "/v2/models/gone/infer", b"{}", 503, "the replica of the model 'gone' did not answer"),
-    "too-large": ("POST", "/v2/models/gone/infer", bytes(1001), 413, "over 1000 bytes"),
+    "too-large": ("POST", "/v2/models/gone/infer", bytes(1001), 413, "at most 1,000 bytes"),
     "deep": ("POST", "/v2/repository/index", b"[" * 60_000, 400, "nested more than 64"),
     "index-word": ("POST", "/v2/repository/index", b'{"ready": "yes"}', 400, "ready: must be a boolean"),
     "index-array": ("POST", "/v2/repository/index", b"[]", 400, "must be a JSON object"),
-    "index-large": ("POST", "/v2/repository/index", bytes(70_000), 413, "64 KiB"),
+    "index-large": ("POST", "/v2/repository/index", bytes(70_000), 413, "at most 65,536 bytes"),
     "path": ("GET", "/v2/nothing/here", b"", 404, "there is no GET /v2/nothing/here"),
     "method": ("DELETE", "/v2/health/live", b"", 404, "there is no DELETE"),
 }
