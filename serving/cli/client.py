@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from serving.artifacts.store import hash_file
 from serving.cli.sse import Message, messages
@@ -22,6 +22,8 @@ from serving.gateway.views import FileView, JobList, JobTypeList, JobTypeView, J
 from serving.jobs.records import EventRecord
 from serving.jobs.types import JobState, Lane
 from serving.protocol.artifact import ArtifactRef
+
+M = TypeVar("M", bound=BaseModel)
 
 Moved = Callable[[int], None]
 """Called with the number of bytes that went over the wire since the last call."""
@@ -59,7 +61,7 @@ class JobsClient:
     async def job_types(self) -> dict[str, JobTypeView]:
         """What can be submitted, by name."""
         answer = await self._call("GET", "/v1/job-types")
-        return {found.name: found for found in JobTypeList.model_validate_json(answer.content).data}
+        return {found.name: found for found in self._read(JobTypeList, answer.content).data}
 
     async def upload(
         self, path: Path, *, name: str | None = None, media_type: str | None = None, moved: Moved | None = None
@@ -87,7 +89,7 @@ class JobsClient:
             content=_pieces(path, moved),
             headers={"Content-Type": media_type, "Content-Length": str(size)},
         )
-        return ArtifactRef.model_validate_json(answer.content)
+        return self._read(ArtifactRef, answer.content)
 
     async def submit(
         self,
@@ -102,24 +104,24 @@ class JobsClient:
         body = {"type": type_name, "input": dict(value), "lane": lane, "timeout_s": timeout_s}
         headers = {"Idempotency-Key": key} if key is not None else {}
         answer = await self._call("POST", "/v1/jobs", json=body, headers=headers)
-        return JobView.model_validate_json(answer.content)
+        return self._read(JobView, answer.content)
 
     async def job(self, job_id: str) -> JobView:
         """One job."""
         answer = await self._call("GET", f"/v1/jobs/{job_id}")
-        return JobView.model_validate_json(answer.content)
+        return self._read(JobView, answer.content)
 
     async def jobs(self, *, states: Collection[JobState] = (), limit: int = 50, cursor: str | None = None) -> JobList:
         """A page of jobs, newest first."""
         params: dict[str, Any] = {"state": [str(state) for state in states], "limit": limit}
         if cursor is not None:
             params["cursor"] = cursor
-        return JobList.model_validate_json((await self._call("GET", "/v1/jobs", params=params)).content)
+        return self._read(JobList, (await self._call("GET", "/v1/jobs", params=params)).content)
 
     async def cancel(self, job_id: str) -> JobView:
         """Cancel a job."""
         answer = await self._call("POST", f"/v1/jobs/{job_id}/cancel")
-        return JobView.model_validate_json(answer.content)
+        return self._read(JobView, answer.content)
 
     async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[EventRecord]:
         """The job's history and what happens next, up to its end; a lost connection is taken up again.
@@ -137,7 +139,7 @@ class JobsClient:
                         return
                     if not message.data:
                         continue
-                    event = EventRecord.model_validate_json(message.data)
+                    event = self._read(EventRecord, message.data)
                     after = event.seq
                     yield event
                     if event.is_final:
@@ -145,6 +147,11 @@ class JobsClient:
             except Unavailable:
                 if time.monotonic() - heard_at > LOST_S:
                     raise
+            if time.monotonic() - heard_at > LOST_S:
+                raise Unavailable(
+                    f"the mesh at {self.base_url} tells nothing of job {job_id}",
+                    fix="ask again with `reelmesh jobs show`",
+                )
             await asyncio.sleep(0.5)
 
     async def _listen(self, job_id: str, after: int) -> AsyncIterator[Message | None]:
@@ -197,6 +204,16 @@ class JobsClient:
         if answer.status_code not in accept:
             await _check(answer)
         return answer
+
+    def _read(self, kind: type[M], content: bytes | str) -> M:
+        try:
+            return kind.model_validate_json(content)
+        except ValidationError as error:
+            text = content if isinstance(content, str) else content.decode("utf-8", "replace")
+            raise EngineFailed(
+                f"what answers at {self.base_url} is no mesh of this version: {foreign_text(text)}",
+                fix="name the mesh with --host",
+            ) from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

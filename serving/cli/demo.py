@@ -4,6 +4,7 @@ The one invariant: exit 0 means that the downloaded file itself passed every che
 """
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -70,7 +71,13 @@ async def _make(mesh: Mesh, wanted: Spec, out: Path, *, silent: bool) -> tuple[J
                 job = await client.submit(JOB_TYPE, with_refs(wanted.value, refs))
             except ReelmeshError as error:
                 raise wanted.located(error) from error
-            ended = await follow(client, job.id, shown)
+            try:
+                ended = await follow(client, job.id, shown)
+            except asyncio.CancelledError:
+                # Left alone, the job would go on in the next mesh of this home.
+                with contextlib.suppress(ReelmeshError):
+                    await client.cancel(job.id)
+                raise
             return ended, {name: path async for name, path in files_of(client, ended, out, shown)}
 
 

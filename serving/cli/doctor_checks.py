@@ -5,6 +5,7 @@ limit, never raises, and leaves nothing behind; whatever is wrong comes with the
 """
 
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -179,6 +180,9 @@ def disk(settings: Settings) -> Check:
     folder = settings.home
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        fix = "set REELMESH_HOME to a folder that you may write"
+        return Check("disk", "missing", f"nothing can be written to {folder}", fix)
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB free in {settings.home}"
     if free < DISK_NEEDED_BYTES:

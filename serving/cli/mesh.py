@@ -9,10 +9,12 @@ import importlib
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +22,7 @@ import httpx
 from serving.cli.engines import known_engines
 from serving.cli.sentinel import sentinel
 from serving.edge.ports import check_ports, free_ports
-from serving.errors import MissingDependency, ReelmeshError, Unavailable
+from serving.errors import BadInput, MissingDependency, ReelmeshError, Unavailable
 from serving.repository.load import load_repository
 from serving.repository.serve_config import APPLICATION, serve_config
 from serving.settings import Settings
@@ -53,7 +55,7 @@ def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
     """Start a mesh and stop it at the end of the block, whatever happens in it.
 
     Raises:
-        BadInput: a broken model repository.
+        BadInput: a broken model repository, or a home that cannot be written.
         Unavailable: a port is taken, or the mesh did not become ready.
         MissingDependency: a program is missing.
     """
@@ -81,7 +83,21 @@ def _check(settings: Settings) -> None:
         from serving.backends.triton.install import find_tritonserver
 
         find_tritonserver(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    _check_home(settings.home)
+
+
+def _check_home(home: Path) -> None:
+    """Make the home; jobs, artifacts and logs must be writable."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"nothing can be written to {home}: {error.strerror}",
+            field="home",
+            fix="name another folder with --home or REELMESH_HOME",
+        ) from error
 
 
 def _start_ray(settings: Settings) -> None:

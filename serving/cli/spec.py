@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
-from serving.errors import BadInput, NotFound, ReelmeshError, TooLarge
+from serving.errors import BadInput, NotFound, ReelmeshError, TooLarge, foreign_text
 from serving.protocol.artifact import ArtifactRef
 from serving.repository.yaml_lines import Lines, Location, YamlProblem, dotted, load_yaml
 
@@ -97,11 +97,17 @@ def named_files(schema: Schema, spec: Spec) -> list[NamedFile]:
     """
     found = []
     for location, text in file_fields(schema, spec.value):
-        path = (spec.path.parent / Path(text).expanduser()).resolve()
         try:
+            path = (spec.path.parent / Path(text).expanduser()).resolve()
             check_file(path)
         except BadInput as error:
             raise BadInput(f"{text}: {error.problem}", field=spec.place(location), fix=error.fix) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BadInput(
+                f"{foreign_text(text)}: cannot be looked at: {foreign_text(error)}",
+                field=spec.place(location),
+                fix="name a file that you may read",
+            ) from error
         found.append(NamedFile(location, path))
     return found
 

@@ -105,6 +105,20 @@ async def test_a_mesh_that_is_not_there_is_told_with_the_fix() -> None:
         JobsClient("http://[::bad")
 
 
+async def test_another_server_on_the_mesh_s_port_is_no_traceback() -> None:
+    async def page(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n<html>hello\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(page, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with JobsClient(f"http://127.0.0.1:{port}") as client:
+            with pytest.raises(EngineFailed, match=r"is no mesh of this version: <html>hello.*--host"):
+                await client.jobs()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [

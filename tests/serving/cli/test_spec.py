@@ -213,3 +213,13 @@ def test_signatures_are_known() -> None:
     assert sniff(b"RIFF\0\0\0\0WAVEfmt ") == "audio/x-wav"
     assert sniff(b"RIFF\0\0\0\0WEBPVP8 ") == "image/webp"
     assert sniff(b"hello") is None
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".png", "~nobody-of-this-name/a.png", "a\0.png"])
+def test_a_name_no_file_can_have_is_told_with_its_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "zoo.yaml").write_text(f"title: t\nposter: {name!r}\n".replace("\\x00", "\\0").replace("'", '"'))
+    with pytest.raises(BadInput) as caught:
+        named_files(ZOO, read_spec(tmp_path / "zoo.yaml"))
+    assert caught.value.field == f"{tmp_path}/zoo.yaml:2: poster"
+    assert caught.value.fix
+    assert len(str(caught.value)) < 900

@@ -1,0 +1,72 @@
+"""Starting a mesh: what can be refused is refused with one line, before any process starts."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.cli.main import run
+from serving.cli.output import ExitCode
+
+REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
+
+
+def refused(capsys: pytest.CaptureFixture[str], home: Path, *flags: str) -> tuple[int, str]:
+    """The exit code and what was said; nothing may run and nothing may be left."""
+    before = psutil.Process().children(recursive=True)
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    code = run(["up", "--home", str(home), *ports, *flags])
+    assert psutil.Process().children(recursive=True) == before
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("reelmesh: ")]
+    assert len(told) == 1
+    return code, told[0]
+
+
+def test_a_taken_port_starts_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, told = refused(capsys, tmp_path / "home", "--http-port", port)
+    assert code == ExitCode.UNREACHABLE
+    assert port in told and "http_port" in told
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(("name", "text"), [("model.yaml", "task: [speech"), ("config.pbtxt", "max_batch_size: many")])
+def test_a_broken_model_starts_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, text: str
+) -> None:
+    folder = tmp_path / "models" / "music"
+    folder.mkdir(parents=True)
+    for file in ("model.yaml", "config.pbtxt"):
+        (folder / file).write_bytes((REPOSITORY / "music" / file).read_bytes())
+    (folder / name).write_text(text)
+    code, told = refused(capsys, tmp_path / "home", "--model-repository", str(folder.parent))
+    assert code == ExitCode.BAD_INPUT
+    assert name in told
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_that_is_a_file_starts_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("not a folder")
+    code, told = refused(capsys, tmp_path / "home")
+    assert code == ExitCode.BAD_INPUT
+    assert "home" in told and "--home" in told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_may_not_be_written_starts_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o500)
+    code, told = refused(capsys, tmp_path / "home")
+    assert code == ExitCode.BAD_INPUT
+    assert "--home" in told
+
+
+def test_an_error_is_json_where_that_was_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("not a folder")
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    assert run(["up", "--json", "--home", str(tmp_path / "home"), *ports]) == ExitCode.BAD_INPUT
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert told["error"]["field"] == "home"
