@@ -88,7 +88,7 @@ def to_vtt(cues: Sequence[Cue], *, word_times: bool = False) -> str:
     blocks = ["WEBVTT"]
     for cue in cues:
         lines = "\n".join(_vtt_line(cue, line, word_times) for line in cue.lines)
-        voice = f"<v {_vtt_voice(cue.speaker)}>" if cue.speaker else ""
+        voice = f"<v {_vtt_text(cue.speaker)}>" if cue.speaker else ""
         blocks.append(f"{vtt_time(cue.start_s)} --> {vtt_time(cue.end_s)}\n{voice}{lines}")
     return "\n\n".join(blocks) + "\n"
 
@@ -106,12 +106,8 @@ def _vtt_line(cue: Cue, line: Sequence[SpokenWord], word_times: bool) -> str:
 
 
 def _vtt_text(text: str) -> str:
+    """Text, or a name inside ``<v ...>``: there too ``&`` starts a reference and ``>`` ends the tag."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _vtt_voice(name: str) -> str:
-    """A name inside ``<v ...>``: there ``&`` starts a reference and ``>`` ends the tag."""
-    return _vtt_text(name)
 
 
 def to_ass(cues: Sequence[Cue], style: AssStyle | None = None) -> str:

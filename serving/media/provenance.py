@@ -1,4 +1,4 @@
-"""What made a file, as JSON: inputs, models, seeds, times, checks, and that a machine made it; used by the graphs.
+"""What made a file, as JSON: inputs, models, seeds, checks, and that a machine made it; used by the graphs.
 
 The one invariant: a pure builder; equal arguments give equal bytes, so the record is itself an artifact.
 Words follow C2PA's actions assertion and IPTC's digital source types, so that other tools understand the label.
@@ -54,14 +54,6 @@ class ModelUse:
     commercial_use: bool | str
 
 
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """A stage and its wall-clock seconds."""
-
-    stage: str
-    seconds: float
-
-
 def source_type(*, from_media: bool, generated: bool, trained: bool) -> DigitalSourceType:
     """The label that fits.
 
@@ -84,7 +76,6 @@ def build_provenance(
     inputs: Mapping[str, ArtifactRef],
     outputs: Mapping[str, ArtifactRef],
     models: Sequence[ModelUse] = (),
-    stages: Sequence[StageTime] = (),
     seeds: Mapping[str, int] | None = None,
     versions: Mapping[str, str] | None = None,
     checks: Sequence[Mapping[str, Any]] = (),
@@ -97,7 +88,6 @@ def build_provenance(
         inputs: files that went in, by their place in the request.
         outputs: files that came out, by name.
         models: in the order they were used.
-        stages: in the order they ran.
         seeds: by what they seeded.
         versions: of the mesh and of programs that shaped the file.
         checks: see :meth:`serving.media.verify.Report.as_facts`.
@@ -121,7 +111,6 @@ def build_provenance(
         "inputs": _files(inputs),
         "models": [asdict(model) for model in models],
         "seeds": dict(seeds or {}),
-        "stages": [{"stage": stage.stage, "seconds": round(stage.seconds, 3)} for stage in stages],
         "versions": versions,
         "checks": [dict(check) for check in checks],
         "outputs": _files(outputs),

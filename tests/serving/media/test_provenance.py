@@ -7,7 +7,6 @@ import pytest
 from serving.media.provenance import (
     DigitalSourceType,
     ModelUse,
-    StageTime,
     build_provenance,
     source_type,
     to_json,
@@ -25,7 +24,6 @@ def record(source: DigitalSourceType = DigitalSourceType.COMPOSITE) -> bytes:
             inputs={"speakers[0].portrait": REF},
             outputs={"film.mp4": REF},
             models=[ModelUse("speech", "speech", "builtin:espeak", "1", "GPL-3.0", True)],
-            stages=[StageTime("compose", 5.12345)],
             seeds={"job": 7},
             versions={"reelmesh": "0.1.0"},
             checks=[{"name": "duration", "ok": True}],
@@ -33,12 +31,11 @@ def record(source: DigitalSourceType = DigitalSourceType.COMPOSITE) -> bytes:
     )
 
 
-def test_the_record_is_json_with_hashes_models_seeds_and_times() -> None:
+def test_the_record_is_json_with_hashes_models_and_seeds() -> None:
     data = json.loads(record())
     assert data["inputs"][0]["role"] == "speakers[0].portrait"
     assert data["outputs"][0]["sha256"] == "a" * 64
     assert data["models"][0]["license"] == "GPL-3.0"
-    assert data["stages"] == [{"stage": "compose", "seconds": 5.123}]
     assert data["seeds"] == {"job": 7}
     assert data["ai_generated"] is True
 
