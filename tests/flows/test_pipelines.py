@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,20 @@ def test_a_job_can_be_cancelled_while_it_renders(mesh: Mesh, tmp_path: Path) -> 
     spec = changed("podcast/podcast.yaml", tmp_path, script=SHORT_SCRIPT + "\nAsha: " + "And on we go. " * 60)
     started = reelmesh(mesh, "submit", "podcast_video", str(spec), "--no-wait", "--json")
     job_id = json.loads(started.stdout)["id"]
+
+    def shown() -> dict[str, Any]:
+        job: dict[str, Any] = json.loads(reelmesh(mesh, "jobs", "show", job_id, "--json").stdout)
+        return job
+
+    deadline = time.monotonic() + 100
+    while shown()["state"] in ("submitted", "queued", "processing") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shown()["state"] == "rendering"
     assert reelmesh(mesh, "jobs", "cancel", job_id).returncode == 0
-    shown = json.loads(reelmesh(mesh, "jobs", "show", job_id, "--json").stdout)
-    assert shown["state"] == "cancelled"
+    ended = shown()
+    assert ended["state"] == "cancelled"
+    assert {stage["name"]: stage["state"] for stage in ended["stages"]}["compose"] != "done"
+    assert ended["files"] == {}
 
 
 BAD = [
