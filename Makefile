@@ -15,6 +15,8 @@ TRITON := $(VENV)/.reelmesh-triton
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
+# Two installs into one venv at a time would spoil it, whatever -j says.
+.NOTPARALLEL:
 .PHONY: help demo up test bench check format clean
 
 help: ## List the targets
