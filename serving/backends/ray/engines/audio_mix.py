@@ -6,6 +6,7 @@ The one invariant: the loudness in the result was measured on the file in the re
 import asyncio
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +19,9 @@ from serving.backends.ray.engines.audio_mix_arguments import (
     next_gain_db,
     premix_arguments,
 )
+from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput
-from serving.media.ffmpeg import decode_audio, run_ffmpeg
+from serving.media.ffmpeg import Checkpoint, decode_audio, run_ffmpeg
 from serving.media.loudness import Loudness, parse_summary
 from serving.protocol.tasks import MAX_SECONDS, AudioMixRequest, AudioMixResult, PlacedAudio, TaskRequest
 from serving.repository.model import Model
@@ -124,14 +126,14 @@ class _Mix:
         for index, placed in enumerate(self._request.voices):
             self._call.checkpoint()
             samples = await self._read(placed, index)
-            await asyncio.to_thread(add_voice, bus, samples, round(placed.start_s * RATE_HZ))
+            await in_thread(self._call, partial(add_voice, bus, samples, round(placed.start_s * RATE_HZ)))
         bus.flush()
         return path
 
     async def _read(self, placed: PlacedAudio, index: int) -> "NDArray[np.float32]":
         path = await self._artifacts.local_path(placed.audio)
         try:
-            return await read_mono(path, RATE_HZ)
+            return await read_mono(path, RATE_HZ, checkpoint=self._call.checkpoint)
         except BadInput as error:
             raise BadInput(error.problem, field=f"voices[{index}].audio", fix=error.fix) from error
 
@@ -141,7 +143,8 @@ class _Mix:
             return None, 0.0
         path = await self._artifacts.local_path(self._request.music)
         try:
-            level = active_level_db(await read_mono(path, _LEVEL_RATE_HZ, longest_s=_LEVEL_S), _LEVEL_RATE_HZ)
+            samples = await read_mono(path, _LEVEL_RATE_HZ, longest_s=_LEVEL_S, checkpoint=self._call.checkpoint)
+            level = active_level_db(samples, _LEVEL_RATE_HZ)
         except BadInput as error:
             raise BadInput(error.problem, field="music", fix=error.fix) from error
         if level is None:
@@ -149,19 +152,24 @@ class _Mix:
         return path, VOICE_LEVEL_DB + self._request.music_gain_db - level
 
 
-async def read_mono(path: Path, rate_hz: int, *, longest_s: float = MAX_SECONDS) -> "NDArray[np.float32]":
+async def read_mono(
+    path: Path, rate_hz: int, *, longest_s: float = MAX_SECONDS, checkpoint: Checkpoint | None = None
+) -> "NDArray[np.float32]":
     """A file's sound as float32 mono; WAV, FLAC, Ogg and MP3 in this process, all else by ffmpeg.
 
     Args:
         path: the file.
         rate_hz: sample rate of the answer.
-        longest_s: what comes later is not read.
+        longest_s: what comes later is left out.
+        checkpoint: stops ffmpeg by raising.
 
     Raises:
         BadInput: no sound can be read.
     """
     samples = await asyncio.to_thread(_read_with_soundfile, path, rate_hz, longest_s)
-    return samples if samples is not None else await decode_audio(path, rate_hz)
+    if samples is None:
+        samples = (await decode_audio(path, rate_hz, checkpoint=checkpoint))[: int(longest_s * rate_hz)]
+    return samples
 
 
 def _read_with_soundfile(path: Path, rate_hz: int, longest_s: float) -> "NDArray[np.float32] | None":

@@ -4,7 +4,6 @@ The one invariant: one ffmpeg run makes the file (long sequences are faded in gr
 call.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from serving.backends.ray.engines.compositor_sequence import (
 )
 from serving.backends.ray.engines.compositor_split import Canvas, draw_split, plan_split
 from serving.backends.ray.engines.compositor_thumbnail import choose_thumbnail
+from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput
 from serving.media.caption_text import clean
 from serving.media.ffmpeg import run_ffmpeg
@@ -96,7 +96,7 @@ class _Composition:
         film, picture = self._folder / "film.mp4", self._folder / "thumbnail.jpg"
         await self._render(plan, await self._output(film, title))
         self._call.checkpoint()
-        await asyncio.to_thread(choose_thumbnail, film, picture, request.duration_s)
+        await in_thread(self._call, lambda: choose_thumbnail(film, picture, request.duration_s))
         made = await probe(film)
         return CompositionResult(
             video=await self._artifacts.put_file(film, media_type="video/mp4"),
@@ -130,7 +130,7 @@ class _Composition:
 
     async def _split(self, scene: SplitScreen) -> Plan:
         captions = self._request.burn_in is not None
-        layout = await asyncio.to_thread(draw_split, scene, self._canvas, self._folder, captions=captions)
+        layout = await in_thread(self._call, lambda: draw_split(scene, self._canvas, self._folder, captions=captions))
         self._call.checkpoint()
         left = await self._paths(scene.left.clips, "scene.left.clips")
         right = await self._paths(scene.right.clips, "scene.right.clips")
@@ -168,7 +168,7 @@ class _Composition:
         if not sound:
             raise BadInput("the source holds neither picture nor sound", field="scene.video")
         ground = self._folder / "ground.png"
-        await asyncio.to_thread(self._draw_ground, ground)
+        await in_thread(self._call, lambda: self._draw_ground(ground))
         return plan_recording(path, ground, self._canvas)
 
     def _draw_ground(self, path: Path) -> None:

@@ -3,7 +3,6 @@
 The one invariant: a clip has exactly ``round(duration_s * fps)`` frames, at least one.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from serving.backends.base import EngineContext
 from serving.backends.call import Call
 from serving.backends.ray.engines.ken_burns_camera import ZOOM, View, sampling, view
+from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput
 from serving.media.ffmpeg import VideoWriter
 from serving.media.layout import even
@@ -49,7 +49,7 @@ class KenBurnsEngine:
         image = await self._artifacts.local_path(request.image)
         with tempfile.TemporaryDirectory(prefix="motion-", dir=self._scratch) as name:
             clip = Path(name) / "motion.mp4"
-            frames = await asyncio.to_thread(render, image, request, clip, call)
+            frames = await in_thread(call, lambda: render(image, request, clip, call))
             video = await self._artifacts.put_file(clip, media_type="video/mp4")
         return VideoResult(video=video, frames=frames, fps=request.fps)
 

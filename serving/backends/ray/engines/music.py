@@ -3,7 +3,6 @@
 The one invariant: length, mood and seed decide every sample.
 """
 
-import asyncio
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from serving.backends.call import Call
 from serving.backends.ray.engines.music_instruments import RATE_HZ
 from serving.backends.ray.engines.music_render import play
 from serving.backends.ray.engines.music_score import compose
+from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest, MusicResult, TaskRequest, TaskResult
 from serving.repository.model import Model
@@ -39,7 +39,7 @@ class MusicEngine:
             raise BadInput(f"the music engine cannot answer {type(request).__name__}")
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix="music-") as folder:
             path = Path(folder) / "music.wav"
-            frames = await asyncio.to_thread(_write, path, request, call)
+            frames = await in_thread(call, lambda: _write(path, request, call))
             audio = await self._artifacts.put_file(path, media_type="audio/wav", name=f"{request.mood}.wav")
         return MusicResult(audio=audio, duration_s=frames / RATE_HZ)
 

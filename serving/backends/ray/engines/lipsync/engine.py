@@ -6,7 +6,6 @@ The one invariant: a clip has exactly ``round(duration_s * fps)`` frames, and eq
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ from serving.backends.ray.engines.lipsync.mouth_track import (
 )
 from serving.backends.ray.engines.lipsync.puppet import Puppet
 from serving.backends.ray.engines.lipsync.stage import Stage
+from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput, TooLarge, foreign_text
 from serving.media.ffmpeg import VideoWriter
 from serving.protocol.artifact import ArtifactRef
@@ -77,7 +77,7 @@ class LipSyncEngine:
             call.checkpoint()
             with tempfile.TemporaryDirectory(dir=self._context.scratch, prefix="lipsync-") as folder:
                 clip = Path(folder) / "clip.mp4"
-                await _in_thread(call, lambda: self._render(request, call, portrait, features, frames, clip))
+                await in_thread(call, lambda: self._render(request, call, portrait, features, frames, clip))
                 video = await self._context.artifacts.put_file(clip, media_type="video/mp4")
         return VideoResult(video=video, frames=frames, fps=request.fps)
 
@@ -139,17 +139,6 @@ def _clips_at_once(model: Model) -> int:
             fix=f"give a whole number from 1 to {_MOST_CLIPS}",
         )
     return wanted
-
-
-async def _in_thread(call: Call, work: Callable[[], None]) -> None:
-    """Run ``work`` in a thread; when the awaiting task is cancelled, stop the work and wait for it to end."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        call.cancel()
-        await asyncio.wait({task})
-        raise
 
 
 def choreograph(request: LipSyncRequest, features: Floats | None, frames: int) -> tuple[Floats, Motion]:
