@@ -4,9 +4,8 @@ The one invariant: a failed request never takes the replica down; only a failed 
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -18,9 +17,10 @@ from serving.backends.base import Engine, EngineContext
 from serving.backends.call import Call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
+from serving.backends.places import Places, counted
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_server import OipServer
-from serving.errors import Cancelled, EngineFailed, NotFound, ReelmeshError, Unavailable, foreign_text
+from serving.errors import NotFound
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.task_tensors import from_tensors, to_tensors
@@ -48,12 +48,11 @@ class EngineReplica:
         edge: Any,  # noqa: ANN401  a Serve handle
     ) -> None:
         telemetry.set_up_logs(settings)
-        self._limits = settings.limits
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         repository = await asyncio.to_thread(load_repository, settings.model_repositories)
         self._models: Mapping[str, Model] = {model.name: model for model in repository.groups()[group]}
         self._engines: dict[str, Engine] = {}
-        self._ongoing = 0
+        self._places = Places(settings.limits.inflight_per_replica)
         scratch = settings.home / "scratch" / group
         await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
         context = EngineContext(artifacts=self._artifacts, scratch=scratch)
@@ -93,35 +92,15 @@ class EngineReplica:
             Unavailable: the replica already holds as many requests as it may.
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
-        began, outcome = time.monotonic(), "ok"
-        try:
-            with telemetry.job_logs(call.job_id, call.stage), _counted(model):
-                return await self._run(model, request, call)
-        except asyncio.CancelledError:
-            outcome = Cancelled.code
-            raise
-        except ReelmeshError as error:
-            outcome = error.code
-            raise
-        finally:
-            telemetry.REQUESTS.labels(model, "task", outcome).inc()
-            telemetry.REQUEST_SECONDS.labels(model, "task").observe(time.monotonic() - began)
-
-    async def _run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         if model not in self._engines:
             raise NotFound(f"this replica does not hold the model {model!r}")
+        with counted(model, call):
+            return await self._run(model, request, call)
+
+    async def _run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         check_limits(self._models[model].card, request)
-        with self._place(model):
-            try:
-                return await self._engines[model].run(request, call)
-            except asyncio.CancelledError:
-                call.cancel()
-                raise
-            except ReelmeshError:
-                raise
-            except Exception as error:
-                log.exception("engine_failed", model=model)
-                raise EngineFailed(f"{model}: {foreign_text(error)}") from error
+        with self._places.hold(model, call):
+            return await self._engines[model].run(request, call)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors)."""
@@ -131,22 +110,9 @@ class EngineReplica:
         outputs = await to_tensors(result, self._artifacts, request.wants)
         return InferResponse(model_name=request.model_name, id=request.id, outputs=outputs)
 
-    @contextlib.contextmanager
-    def _place(self, model: str) -> Iterator[None]:
-        if self._ongoing >= self._limits.inflight_per_replica:
-            raise Unavailable(
-                f"the replica of {model} holds {self._ongoing} requests",
-                fix="try again later or add replicas",
-            )
-        self._ongoing += 1
-        try:
-            yield
-        finally:
-            self._ongoing -= 1
-
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ongoing requests, for Serve's autoscaler: OIP traffic does not pass Serve's handles."""
-        return {"ongoing": float(self._ongoing)}
+        return {"ongoing": float(self._places.taken)}
 
     async def check_health(self) -> None:
         """Called by Serve; raising would restart the replica."""
@@ -157,13 +123,3 @@ class EngineReplica:
         await self._oip.stop()
         for engine in self._engines.values():
             await engine.close()
-
-
-@contextlib.contextmanager
-def _counted(model: str) -> Iterator[None]:
-    """One more request in flight; requests by OIP are counted by their own front end."""
-    telemetry.IN_FLIGHT.labels(model).inc()
-    try:
-        yield
-    finally:
-        telemetry.IN_FLIGHT.labels(model).dec()

@@ -4,31 +4,27 @@ The one invariant: the edge knows this replica only while its tritonserver serve
 """
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import structlog
 
 from serving import telemetry
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.call import Call
 from serving.backends.heart import Heart
+from serving.backends.limits import check_limits
+from serving.backends.places import Places, counted
 from serving.backends.triton.adapters import Adapter, load_adapter
 from serving.backends.triton.install import find_tritonserver
 from serving.backends.triton.metrics import MetricsServer
 from serving.backends.triton.process import Ports
 from serving.backends.triton.server import TritonServer
-from serving.errors import EngineFailed, NotFound, ReelmeshError, Unavailable, Unsupported, foreign_text
+from serving.errors import NotFound, Unsupported
 from serving.exposition import Exposition, merge_expositions
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.load import load_repository
 from serving.settings import Settings
-
-log = structlog.get_logger()
 
 
 class TritonReplica:
@@ -47,8 +43,7 @@ class TritonReplica:
         edge: Any = None,  # noqa: ANN401  a Serve handle
     ) -> None:
         telemetry.set_up_logs(settings)
-        self._limits = settings.limits
-        self._ongoing = 0
+        self._places = Places(settings.limits.inflight_per_replica)
         self._heart: Heart | None = None
         repository = await asyncio.to_thread(load_repository, settings.model_repositories)
         share = [repository.get(name) for name in models] if models else repository.triton()
@@ -58,6 +53,7 @@ class TritonReplica:
         self.server = TritonServer(
             install, share, settings.home, gpus=leased_gpus(), host=self._host, on_change=self._tell_edge
         )
+        self._cards = {model.name: model.card for model in share}
         self._adapters: dict[str, Adapter | None] = {
             model.name: load_adapter(model, self.server, self.artifacts) for model in share
         }
@@ -76,6 +72,7 @@ class TritonReplica:
         Raises:
             NotFound: the model is not in this replica's share.
             Unsupported: the model has no typed task; it is reached by OIP.
+            BadInput: the request is over the model's limits.
             Unavailable: Triton is restarting, or the replica holds as many requests as it may.
             ReelmeshError: whatever the adapter raises; foreign errors become :class:`EngineFailed`.
         """
@@ -84,45 +81,13 @@ class TritonReplica:
         adapter = self._adapters[model]
         if adapter is None:
             raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
-        async with self._place(model):
-            with telemetry.job_logs(call.job_id, call.stage):
-                try:
-                    return await adapter.run(request, call)
-                except asyncio.CancelledError:
-                    call.cancel()
-                    raise
-                except ReelmeshError:
-                    raise
-                except Exception as error:
-                    log.exception("adapter_failed", model=model)
-                    raise EngineFailed(f"{model}: {foreign_text(error)}") from error
-
-    @contextlib.asynccontextmanager
-    async def _place(self, model: str) -> AsyncIterator[None]:
-        """Hold one of the replica's places, and count the request."""
-        if self._ongoing >= self._limits.inflight_per_replica:
-            raise Unavailable(
-                f"the replica of {model} holds {self._ongoing} requests",
-                fix="try again later or add replicas",
-            )
-        self._ongoing += 1
-        started, outcome = time.monotonic(), EngineFailed.code
-        telemetry.IN_FLIGHT.labels(model).inc()
-        try:
-            yield
-            outcome = "ok"
-        except ReelmeshError as error:
-            outcome = error.code
-            raise
-        finally:
-            self._ongoing -= 1
-            telemetry.IN_FLIGHT.labels(model).dec()
-            telemetry.REQUESTS.labels(model, "task", outcome).inc()
-            telemetry.REQUEST_SECONDS.labels(model, "task").observe(time.monotonic() - started)
+        with counted(model, call), self._places.hold(model, call):
+            check_limits(self._cards[model], request)
+            return await adapter.run(request, call)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve's autoscaler: typed requests at hand, and what waits in Triton's queues whoever sent it."""
-        return {"ongoing": float(self._ongoing), "queued": float(await self.server.pending())}
+        return {"ongoing": float(self._places.taken), "queued": float(await self.server.pending())}
 
     async def check_health(self) -> None:
         """Called by Serve; raises once tritonserver cannot be kept up, so that the replica is replaced."""

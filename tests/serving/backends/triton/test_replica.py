@@ -30,7 +30,7 @@ from serving.protocol.tasks import (
     VoiceActivityRequest,
     VoiceActivityResult,
 )
-from serving.settings import LimitSettings, Settings
+from serving.settings import Settings
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -308,8 +308,7 @@ async def test_the_edge_hears_where_triton_listens_and_when_it_does_not(
 
 
 async def test_a_full_replica_says_so(replica: TritonReplica, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "_limits", LimitSettings(inflight_per_replica=1))
-    monkeypatch.setattr(replica, "_ongoing", 1)
+    monkeypatch.setattr(replica._places, "taken", replica._places.most)
     request = VoiceActivityRequest(audio=ArtifactRef(sha256="0" * 64, size_bytes=1))
-    with pytest.raises(Unavailable, match="holds 1 requests"):
+    with pytest.raises(Unavailable, match="holds 64 requests"):
         await replica.run("voice_activity", request, Call())
