@@ -42,7 +42,7 @@ class EdgeDeployment:
         self._routes = Routes()
         self._haproxy = Haproxy(settings)
         await self._haproxy.start()
-        self._client = httpx.AsyncClient(timeout=SCRAPE_S)
+        self._client = httpx.AsyncClient(timeout=SCRAPE_S, trust_env=False)
         self._ticker = asyncio.create_task(self._tick())
         # Serve awaits the instance's __del__ when it stops a replica; Python itself only looks at the class.
         self.__del__ = self.close
@@ -60,10 +60,6 @@ class EdgeDeployment:
     async def ports(self) -> Ports:
         """Where clients reach the mesh."""
         return self._haproxy.ports
-
-    async def metrics_urls(self) -> dict[str, str]:
-        """Where each living replica shows its metrics, by replica id."""
-        return self._table.metrics_urls()
 
     async def metrics(self) -> list[Exposition]:
         """Expositions of the edge, of HAProxy and of every living replica that has one, each labelled ``part``."""
@@ -88,12 +84,18 @@ class EdgeDeployment:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._table, silent = self._table.expire(time.monotonic(), self._ttl_s)
-            if silent:
-                telemetry.EDGE_EXPIRED.inc(len(silent))
-                log.warning("edge_replica_silent", replicas=silent)
-            await self._sync()
-            await self._haproxy.collect()
+            try:
+                await self._keep_current()
+            except Exception:  # the next turn may succeed; without turns, silent replicas would stay for ever
+                log.exception("edge_tick_failed")
+
+    async def _keep_current(self) -> None:
+        self._table, silent = self._table.expire(time.monotonic(), self._ttl_s)
+        if silent:
+            telemetry.EDGE_EXPIRED.inc(len(silent))
+            log.warning("edge_replica_silent", replicas=silent)
+        await self._sync()
+        await self._haproxy.collect()
 
     async def _sync(self) -> None:
         routes = routes_of(self._table, self._routes)
@@ -108,7 +110,7 @@ class EdgeDeployment:
     async def _scrape(self, name: str, url: str) -> str:
         try:
             answer = await self._client.get(url)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             log.warning("edge_scrape_failed", replica=name, error=str(error)[:256])
             return ""
         return answer.text if answer.is_success else ""

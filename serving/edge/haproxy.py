@@ -153,7 +153,11 @@ class Haproxy:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        output, _ = await asyncio.wait_for(child.communicate(), START_S)
+        try:
+            output, _ = await asyncio.wait_for(child.communicate(), START_S)
+        except TimeoutError as error:
+            child.kill()
+            raise EngineFailed(f"HAProxy did not check its configuration within {START_S:g} s") from error
         if child.returncode != 0:
             lines = output.decode(errors="replace").splitlines()
             said = next((line for line in lines if "[ALERT]" in line), "it does not say why")
@@ -182,6 +186,9 @@ class Haproxy:
                 if f"Pid: {self._child.pid}" in await self._runtime.ask("show info"):
                     return
             await asyncio.sleep(0.02)
+        # One that runs and takes no commands would be waited for by the guard, and serve routes that grow old.
+        with contextlib.suppress(ProcessLookupError):
+            self._child.kill()
         tail = await asyncio.to_thread(_tail, self._log_file)
         raise EngineFailed(f"HAProxy does not start: {foreign_text(tail)}", fix=f"see {self._log_file}")
 
@@ -198,7 +205,7 @@ class Haproxy:
                 async with self._busy:
                     await self._spawn(binary)
                     await self._follow()
-            except ReelmeshError as error:
+            except (ReelmeshError, OSError) as error:
                 log.error("edge_does_not_start", error=str(error))
 
     async def _follow(self) -> None:

@@ -5,7 +5,7 @@ The one invariant: nothing here does I/O or reads a clock, and equal heartbeats 
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
@@ -134,11 +134,6 @@ def endpoint_counts(table: EndpointTable) -> dict[str, int]:
     for endpoint in table.endpoints():
         counts[endpoint.model] = counts.get(endpoint.model, 0) + 1
     return counts
-
-
-def without(routes: Routes, servers: Iterable[Server]) -> Routes:
-    """The routes less some servers."""
-    return replace(routes, servers=routes.servers - frozenset(servers))
 
 
 def _targets(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:

@@ -43,8 +43,11 @@ class RuntimeSocket:
 
     async def ask(self, command: str) -> str:
         """Send one command and return the answer, whatever it says."""
-        # The path of a Unix socket has at most 107 bytes; a descriptor of its folder makes any path short.
-        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            # The path of a Unix socket has at most 107 bytes; a descriptor of its folder makes any path short.
+            descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise EngineFailed(f"the folder of HAProxy's socket is gone: {foreign_text(error)}") from error
         try:
             async with asyncio.timeout(_ANSWER_S):
                 reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{descriptor}/{self._name}")

@@ -38,6 +38,18 @@ async def test_tritonclient_infers_through_the_edge_without_the_gateway(mesh, ga
     assert gateway.calls == 0
 
 
+async def test_a_turn_that_fails_is_not_the_last(mesh, gateway, monkeypatch):
+    turns = 0
+
+    async def broken():
+        nonlocal turns
+        turns += 1
+        raise RuntimeError("a defect of the edge")
+
+    monkeypatch.setattr(mesh.edge._haproxy, "collect", broken)
+    await until(lambda: turns > 1)
+
+
 @pytest.mark.parametrize("size", [1, 16, 60, 61, 128, 150, 600, 4096, 16384, 100_000])
 async def test_messages_of_every_size_find_their_model(mesh, gateway, replica, size):
     async with mesh.clients() as clients:
