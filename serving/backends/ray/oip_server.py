@@ -122,13 +122,17 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 def grpc_options(body_bytes: int) -> list[tuple[str, int]]:
-    """Options of a gRPC server or channel that takes messages of ``body_bytes`` and keeps idle connections alive."""
+    """Options of a gRPC server or channel inside the mesh, which takes messages of ``body_bytes``.
+
+    Idle connections stay alive, and no channel goes through a proxy that the environment names.
+    """
     most = body_bytes + _MESSAGE_MARGIN_BYTES
     return [
         ("grpc.max_receive_message_length", most),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.so_reuseport", 0),
+        ("grpc.enable_http_proxy", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]

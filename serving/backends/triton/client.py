@@ -34,6 +34,9 @@ Arrays = dict[str, NDArray[Any]]
 LONGEST_INFERENCE_S: Final = 120.0
 """Bound on one inference of a call without a deadline."""
 
+NO_PROXY: Final = (("grpc.enable_http_proxy", 0),)
+"""Triton is a child of this process: a proxy that the environment names cannot reach it."""
+
 ERRORS: Final[Mapping[str, type[ReelmeshError]]] = {
     "INVALID_ARGUMENT": BadInput,
     "NOT_FOUND": NotFound,
@@ -62,7 +65,7 @@ class TensorClient:
     """
 
     def __init__(self, address: str, token: str = "") -> None:
-        self._client = InferenceServerClient(address)
+        self._client = InferenceServerClient(address, channel_args=NO_PROXY)
         self._headers = {f"triton-grpc-protocol-{TOKEN_HEADER}": token}
 
     async def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Arrays:

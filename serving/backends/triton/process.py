@@ -179,9 +179,10 @@ def server_arguments(
 ) -> list[str]:
     """The arguments of tritonserver.
 
-    Model control, tracing and log settings want the token: a client that finds the port can infer and look.
+    Model control, shared memory, tracing and log settings want the token: a client that finds the port can infer and
+    look, and cannot map memory of this machine.
     """
-    restricted = f"model-repository,trace,logging:{TOKEN_HEADER}={token}"
+    restricted = f"model-repository,shared-memory,trace,logging:{TOKEN_HEADER}={token}"
     return [
         f"--model-repository={folder / 'repository'}",
         f"--backend-directory={folder / 'backends'}",

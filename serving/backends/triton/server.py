@@ -145,7 +145,7 @@ class TritonServer:
         if ports is None:
             return ""
         try:
-            async with httpx.AsyncClient(timeout=PROBE_S) as client:
+            async with httpx.AsyncClient(timeout=PROBE_S, trust_env=False) as client:
                 return (await client.get(f"http://{HOST}:{ports.metrics}/metrics")).text
         except httpx.HTTPError:
             return ""

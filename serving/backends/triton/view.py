@@ -18,6 +18,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from serving.backends.triton.install import PYTHON, StubNeeds, TritonInstall
 from serving.errors import MissingDependency
 from serving.repository.model import Model, ModelCard
+from serving.repository.read import triton_backend
 
 MEMORY_HEADROOM: Final = 1.25
 """A session may use this much more than the measured peak before ONNX Runtime refuses to allocate."""
@@ -25,22 +26,15 @@ MEMORY_HEADROOM: Final = 1.25
 OWN_FILES: Final = frozenset({"config.pbtxt", "model.yaml"})
 
 ONNXRUNTIME: Final = "onnxruntime"
-PLATFORMS: Final = {
-    "onnxruntime_onnx": ONNXRUNTIME,
-    "tensorrt_plan": "tensorrt",
-    "pytorch_libtorch": "pytorch",
-    "ensemble": "",
-}
-"""Backends of the platform names that Triton still accepts."""
+ENSEMBLE: Final = "ensemble"
 
 PYTHON_BACKEND: Final = Path(__file__).with_name("onnxruntime_backend")
 
 
 def backend_of(config: ModelConfig) -> str:
     """The backend Triton will look for; empty for ensembles, which need none."""
-    if config.backend:
-        return str(config.backend)
-    return PLATFORMS.get(config.platform, str(config.platform))
+    backend = triton_backend(config)
+    return "" if backend == ENSEMBLE else backend
 
 
 def is_complete(config: ModelConfig) -> bool:
@@ -66,13 +60,11 @@ def adapted(config: ModelConfig, card: ModelCard, *, gpus: int) -> ModelConfig:
     if not on_gpu:
         if config.optimization.HasField("execution_accelerators"):
             config.optimization.execution_accelerators.ClearField("gpu_execution_accelerator")
-        if not config.instance_group and config.platform != "ensemble":
+        if not config.instance_group and config.platform != ENSEMBLE:
             config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
     elif card.memory is not None and backend_of(config) == ONNXRUNTIME and "gpu_mem_limit" not in config.parameters:
         limit_bytes = int(card.memory.peak_mib * MEMORY_HEADROOM) << 20
-        config.parameters["gpu_mem_limit"].string_value = config.parameters["gpu_mem_limit"].string_value or str(
-            limit_bytes
-        )
+        config.parameters["gpu_mem_limit"].string_value = str(limit_bytes)
     return config
 
 

@@ -200,12 +200,7 @@ def execution_providers(available: Sequence[str], config: Config, *, kind: str, 
             "instance_group asks for KIND_GPU, but onnxruntime is the CPU build; pip install onnxruntime-gpu"
         )
     options = {"device_id": str(device)}
-    for name in (
-        "gpu_mem_limit",
-        "arena_extend_strategy",
-        "cudnn_conv_algo_search",
-        "do_copy_in_default_stream",
-    ):
+    for name in CUDA_OPTIONS:
         value = parameter(config, name, "")
         if value:
             options[name] = CUDA_WORDS.get(name, {}).get(value, value)

@@ -124,8 +124,16 @@ async def test_a_call_whose_deadline_has_passed_is_not_sent(server: TritonServer
         await server.infer("plus_one", ONES, ["Y"], Call(deadline_unix_s=time.time() - 1))
 
 
-@pytest.mark.parametrize("path", ["repository/index", "repository/models/plus_one/unload", "logging"])
-async def test_whoever_finds_the_port_cannot_control_models(server: TritonServer, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "repository/index",
+        "repository/models/plus_one/unload",
+        "logging",
+        "systemsharedmemory/region/stolen/register",
+    ],
+)
+async def test_whoever_finds_the_port_can_control_neither_models_nor_memory(server: TritonServer, path: str) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.post(f"http://{HOST}:{ports_of(server).http}/v2/{path}", content=b"[" * 100_000)
     assert answer.status_code == 403
