@@ -61,7 +61,10 @@ class LogSettings(_Group):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; ``REELMESH_EDGE__HTTP_PORT=9000`` sets ``edge.http_port``."""
+    """Everything that can be set; ``REELMESH_EDGE__HTTP_PORT=9000`` sets ``edge.http_port``.
+
+    Addresses that may carry a password are left out of its repr, which logs and tracebacks show.
+    """
 
     model_config = SettingsConfigDict(env_prefix="REELMESH_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
@@ -69,8 +72,12 @@ class Settings(BaseSettings):
     model_repositories: list[Path] = Field(
         default=[Path("model_repository")], min_length=1, description="Folders of models, first one wins."
     )
-    artifacts_url: str = Field(default="", description="file:// or s3:// address; empty means a folder in home.")
-    jobs_database_url: str = Field(default="", description="SQLAlchemy address; empty means SQLite in home.")
+    artifacts_url: str = Field(
+        default="", repr=False, description="file:// or s3:// address; empty means a folder in home."
+    )
+    jobs_database_url: str = Field(
+        default="", repr=False, description="SQLAlchemy address; empty means SQLite in home."
+    )
     replica_network: Literal["loopback", "node"] = Field(
         default="loopback",
         description="Where replicas listen: the loopback, or the Ray node's own address if the edge may be elsewhere.",
