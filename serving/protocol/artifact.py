@@ -22,8 +22,3 @@ class ArtifactRef(BaseModel):
     media_type: str = Field(default="application/octet-stream", max_length=127)
     size_bytes: int = Field(ge=0)
     name: str = Field(default="artifact", min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")
-
-    @property
-    def uri(self) -> str:
-        """``artifact:<sha256>``, the short form clients may write."""
-        return f"artifact:{self.sha256}"
