@@ -83,12 +83,20 @@ class ArtifactStore:
     async def exists(self, ref: ArtifactRef) -> bool:
         """Whether the bytes are here."""
         try:
-            await obstore.head_async(self._store, object_key(ref.sha256))
-        except FileNotFoundError:
+            await self.size_bytes(ref)
+        except NotFound:
             return False
+        return True
+
+    async def size_bytes(self, ref: ArtifactRef) -> int:
+        """How many bytes lie here, whatever the reference says; none of them is fetched. Raises :class:`NotFound`."""
+        try:
+            meta = await obstore.head_async(self._store, object_key(ref.sha256))
+        except FileNotFoundError:
+            raise _not_found(ref) from None
         except BaseError as error:
             raise _store_failed(error) from error
-        return True
+        return int(meta["size"])
 
     async def get_bytes(self, ref: ArtifactRef) -> bytes:
         """All bytes of an artifact; raises :class:`NotFound`."""

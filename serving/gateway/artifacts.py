@@ -72,9 +72,11 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
 async def download(deps: Deps, request: Request, sha256: Sha256) -> Response:
     """The bytes of an artifact; HEAD tells whether they are here."""
     ref = ArtifactRef(sha256=sha256, size_bytes=0, name=sha256)
-    if not await deps.artifacts.exists(ref):
-        raise NotFound(f"there is no artifact {sha256[:12]}", fix="upload it by POST /v1/artifacts")
+    try:
+        size = await deps.artifacts.size_bytes(ref)
+    except NotFound as error:
+        raise NotFound(f"there is no artifact {sha256[:12]}", fix="upload it by POST /v1/artifacts") from error
     if request.method == "HEAD":
-        path = await deps.artifacts.local_path(ref)
-        return Response(headers={"Content-Length": str(path.stat().st_size), "ETag": f'"{sha256}"'})
+        return Response(headers={"Content-Length": str(size), "ETag": f'"{sha256}"'})
+    ref = ref.model_copy(update={"size_bytes": size})
     return await serve_artifact(deps.artifacts, ref, download=True)

@@ -92,12 +92,11 @@ class JobDesk:
     async def _check_artifacts(self, checked: BaseModel) -> None:
         for path, ref in walk_refs(checked, ("input",)):
             try:
-                found = await self._artifacts.local_path(ref)
+                size = await self._artifacts.size_bytes(ref)
             except NotFound:
                 raise BadInput(
                     f"there is no artifact {ref.sha256[:12]}", field=dotted(path), fix="upload it by POST /v1/artifacts"
                 ) from None
-            size = found.stat().st_size
             if size != ref.size_bytes:
                 raise BadInput(
                     f"the artifact has {size} bytes, not {ref.size_bytes}",
