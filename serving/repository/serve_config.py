@@ -5,7 +5,7 @@ The one invariant: it is pure, and the same on a laptop as on Kubernetes, where 
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from serving.repository.load import TRITON_GROUP, Repository
 from serving.repository.model import Model
@@ -73,9 +73,19 @@ def public_settings(settings: Settings) -> dict[str, Any]:
     """
     values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     for name in ("artifacts_url", "jobs_database_url"):
-        if urlsplit(values.get(name, "")).password is not None:
+        if holds_secret(values.get(name, "")):
             del values[name]
     return values
+
+
+def holds_secret(url: str) -> bool:
+    """Whether an address carries a password, before its host or among its parameters."""
+    parts = urlsplit(url)
+    names = [name.lower() for name, _ in parse_qsl(parts.query)]
+    return parts.password is not None or any(word in name for name in names for word in _SECRET_WORDS)
+
+
+_SECRET_WORDS: Final = ("password", "secret", "token")
 
 
 def deployment_options(repository: Repository, settings: Settings) -> dict[str, dict[str, Any]]:

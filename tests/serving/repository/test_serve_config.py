@@ -71,8 +71,9 @@ def test_the_whole_mesh_fits_on_two_cpus(settings: Settings) -> None:
     assert sum(values["ray_actor_options"]["num_cpus"] for values in options.values()) <= 2
 
 
-def test_a_password_never_stands_in_the_configuration() -> None:
-    settings = Settings(jobs_database_url="postgresql://mesh:secret@db/jobs").resolved()
+@pytest.mark.parametrize("url", ["postgresql://mesh:secret@db/jobs", "postgresql://db/jobs?user=mesh&password=secret"])
+def test_a_password_never_stands_in_the_configuration(url: str) -> None:
+    settings = Settings(jobs_database_url=url).resolved()
     assert "jobs_database_url" not in public_settings(settings)
     assert "secret" not in json.dumps(public_settings(settings))
 
