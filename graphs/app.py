@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from graphs import podcast, subtitles, video
+from graphs.inputs import Studio
 from graphs.programme import model_use
 from serving.backends.base import Backend
 from serving.backends.handle import HandleBackend
@@ -20,6 +21,7 @@ from serving.edge.deployment import EdgeDeployment
 from serving.gateway.deployment import GatewayDeployment
 from serving.jobs.types import JobType
 from serving.jobs.worker import JobWorker
+from serving.protocol.tasks import TASKS
 from serving.repository.load import Repository, load_repository
 from serving.repository.serve_config import deployment_options
 from serving.router import Router
@@ -28,11 +30,20 @@ from serving.settings import Settings
 
 def job_types(repository: Repository) -> dict[str, JobType]:
     """Every pipeline by name; a new one is a file in graphs/ and a line here."""
-    speaking = repository.for_task("speech")[:1]  # the one that requests without a model go to
-    voices = {name: voice.description for model in speaking for name, voice in model.card.voices.items()}
-    models = {model.name: model_use(model) for model in repository.models.values()}
-    types = (podcast.job_type(voices, models), video.job_type(voices, models), subtitles.job_type(models))
+    studio = studio_of(repository)
+    types = (podcast.job_type(studio), video.job_type(studio), subtitles.job_type(studio))
     return {job_type.name: job_type for job_type in types}
+
+
+def studio_of(repository: Repository) -> Studio:
+    """What pipelines must know of the repository; requests that name no model go to the first of their task."""
+    first = {task: models[0].card for task in TASKS if (models := repository.for_task(task))}
+    speech = first.get("speech")
+    return Studio(
+        voices={name: voice.description for name, voice in speech.voices.items()} if speech else {},
+        languages={task: tuple(card.languages) for task, card in first.items()},
+        models={model.name: model_use(model) for model in repository.models.values()},
+    )
 
 
 class Worker(JobWorker):

@@ -5,7 +5,8 @@ The one invariant: whatever a check refuses, it refuses before any stage runs, n
 
 import asyncio
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from serving.errors import BadInput
 from serving.media.layout import even
 from serving.media.pictures import check_picture
 from serving.media.probe import MediaInfo, probe
+from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import Language, Message, Seed
 
@@ -75,6 +77,28 @@ class Programme(Message):
     captions: CaptionChoice = CaptionChoice()
     video: VideoFormat = VideoFormat()
     seed: Seed = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """What the model repository offers, as far as pipelines must know it before they accept a job.
+
+    Args:
+        voices: name to description of every voice of the model that speaks.
+        languages: by task, the languages of the model that requests without a model go to.
+        models: every model by name, for the provenance.
+    """
+
+    voices: Mapping[str, str]
+    languages: Mapping[str, Collection[str]]
+    models: Mapping[str, ModelUse]
+
+
+def check_language(language: str, studio: Studio, task: str, *, field: str = "language") -> None:
+    """Refuse a language that the task's model does not list; a region of a listed language will do."""
+    known = studio.languages.get(task, ())
+    if known and language.partition("-")[0] not in {listed.partition("-")[0] for listed in known}:
+        raise BadInput(f"no model does {task} in {language!r}", field=field, fix=f"one of: {', '.join(sorted(known))}")
 
 
 def check_voice(voice: str, voices: Mapping[str, str], *, field: str) -> None:

@@ -14,6 +14,8 @@ from graphs.captions import Spoken, write_captions
 from graphs.inputs import (
     Programme,
     Script,
+    Studio,
+    check_language,
     check_picture_ref,
     check_voice,
 )
@@ -83,11 +85,12 @@ def turns_of(request: PodcastRequest) -> list[Turn]:
     return parse_turns(request.script, [speaker.name for speaker in request.speakers])
 
 
-async def check(request: PodcastRequest, artifacts: ArtifactStore, *, voices: Mapping[str, str]) -> None:
+async def check(request: PodcastRequest, artifacts: ArtifactStore, *, studio: Studio) -> None:
     """Refuse before any work: scripts without turns, unknown voices, broken pictures."""
     turns = turns_of(request)
+    check_language(request.language, studio, "speech")
     for index, speaker in enumerate(request.speakers):
-        check_voice(speaker.voice, voices, field=f"speakers[{index}].voice")
+        check_voice(speaker.voice, studio.voices, field=f"speakers[{index}].voice")
         await check_picture_ref(speaker.portrait, artifacts, field=f"speakers[{index}].portrait")
         if all(turn.speaker != index for turn in turns):
             raise BadInput(
@@ -187,16 +190,16 @@ def _split_screen(
     return SplitScreen(left=panels[0], right=panels[1], heading=request.title)
 
 
-def job_type(voices: Mapping[str, str], models: Mapping[str, ModelUse]) -> JobType:
-    """The job type, knowing the voices and models of this repository."""
+def job_type(studio: Studio) -> JobType:
+    """The job type, knowing what this repository offers."""
     return JobType(
         name="podcast_video",
         request=PodcastRequest,
-        graph=partial(podcast, models=models),
+        graph=partial(podcast, models=studio.models),
         stages=STAGES,
         lane=Lane.MEDIUM,
         timeout_s=900,
         tries=2,
-        check=partial(check, voices=voices),
+        check=partial(check, studio=studio),
         description="A script for two speakers and two portraits become a split-screen podcast with captions.",
     )

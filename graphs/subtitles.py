@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from graphs.captions import CaptionFiles, Spoken, write_captions
-from graphs.inputs import VideoFormat, check_media_ref, format_of
+from graphs.inputs import Studio, VideoFormat, check_language, check_media_ref, format_of
 from graphs.programme import Made, finish
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
@@ -66,8 +66,10 @@ class Captioned(Message):
     duration_s: float
 
 
-async def check(request: SubtitlesRequest, artifacts: ArtifactStore) -> None:
-    """Refuse before any work: files without sound, empty transcripts."""
+async def check(request: SubtitlesRequest, artifacts: ArtifactStore, *, studio: Studio) -> None:
+    """Refuse before any work: files without sound, empty transcripts, languages nobody hears."""
+    if request.language is not None:
+        check_language(request.language, studio, "alignment" if request.transcript else "transcription")
     await check_media_ref(request.media, artifacts, field="media", longest_s=MAX_MEDIA_S)
     if request.transcript is not None and not any(letter.isalnum() for letter in request.transcript):
         raise BadInput("there are no words in it", field="transcript", fix="write what is said, or leave it out")
@@ -126,16 +128,16 @@ def _burn_in(request: SubtitlesRequest, captions: Captioned, language: str) -> C
     )
 
 
-def job_type(models: Mapping[str, ModelUse]) -> JobType:
-    """The job type, knowing the models of this repository."""
+def job_type(studio: Studio) -> JobType:
+    """The job type, knowing what this repository offers."""
     return JobType(
         name="subtitle_generation",
         request=SubtitlesRequest,
-        graph=partial(subtitles, models=models),
+        graph=partial(subtitles, models=studio.models),
         stages=STAGES,
         lane=Lane.LOW,
         timeout_s=180,
         tries=3,
-        check=check,
+        check=partial(check, studio=studio),
         description="Audio or video becomes captions (SRT, WebVTT, ASS), burnt in on request.",
     )

@@ -15,6 +15,8 @@ from graphs.captions import Spoken, write_captions
 from graphs.inputs import (
     Programme,
     Script,
+    Studio,
+    check_language,
     check_picture_ref,
     check_voice,
 )
@@ -81,10 +83,11 @@ def shortest_s(scenes: Sequence[Scene]) -> float:
     return words / (WORDS_PER_S * FASTEST_SPEECH) + 2 * SCENE_PAD_S * len(scenes)
 
 
-async def check(request: VideoRequest, artifacts: ArtifactStore, *, voices: Mapping[str, str]) -> None:
+async def check(request: VideoRequest, artifacts: ArtifactStore, *, studio: Studio) -> None:
     """Refuse before any work: hopeless durations, unknown voices, images or motions, broken pictures."""
     scenes = parse_scenes(request.script)
-    check_voice(request.voice, voices, field="voice")
+    check_language(request.language, studio, "speech")
+    check_voice(request.voice, studio.voices, field="voice")
     _check_directions(scenes, request)
     needed = shortest_s(scenes)
     if request.duration_s < needed:
@@ -228,16 +231,16 @@ def transition_s(request: VideoRequest) -> float:
     return float(round(TRANSITION_S * request.video.fps) / request.video.fps)
 
 
-def job_type(voices: Mapping[str, str], models: Mapping[str, ModelUse]) -> JobType:
-    """The job type, knowing the voices and models of this repository."""
+def job_type(studio: Studio) -> JobType:
+    """The job type, knowing what this repository offers."""
     return JobType(
         name="video_generation",
         request=VideoRequest,
-        graph=partial(video, models=models),
+        graph=partial(video, models=studio.models),
         stages=STAGES,
         lane=Lane.HIGH,
         timeout_s=600,
         tries=3,
-        check=partial(check, voices=voices),
+        check=partial(check, studio=studio),
         description="A script with scenes and pictures become a narrated film with music and captions.",
     )

@@ -14,8 +14,8 @@ from serving.backends.ray.engines.espeak_pool import Spoken
 from serving.backends.ray.engines.espeak_text import SaidWord
 from serving.protocol.tasks import Phoneme, Word
 
-_MARKS: Final = str.maketrans("", "", "ˈˌ.'|-_;̩")
-"""Stress and other marks that espeak-ng adds to a phoneme's IPA symbol."""
+_MARKS: Final = str.maketrans("", "", "ˌ.'|-_;̩")
+"""Marks that espeak-ng adds to a phoneme's IPA symbol; primary stress stays, faces nod on it."""
 
 _FUSED_SHARE: Final = 0.4
 _AUDIBLE_SHARE: Final = 0.3
