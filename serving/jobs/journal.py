@@ -42,7 +42,7 @@ class Journal:
         return await self._database.persist(lambda connection: self._begin(connection, job_id))
 
     def _begin(self, connection: sa.Connection, job_id: str) -> JobRecord | None:
-        row = connection.execute(sa.select(jobs.c.runs, jobs.c.state).where(jobs.c.id == job_id)).first()
+        row = connection.execute(sa.select(jobs.c.started_at, jobs.c.state).where(jobs.c.id == job_id)).first()
         if row is None or row.state in FINAL:
             return None
         values = {
@@ -51,7 +51,7 @@ class Journal:
             "runs": jobs.c.runs + 1,
             "started_at": sa.func.coalesce(jobs.c.started_at, time.time()),
         }
-        event = {"reason": "resumed at the first unfinished stage" if row.runs else None}
+        event = {"reason": "resumed at the first unfinished stage" if row.started_at else None}
         if not change_job(connection, job_id, kind="state", among=_RUNNABLE, values=values, event=event):
             return None
         return read_job(connection, job_id)
@@ -140,17 +140,22 @@ class Journal:
 
         return await self._database.persist(write)
 
-    async def requeue(self, worker: str) -> list[str]:
-        """Send the unfinished jobs of a lost worker back to the queue; their ids."""
+    async def requeue(self, worker: str, *, lost: bool = True) -> list[str]:
+        """Send the unfinished jobs of a worker back to the queue; their ids.
+
+        Args:
+            worker: whose jobs.
+            lost: it died; a run that ended because its worker was stopped on purpose does not count against the job.
+        """
 
         def write(connection: sa.Connection) -> list[str]:
             query = sa.select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state.in_(list(WORKING)))
-            lost = [str(job_id) for job_id in connection.scalars(query)]
-            back = {"state": JobState.QUEUED, "worker": None}
-            event = {"reason": "its worker was lost"}
-            for job_id in lost:
+            found = [str(job_id) for job_id in connection.scalars(query)]
+            back = {"state": JobState.QUEUED, "worker": None, "runs": jobs.c.runs - (0 if lost else 1)}
+            event = {"reason": "its worker was lost" if lost else "its worker was stopped"}
+            for job_id in found:
                 change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
-            return lost
+            return found
 
         return await self._database.persist(write)
 

@@ -105,6 +105,7 @@ class JobWorker:
             task.cancel()
         await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
         await self._executor.stop()
+        await self._journal.requeue(self.id, lost=False)
         await self._membership.leave()
         await self._database.close()
         log.info("worker_stopped", worker=self.id)

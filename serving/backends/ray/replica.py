@@ -4,10 +4,14 @@ The one invariant: a failed request never takes the replica down; only a failed 
 """
 
 import asyncio
+import os
+import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import psutil
 import structlog
 
 from serving import telemetry
@@ -20,7 +24,7 @@ from serving.backends.limits import check_limits
 from serving.backends.places import Places, counted
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_server import OipServer
-from serving.errors import NotFound
+from serving.errors import NotFound, foreign_text
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.task_tensors import from_tensors, to_tensors
@@ -53,9 +57,8 @@ class EngineReplica:
         self._models: Mapping[str, Model] = {model.name: model for model in repository.groups()[group]}
         self._engines: dict[str, Engine] = {}
         self._places = Places(settings.limits.inflight_per_replica)
-        scratch = settings.home / "scratch" / group
-        await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
-        context = EngineContext(artifacts=self._artifacts, scratch=scratch)
+        self._scratch = await asyncio.to_thread(own_scratch, settings.home / "scratch", group)
+        context = EngineContext(artifacts=self._artifacts, scratch=self._scratch)
         for model in self._models.values():
             await self._load(model, context)
         configs = {name: model.config for name, model in self._models.items()}
@@ -121,5 +124,20 @@ class EngineReplica:
         """Drain: leave the rotation first, then stop listening, then free the engines."""
         await self._heart.stop()
         await self._oip.stop()
-        for engine in self._engines.values():
-            await engine.close()
+        closed = await asyncio.gather(*(engine.close() for engine in self._engines.values()), return_exceptions=True)
+        for name, error in zip(self._engines, closed, strict=True):
+            if isinstance(error, BaseException):
+                log.warning("close_failed", model=name, error=foreign_text(error))
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+
+def own_scratch(parent: Path, group: str) -> Path:
+    """A fresh folder ``<group>-<process id>``; those of processes that are gone (killed replicas) are removed."""
+    for left in parent.glob("*-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    scratch = parent / f"{group}-{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch

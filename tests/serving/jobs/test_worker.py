@@ -181,7 +181,7 @@ async def test_a_stopped_worker_leaves_its_job_to_the_next_one(office: Office, s
     await start_worker()
     record = await office.until(job_id)
     assert record.state is JobState.COMPLETED
-    assert record.runs == 2
+    assert record.runs == 1, "a stop on purpose does not count against the job"
     ends = [line for line in office.calls() if line.startswith("end")]
     assert len(ends) == len(set(ends)) == 5
 
