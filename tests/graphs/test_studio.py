@@ -24,7 +24,7 @@ def test_a_language_nobody_knows_is_refused_with_those_that_are(
     repository_root: Path, task: str, language: str
 ) -> None:
     studio = studio_of(load_repository([repository_root / "model_repository"]))
-    with pytest.raises(BadInput, match="one of: .*en"):
+    with pytest.raises(BadInput, match=r"one of: .*en"):
         check_language(language, studio, task)
 
 
