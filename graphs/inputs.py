@@ -106,7 +106,7 @@ def check_voice(voice: str, voices: Mapping[str, str], *, field: str) -> None:
 
     Args:
         voice: the wanted voice.
-        voices: name to description of every voice in the repository.
+        voices: name to description of every voice of the model that speaks.
         field: the request's field, for the message.
     """
     if voice in voices:

@@ -153,7 +153,4 @@ def _facts(made: Made, report: Report) -> dict[str, JsonValue]:
     facts: dict[str, JsonValue] = {"cues": made.captions.cues, "checks": list[JsonValue](report.as_facts())}
     if made.film is not None:
         facts["duration_s"] = made.film.duration_s
-    if made.mix is not None:
-        facts["loudness_lufs"] = made.mix.loudness_lufs
-        facts["true_peak_dbtp"] = made.mix.true_peak_dbtp
     return facts

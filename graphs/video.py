@@ -4,6 +4,7 @@ The one invariant: every stage's input is the request and the results of the sta
 makes the same film.
 """
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -103,15 +104,15 @@ async def check(request: VideoRequest, artifacts: ArtifactStore, *, studio: Stud
 def _check_directions(scenes: Sequence[Scene], request: VideoRequest) -> None:
     for scene in scenes:
         if scene.image is not None and scene.image not in request.images:
-            known = ", ".join(sorted(request.images)) or "none are given"
+            near = difflib.get_close_matches(scene.image, request.images, n=1)
             raise BadInput(
-                f"scene {scene.title!r} wants the image {scene.image!r}",
-                field="images",
-                fix=f"images: {known}",
+                f"line {scene.line}: there is no image {scene.image!r}",
+                field="script",
+                fix=f"did you mean {near[0]!r}?" if near else f"add `{scene.image}: <file>` under images",
             )
         if scene.motion is not None and scene.motion not in MOTIONS:
             raise BadInput(
-                f"scene {scene.title!r} wants the motion {scene.motion!r}",
+                f"line {scene.line}: there is no motion {scene.motion!r}",
                 field="script",
                 fix=f"use one of: {', '.join(MOTIONS)}",
             )

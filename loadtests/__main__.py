@@ -1,10 +1,11 @@
 """`python -m loadtests oip|jobs`: puts load on a running mesh and prints what it did.
 
 The one invariant: exit code 0 means that there were answers and every one was right; 1 that some were wrong,
-2 bad usage, 4 that no mesh answers.
+2 bad usage, 3 that locust is not installed, 4 that no mesh answers.
 """
 
 import argparse
+import importlib.util
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from loadtests.runner import LOCUST_FILES, LoadFailed, LoadReport, run_load
 
 MAX_USERS: Final = 2000
 MAX_SECONDS: Final = 24 * 3600.0
+MISSING: Final = 3
 UNREACHABLE: Final = 4
 
 
@@ -30,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"loadtests: --host: {problem}: start a mesh with `reelmesh up`", file=sys.stderr)
         return UNREACHABLE
+    if importlib.util.find_spec("locust") is None:
+        print("loadtests: locust is not installed: pip install -e '.[loadtest]'", file=sys.stderr)
+        return MISSING
     Console(stderr=True).print(f"{options.users} users for {options.seconds:g} s on {host} ...", highlight=False)
     try:
         report = run_load(options.kind, host, options.users, options.seconds, options.models)

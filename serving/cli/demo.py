@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from serving.cli.client import JobsClient
-from serving.cli.follow import Interrupted, display, files_of, follow, outcome, until_interrupted, words
+from serving.cli.follow import Interrupted, display, files_of, follow, outcome, until_interrupted
 from serving.cli.jobs import upload_files
 from serving.cli.mesh import Mesh, running_mesh
 from serving.cli.output import ExitCode, print_json, print_line, stderr, stdout
@@ -116,8 +116,8 @@ def _print(job: JobView, paths: dict[str, Path], checks: Report, facts: dict[str
         table.add_row(f"{'✓' if check.ok else '✗'} {check.name}", check.measured, check.wanted)
     out.print(table)
     out.print()
-    for name, path in paths.items():
-        out.print(f"  {words(name.rpartition('.')[0]):<12} {path}", soft_wrap=True)
+    for path in paths.values():
+        out.print(f"  {path}", soft_wrap=True)
     out.print()
     out.print(
         f"{facts['media_s']:.1f} s of video in {facts['job_s']:.1f} s"

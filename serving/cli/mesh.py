@@ -8,26 +8,29 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 
+from serving import errors
 from serving.cli.engines import known_engines
+from serving.cli.home import taken_home
 from serving.cli.sentinel import sentinel
 from serving.edge.ports import check_ports, free_ports
-from serving.errors import BadInput, MissingDependency, ReelmeshError, Unavailable
+from serving.errors import MissingDependency, ReelmeshError, Unavailable
 from serving.repository.load import load_repository
 from serving.repository.serve_config import APPLICATION, serve_config
 from serving.settings import Settings
 
 READY_TIMEOUT_S = 120.0
+LAST_WORDS = 400
+"""Characters shown of a failure that is no error of ours."""
 OBJECT_STORE_BYTES = 512 << 20
 """Ray's shared memory; media travel as files, so little is needed. Ray's own minimum is 75 MiB."""
 LEAST_CPUS = 2
@@ -64,7 +67,7 @@ def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
     report("checking models and ports", 0.02)
     _check(settings)
     config = serve_config(load_repository(settings.model_repositories, known_engines()), settings)
-    with sentinel():
+    with taken_home(settings.home), sentinel():
         try:
             report("starting Ray", 0.05)
             _start_ray(settings)
@@ -83,21 +86,6 @@ def _check(settings: Settings) -> None:
         from serving.backends.triton.install import find_tritonserver
 
         find_tritonserver(settings)
-    _check_home(settings.home)
-
-
-def _check_home(home: Path) -> None:
-    """Make the home; jobs, artifacts and logs must be writable."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except OSError as error:
-        raise BadInput(
-            f"nothing can be written to {home}: {error.strerror}",
-            field="home",
-            fix="name another folder with --home or REELMESH_HOME",
-        ) from error
 
 
 def _start_ray(settings: Settings) -> None:
@@ -154,8 +142,17 @@ def _wait_until_ready(settings: Settings, report: Report) -> None:
 
 def _deploy_failed(application: Any) -> ReelmeshError:  # noqa: ANN401  Ray's status object
     messages = [state.message for state in application.deployments.values() if state.message]
-    text = " ".join(" ".join(messages or [application.message]).split())
-    return Unavailable(f"a replica did not start: {text[-600:]}", fix="`reelmesh doctor` checks what it needs")
+    return replica_error("\n".join(messages or [application.message]))
+
+
+def replica_error(text: str) -> ReelmeshError:
+    """The error of the mesh at the end of a replica's traceback; what else went wrong is cut to its last words."""
+    told = re.findall(r"^serving\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    if told:
+        kind, problem = told[-1]
+        return getattr(errors, kind, Unavailable)(f"a replica did not start: {' '.join(problem.split())}")
+    last = " ".join(text.split())[-LAST_WORDS:]
+    return Unavailable(f"a replica did not start: {last}", fix="`reelmesh doctor` checks what it needs")
 
 
 def _answers(url: str) -> bool:

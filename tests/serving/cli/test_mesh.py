@@ -8,8 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from serving.cli.home import taken_home
 from serving.cli.main import run
+from serving.cli.mesh import replica_error
 from serving.cli.output import ExitCode
+from serving.errors import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 
@@ -70,3 +73,25 @@ def test_an_error_is_json_where_that_was_asked_for(capsys: pytest.CaptureFixture
     assert run(["up", "--json", "--home", str(tmp_path / "home"), *ports]) == ExitCode.BAD_INPUT
     told = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert told["error"]["field"] == "home"
+
+
+def test_a_home_that_another_mesh_holds_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with taken_home(tmp_path / "home"):
+        code, told = refused(capsys, tmp_path / "home")
+    assert code == ExitCode.UNREACHABLE
+    assert "already running" in told and "--home" in told
+    with taken_home(tmp_path / "home"):
+        pass
+
+
+def test_the_error_of_a_replica_is_told_without_its_traceback() -> None:
+    traceback = (
+        'Traceback (most recent call last):\n  File "process.py", line 97, in start\n    await process._load(models)\n'
+        "serving.errors.BadInput: /models/log_mel: Triton cannot load it: parsing failed: mend the file\n"
+    )
+    error = replica_error(traceback)
+    assert isinstance(error, BadInput)
+    assert str(error) == (
+        "a replica did not start: /models/log_mel: Triton cannot load it: parsing failed: mend the file"
+    )
+    assert len(str(replica_error("x" * 5000))) < 600
