@@ -3,6 +3,7 @@
 The one invariant: what comes back is plain data of bounded size and depth, without aliases and without repeated keys.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +65,9 @@ def load_yaml(text: str) -> tuple[JsonValue, Lines]:
     try:
         data = _load(text, lines)
     except yaml.MarkedYAMLError as error:
+        if (quote := _open_quote(text, error)) is not None:
+            problem = "not YAML: the quote that is opened here is not closed on this line"
+            raise YamlProblem(quote, "-", problem, "close it, or write the text as a block: |") from error
         mark = error.problem_mark or error.context_mark
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
         raise YamlProblem(mark.line + 1 if mark else 1, "-", f"not YAML: {problem}", "correct the syntax") from error
@@ -74,6 +78,24 @@ def load_yaml(text: str) -> tuple[JsonValue, Lines]:
     except ValueError as error:
         raise YamlProblem(1, "-", f"a value cannot be read: {error}", "put it in quotes") from error
     return data, Lines(lines)
+
+
+def _open_quote(text: str, error: yaml.MarkedYAMLError) -> int | None:
+    """The line of a quote that was left open, which the parser notices only at the next quote or at the end."""
+    if error.context == "while scanning a quoted scalar" and error.context_mark is not None:
+        return int(error.context_mark.line) + 1 if "end of stream" in str(error.problem) else None
+    if error.problem_mark is None:
+        return None
+    last: int | None = None
+    with contextlib.suppress(yaml.YAMLError):
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            start, end = token.start_mark, token.end_mark
+            if end.index > error.problem_mark.index:
+                break
+            if isinstance(token, yaml.ScalarToken) and token.style in {"'", '"'}:
+                runs_on = start.line < end.line == error.problem_mark.line
+                last = start.line + 1 if runs_on else None
+    return last
 
 
 def _load(text: str, lines: dict[Location, int]) -> JsonValue:

@@ -43,6 +43,20 @@ def test_bad_yaml_is_refused_with_its_line(text: str, line: int, problem: str) -
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('a: 1\ntitle: "My film\nscript: x\nb: 1\n', id="to the end"),
+        pytest.param('a: 1\ntitle: "My film\nscript: "Anna": x\nb: 1\n', id="to the next quote"),
+        pytest.param("a: 1\ntitle: 'My film\nb: 1\nlanguage: 'en'\n", id="single"),
+    ],
+)
+def test_an_open_quote_is_told_where_it_was_opened(text: str) -> None:
+    with pytest.raises(YamlProblem, match="quote") as caught:
+        load_yaml(text)
+    assert caught.value.line == 2
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
