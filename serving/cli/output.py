@@ -52,12 +52,15 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def print_error(error: ReelmeshError, *, as_json: bool = False) -> None:
-    """One line on stderr: ``reelmesh: field: problem: fix``, or the same as JSON."""
+    """One line on stderr: ``reelmesh: field: problem: fix``, or the same as JSON; a line more for each of its notes."""
+    notes = getattr(error, "__notes__", [])
     if as_json:
-        fields = {"code": error.code, "field": error.field, "problem": error.problem, "fix": error.fix}
+        fields: dict[str, Any] = {"code": error.code, "field": error.field, "problem": error.problem, "fix": error.fix}
+        fields |= {"also": notes} if notes else {}
         print(json.dumps({"error": fields}, ensure_ascii=False), file=sys.stderr)
         return
-    print_line(str(error))
+    for text in (str(error), *notes):
+        print_line(text)
 
 
 def print_line(text: str) -> None:

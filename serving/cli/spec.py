@@ -20,6 +20,8 @@ from serving.repository.yaml_lines import Lines, Location, YamlProblem, dotted, 
 MAX_SPEC_BYTES: Final = 1 << 20
 ARTIFACT: Final = "artifact"
 _HEAD_BYTES: Final = 64
+_NEXT_PROBLEM: Final = re.compile(r"; (?=input(?:[.\[][^ ]*)?: |and \d+ more$)")
+"""How serving.jobs.input_problems separates what it found."""
 _PART: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 Schema = Mapping[str, JsonValue]
@@ -45,11 +47,16 @@ class Spec:
         return f"{self.path}:{self.lines.of(location)}{field}"
 
     def located(self, error: ReelmeshError) -> ReelmeshError:
-        """The mesh's complaint about a field, with the line of the YAML that holds it."""
+        """The mesh's complaint about a field, with the line of the YAML that holds it; further complaints are notes."""
         if error.field is None or not error.field.startswith("input"):
             return error
-        location = location_of(error.field)[1:]
-        return type(error)(error.problem, field=self.place(location), fix=error.fix)
+        text = ": ".join(part for part in (error.problem, error.fix) if part)
+        first, *others = _NEXT_PROBLEM.split(text)
+        told = type(error)(first, field=self.place(location_of(error.field)[1:]))
+        for other in others:
+            field, colon, problem = other.partition(": ")
+            told.add_note(f"{self.place(location_of(field)[1:])}: {problem}" if colon else other)
+        return told
 
 
 class NamedFile(NamedTuple):

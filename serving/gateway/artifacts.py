@@ -17,7 +17,7 @@ from serving.errors import BadInput, NotFound
 from serving.gateway.bodies import bounded_stream
 from serving.gateway.deps import Deps
 from serving.gateway.files import serve_artifact
-from serving.jobs.submit import bad_input
+from serving.jobs.input_problems import bad_input
 from serving.protocol.artifact import ArtifactRef
 from serving.telemetry import ARTIFACT_BYTES, ARTIFACTS
 
@@ -51,7 +51,7 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
             media_type=media_type_of(request.headers.get("content-type", ""), name),
         )
     except ValidationError as error:
-        raise bad_input(error) from error
+        raise bad_input(error, ArtifactRef) from error
     folder = deps.settings.home / "uploads"
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder) as stream:

@@ -16,8 +16,9 @@ from serving.gateway.bodies import bounded_body
 from serving.gateway.deps import Deps, GatewayDeps
 from serving.gateway.files import serve_artifact
 from serving.gateway.views import JobList, JobTypeList, JobView, job_list, job_type_view, job_view
+from serving.jobs.input_problems import bad_input
 from serving.jobs.records import EventRecord, JobRecord
-from serving.jobs.submit import JobRequest, bad_input
+from serving.jobs.submit import JobRequest
 from serving.jobs.types import JobState, Lane
 from serving.protocol.oip_json import parse_object
 
@@ -53,7 +54,7 @@ async def submit_job(
     try:
         wanted = JobRequest.model_validate(parse_object(body, "body"))
     except ValidationError as error:
-        raise bad_input(error) from error
+        raise bad_input(error, JobRequest) from error
     record, created = await deps.desk.submit(wanted, key=key)
     if not created:
         response.status_code = 200

@@ -6,12 +6,13 @@ The one invariant: everything that can be known to be wrong is refused before a 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, NotFound
+from serving.jobs.input_problems import bad_input
 from serving.jobs.records import JobRecord
 from serving.jobs.refs import walk_refs
 from serving.jobs.store import JobStore, NewJob
@@ -20,7 +21,6 @@ from serving.repository.yaml_lines import dotted
 
 MAX_TIMEOUT_S: Final = 24 * 3600.0
 MAX_KEY_CHARS: Final = 255
-_PROBLEMS_SHOWN: Final = 5
 
 
 class JobRequest(BaseModel):
@@ -122,38 +122,7 @@ def parse_input(job_type: JobType, value: Mapping[str, JsonValue]) -> BaseModel:
     try:
         return job_type.request.model_validate(dict(value))
     except ValidationError as error:
-        raise bad_input(error, "input") from error
-
-
-def bad_input(error: ValidationError, root: str = "") -> BadInput:
-    """What pydantic found, as one error of the mesh: the first problem's field, and up to five problems in words.
-
-    Args:
-        error: of a model that a client's JSON was checked against.
-        root: the part of the body that was checked, put before every field.
-    """
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    fields = [_field(problem["loc"], root) for problem in problems]
-    texts = [_problem(problem) for problem in problems]
-    shown = [f"{field}: {text}" for field, text in zip(fields[1:], texts[1:_PROBLEMS_SHOWN], strict=False)]
-    more = len(problems) - _PROBLEMS_SHOWN
-    also = [*shown, *([f"and {more} more"] if more > 0 else [])]
-    return BadInput("; ".join([texts[0], *also]), field=fields[0], fix=_FIXES.get(problems[0]["type"]))
-
-
-_FIXES: Final = {
-    "missing": "add the field",
-    "extra_forbidden": "remove the field, or correct its spelling",
-}
-
-
-def _field(location: tuple[int | str, ...], root: str) -> str:
-    return dotted((root, *location) if root else location)
-
-
-def _problem(problem: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a private type
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
+        raise bad_input(error, job_type.request, "input") from error
 
 
 def request_digest(request: JobRequest) -> str:

@@ -62,32 +62,34 @@ def _shown(value: object) -> str:
 
 def _purpose(location: Location, schema: type[BaseModel]) -> str:
     """The field's own description, found by walking the schema along the location."""
-    fields = _fields_at(location[:-1], schema)
+    fields = fields_at(location[:-1], schema)
     field = fields.get(str(location[-1])) if location else None
     if field is None:
         return ""
-    part = next(_models_in(field.annotation), None)
+    part = next(models_in(field.annotation), None)
     text = field.description or (part.__doc__ if part is not None else None) or ""
     return text.partition("\n")[0].rstrip(".")
 
 
 def _nearest(location: Location, schema: type[BaseModel]) -> str:
-    names = list(_fields_at(location[:-1], schema))
+    names = list(fields_at(location[:-1], schema))
     near = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"
 
 
-def _fields_at(location: Location, schema: type[BaseModel]) -> dict[str, Any]:
+def fields_at(location: Location, schema: type[BaseModel]) -> dict[str, Any]:
+    """The fields of the model that stands at a location; indexes and union tags on the way are skipped."""
     current: type[BaseModel] = schema
     for part in location:
         field = current.model_fields.get(str(part))
-        found = next(_models_in(field.annotation), None) if field is not None else None
+        found = next(models_in(field.annotation), None) if field is not None else None
         current = found or current
     return dict(current.model_fields)
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+    """The models that an annotation such as ``list[Speaker] | None`` names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
-        yield from _models_in(inner)
+        yield from models_in(inner)

@@ -136,6 +136,11 @@ def test_a_complaint_of_the_mesh_gets_the_line_of_the_yaml(tmp_path: Path) -> No
     told = spec.located(BadInput("nobody cannot act", field="input.actors[1]", fix="name somebody"))
     assert str(told) == f"{path}:4: actors[1]: nobody cannot act: name somebody"
     assert str(spec.located(BadInput("is missing", field="input.poster"))) == f"{path}:1: poster: is missing"
+    both = spec.located(
+        BadInput("is empty", field="input.title", fix="write some; input.actors[0]: is a: ask b; and 2 more")
+    )
+    assert str(both) == f"{path}:1: title: is empty: write some"
+    assert both.__notes__ == [f"{path}:3: actors[0]: is a: ask b", "and 2 more"]
     other = BadInput("no such lane", field="lane")
     assert spec.located(other) is other
 

@@ -18,7 +18,7 @@ NOWHERE = {"sha256": "0" * 64, "size_bytes": 3, "name": "poster.png", "media_typ
         pytest.param({"input": {}}, "input.title", "field required: add the field", id="missing field"),
         pytest.param({"input": {"title": ""}}, "input.title", "at least 1 character", id="empty text"),
         pytest.param({"input": {"title": "x" * 121}}, "input.title", "at most 120 characters", id="long text"),
-        pytest.param({"input": {"title": "x", "clisp": 3}}, "input.clisp", "correct its spelling", id="unknown field"),
+        pytest.param({"input": {"title": "x", "clisp": 3}}, "input.clisp", "did you mean 'clips'?", id="unknown field"),
         pytest.param({"input": {"title": "x", "clips": "many"}}, "input.clips", "valid integer", id="wrong type"),
         pytest.param({"input": {"title": "x", "seconds": 0}}, "input.seconds", "greater than 0", id="zero duration"),
         pytest.param({"input": {"title": "x", "seconds": -1}}, "input.seconds", "greater than 0", id="negative"),
@@ -45,6 +45,24 @@ async def test_bad_input_names_field_and_fix_and_stores_nothing(
 async def test_several_problems_are_told_at_once(office: Office) -> None:
     with pytest.raises(BadInput, match=r"input\.title.*input\.clips.*input\.seconds"):
         await office.desk.submit(JobRequest(type="film", input={"title": 1, "clips": "x", "seconds": []}))
+
+
+async def test_every_problem_is_complete_by_itself(office: Office) -> None:
+    with pytest.raises(BadInput) as caught:
+        await office.desk.submit(JobRequest(type="film", input={"title": "", "seconds": 99, "trouble": "rain"}))
+    told = str(caught.value).split("; ")
+    assert told == [
+        "input.title: it is empty, and needs at least 1 character: write some text",
+        "input.seconds: input should be less than or equal to 60: write 60 or less",
+        told[2],
+    ]
+    assert told[2].startswith("input.trouble: input should be 'none', 'broken'")
+
+
+async def test_a_misspelt_field_is_one_problem_not_two(office: Office) -> None:
+    with pytest.raises(BadInput) as caught:
+        await office.desk.submit(JobRequest(type="film", input={"titel": "A film"}))
+    assert str(caught.value) == "input.titel: there is no such field: did you mean 'title'?"
 
 
 async def test_a_reference_with_the_wrong_size_is_refused(office: Office) -> None:
