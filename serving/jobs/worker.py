@@ -217,7 +217,8 @@ class JobWorker:
             done, _ = await asyncio.wait({task}, timeout=record.timeout_s)
             if not done:
                 raise DeadlineExceeded(
-                    f"it ran longer than its {record.timeout_s:g} s", fix="submit it with a larger timeout_s"
+                    f"it ran longer than its {record.timeout_s:g} s",
+                    fix="submit it with a larger timeout_s (`reelmesh submit --timeout`)",
                 )
             if task.cancelled() and record.id in self._cancelled:
                 raise _CancelledByUser
