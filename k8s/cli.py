@@ -14,7 +14,7 @@ from serving.settings import Settings
 
 BASE: Final = Path("k8s/base")
 
-app = typer.Typer(no_args_is_help=True, help="Render and check the Kubernetes manifests.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Render and check the Kubernetes manifests.")
 
 
 @app.callback()
@@ -26,7 +26,12 @@ def _group() -> None:
 def render(
     repository: Annotated[
         list[Path] | None,
-        typer.Option("--repository", "-r", help="Folder of models; may be given more than once, the first one wins."),
+        typer.Option(
+            "--model-repository",
+            "--repository",
+            "-r",
+            help="Folder of models; may be given more than once, the first one wins.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write a kustomize base into this folder instead of printing YAML.")

@@ -28,7 +28,8 @@ app = typer.Typer(subcommand_metavar="", add_completion=False)
 def optimize(
     model: Annotated[str, typer.Argument(help="Folder name in the model repository.")],
     repository: Annotated[
-        list[Path] | None, typer.Option("--repository", help="Model repository; may be given more than once.")
+        list[Path] | None,
+        typer.Option("--model-repository", "--repository", "-r", help="Folder of models; may be given more than once."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Export even if nothing changed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from serving.repository.findings import Finding
     from serving.repository.model import Model
 
-app = typer.Typer(no_args_is_help=True, help="Look at the model repository, and check it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
 
 Repositories = Annotated[
     list[Path] | None,
-    typer.Option("--repository", "-r", help="Folder of models; may be given more than once, the first one wins."),
+    typer.Option(
+        "--model-repository",
+        "--repository",
+        "-r",
+        help="Folder of models; may be given more than once, the first one wins.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -53,4 +53,4 @@ def as_error(findings: Sequence[Finding]) -> BadInput:
     first = findings[0]
     more = len(findings) - 1
     tail = f" ({more} more: `reelmesh models lint`)" if more else ""
-    return BadInput(first.problem, field=first.where(Path.cwd()), fix=first.fix + tail)
+    return BadInput(first.problem, field=first.where(Path.cwd()).removesuffix(":-"), fix=first.fix + tail)

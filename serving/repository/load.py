@@ -16,6 +16,7 @@ from serving.repository.read import RawModel, read_model
 
 TRITON_GROUP = "triton"
 """The deployment that serves every Triton model; not one of :meth:`Repository.groups`."""
+_NO_FOLDER = "run this in the checkout, or name a folder of models with --model-repository"
 
 
 class Repository:
@@ -82,7 +83,7 @@ def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> 
     findings: list[Finding] = []
     for path in paths:
         if not path.is_dir():
-            findings.append(Finding(path, 0, "-", "no such folder", "name a folder of models with --repository"))
+            findings.append(Finding(path, 0, "-", "no such folder", _NO_FOLDER))
             continue
         for folder in sorted(path.resolve().iterdir()):
             if not folder.is_dir() or folder.name.startswith((".", "_")):

@@ -62,7 +62,9 @@ def test_every_command_can_be_imported_and_helps(name: str, capsys) -> None:
         pytest.param(["models", "show"], 2, "reelmesh: Missing argument 'model'", id="missing argument"),
         pytest.param(["models", "list", "--colour"], 2, "reelmesh: No such option: --colour", id="unknown option"),
         pytest.param(["models", "show", "nobody"], 2, "reelmesh: model: no model 'nobody'", id="unknown model"),
-        pytest.param(["models", "list", "-r", "/nowhere"], 2, "reelmesh: /nowhere:-: no such folder", id="no folder"),
+        pytest.param(
+            ["models", "list", "-r", "/nowhere"], 2, "reelmesh: /nowhere: no such folder: run this", id="no folder"
+        ),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(arguments: list[str], code: int, line: str, capsys) -> None:
