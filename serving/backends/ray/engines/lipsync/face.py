@@ -20,7 +20,7 @@ SUPERSAMPLING: Final = 1.5
 FACE_HEIGHT: Final = 0.36
 """Forehead to chin, as a part of the panel's height, that the crop zooms to."""
 
-EYE_LINE: Final = 0.40
+EYE_LINE: Final = 0.43
 """Where the eyes lie, as a part of the panel's height, as far as the picture reaches."""
 
 MAX_ZOOM: Final = 3.0
