@@ -4,6 +4,7 @@ The one invariant: nothing is sent before the whole file and every file it names
 the line of the YAML.
 """
 
+import codecs
 import mimetypes
 import re
 from collections.abc import Iterator, Mapping
@@ -183,11 +184,47 @@ def check_file(path: Path) -> None:
             head = stream.read(_HEAD_BYTES)
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", fix="check its permissions") from error
+    told, seen = mimetypes.guess_type(path.name)[0] or "", sniff(head)
+    wanted = _ACCEPTED.get(told.partition("/")[0], "check the file")
     if not head:
-        raise BadInput("is empty")
-    told, seen = mimetypes.guess_type(path.name)[0], sniff(head)
+        raise BadInput("is empty", fix=wanted)
     if told in _SNIFFED and seen != told:
-        raise BadInput(f"is no {told}: it looks like {seen or 'something else'}", fix="check the file")
+        raise BadInput(f"is no {told}: it looks like {seen or _looks(head)}", fix=wanted)
+
+
+_ACCEPTED: Final = {
+    "image": "give a picture as PNG, JPEG or WebP",
+    "audio": "give a recording that ffmpeg plays, such as WAV, FLAC or MP3",
+    "video": "give a film that ffmpeg plays, such as MP4 or WebM",
+}
+"""What the mesh takes, by the kind that a file's name promises."""
+_OTHERS: Final[tuple[tuple[bytes, int, str], ...]] = (
+    (b"%PDF", 0, "a PDF document"),
+    (b"PK\x03\x04", 0, "a ZIP archive"),
+    (b"\x1f\x8b", 0, "a gzip archive"),
+    (b"ID3", 0, "an MP3 recording"),
+    (b"OggS", 0, "an Ogg recording"),
+    (b"BM", 0, "a BMP picture"),
+    (b"II*\0", 0, "a TIFF picture"),
+    (b"MM\0*", 0, "a TIFF picture"),
+    (b"ftyphei", 4, "a HEIC picture"),
+    (b"ftypavif", 4, "an AVIF picture"),
+    (b"ftyp", 4, "an MP4 film or recording"),
+    (b"<svg", 0, "an SVG drawing"),
+)
+"""First bytes, where they stand and what they tell: kinds that people mix up with those the mesh takes."""
+
+
+def _looks(head: bytes) -> str:
+    """A file of no accepted kind, in words."""
+    for start, offset, words in _OTHERS:
+        if head[offset:].startswith(start):
+            return words
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "data of an unknown kind"
+    return "text" if all(letter.isprintable() or letter.isspace() for letter in text) else "data of an unknown kind"
 
 
 _SIGNATURES: Final[tuple[tuple[str, bytes, int, bytes], ...]] = (

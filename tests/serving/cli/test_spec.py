@@ -197,7 +197,10 @@ def test_files_are_looked_for_beside_the_yaml_and_checked(tmp_path: Path) -> Non
     [
         pytest.param("a.png", b"", "is empty", id="empty"),
         pytest.param("a.png", b"\xff\xd8\xff\xe0", "looks like image/jpeg", id="another kind"),
-        pytest.param("a.wav", b"hello", "is no audio/x-wav", id="no sound"),
+        pytest.param("a.wav", b"hello", "is no audio/x-wav: it looks like text: .*WAV", id="no sound"),
+        pytest.param("a.png", b"x" * 63 + "é".encode(), "like text: .*PNG, JPEG or WebP", id="cut letter"),
+        pytest.param("a.png", b"\0\1\2", "data of an unknown kind", id="unknown"),
+        pytest.param("a.jpg", b"\0\0\0\x18ftypheic", "a HEIC picture: give a picture as PNG", id="from a phone"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str, data: bytes, words: str) -> None:
