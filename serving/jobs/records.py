@@ -87,7 +87,7 @@ class JobRecord(_Record):
     """One job.
 
     Attributes:
-        title: the field of that name in the job's input, if it has one.
+        title: the field of that name in the job's input, or the name of the first file in it, if it has either.
         stage: the stage that started last.
         cancel_requested: somebody cancelled the job and the worker has yet to stop it.
         runs: how often a worker took it up; above 1 after a worker was lost.

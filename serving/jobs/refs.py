@@ -5,7 +5,7 @@ The one invariant: order is that of first appearance, and each artifact is liste
 
 from collections.abc import Iterator, Mapping
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from serving.protocol.artifact import ArtifactRef
 
@@ -35,3 +35,15 @@ def refs_in(value: object, *, limit: int) -> list[ArtifactRef]:
         if len(found) == limit:
             break
     return list(found.values())
+
+
+def first_file_name(value: JsonValue) -> str | None:
+    """The name of the first reference in JSON, in its order; None where there is none."""
+    if isinstance(value, dict):
+        name = value.get("name")
+        if isinstance(value.get("sha256"), str) and isinstance(name, str):
+            return name
+        value = list(value.values())
+    if isinstance(value, list):
+        return next((name for item in value if (name := first_file_name(item))), None)
+    return None

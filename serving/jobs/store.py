@@ -16,6 +16,7 @@ from serving.errors import BadInput, Conflict, NotFound, Unavailable
 from serving.jobs.database import Database
 from serving.jobs.queue import JobQueue
 from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
+from serving.jobs.refs import first_file_name
 from serving.jobs.states import WAITING, WORKING, priority_of
 from serving.jobs.tables import MAX_ID_CHARS, MAX_TITLE_CHARS, change_job, job_events, job_stages, jobs
 from serving.jobs.types import JobState, Lane
@@ -203,9 +204,11 @@ def _row(new: NewJob) -> dict[str, Any]:
 
 
 def _title(value: Mapping[str, JsonValue]) -> str | None:
-    """What a person called the job, for listings."""
+    """What a person called the job, or else its first file, for listings."""
     title = value.get("title")
-    return title[:MAX_TITLE_CHARS] if isinstance(title, str) and title.strip() else None
+    if not isinstance(title, str) or not title.strip():
+        title = first_file_name(dict(value))
+    return title[:MAX_TITLE_CHARS] if title else None
 
 
 def _forget_old_key(connection: sa.Connection, key: str, now: float) -> None:
