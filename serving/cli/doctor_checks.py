@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from serving.errors import ReelmeshError, foreign_text
+from serving.errors import ReelmeshError, Unavailable, foreign_text
 from serving.settings import Settings
 
 TRY_S: Final = 30.0
 """Longest a program may take to answer."""
+
+MESH_ANSWER_S: Final = 3.0
+"""Longest to wait for what holds the HTTP port."""
 
 FFMPEG_NEEDS: Final = {
     "-encoders": ("libx264", "aac"),
@@ -142,12 +145,30 @@ def models(settings: Settings) -> Check:
 
 
 def ports(settings: Settings) -> Check:
-    """The edge's three ports."""
+    """The edge's three ports: free, or held by a mesh that is running."""
     from serving.edge.ports import check_ports
 
     edge = settings.edge
-    check_ports(settings)
+    try:
+        check_ports(settings)
+    except Unavailable:
+        if not _is_mesh(url := f"http://{edge.host}:{edge.http_port}"):
+            raise
+        return Check("ports", "ok", f"a mesh is running at {url}")
     return Check("ports", "ok", f"{edge.host}: {edge.http_port}, {edge.grpc_port}, {edge.metrics_port} are free")
+
+
+def _is_mesh(url: str) -> bool:
+    """Whether what answers there calls itself a mesh."""
+    import httpx
+
+    from serving.protocol.oip_metadata import SERVER_NAME
+
+    try:
+        answer = httpx.get(f"{url}/v2", timeout=MESH_ANSWER_S, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return False
+    return isinstance(answer, dict) and answer.get("name") == SERVER_NAME
 
 
 def gpu(_settings: Settings) -> Check:

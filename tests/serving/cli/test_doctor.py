@@ -1,5 +1,7 @@
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,25 @@ def test_a_taken_port_is_named(settings: Settings) -> None:
     assert check.state == "missing"
     assert str(port) in check.found
     assert check.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [pytest.param("reelmesh", "ok", id="a mesh"), pytest.param("triton", "missing", id="another")]
+)
+def test_a_mesh_that_runs_here_is_no_fault(settings: Settings, name: str, state: str) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"name": name}).encode() if self.path == "/v2" else b"?")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        edge = EdgeSettings(http_port=server.server_port, grpc_port=0, metrics_port=0)
+        check = doctor_checks._guarded("ports", doctor_checks.ports, settings.model_copy(update={"edge": edge}))
+        server.shutdown()
+    assert check.state == state
+    assert str(server.server_port) in check.found
 
 
 def test_a_broken_repository_is_named(settings: Settings, tmp_path: Path) -> None:
