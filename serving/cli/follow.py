@@ -1,6 +1,7 @@
 """Shows a job's way to its end: a live bar on a terminal, one line per stage elsewhere; used by submit, watch and demo.
 
-The one invariant: everything here goes to stderr, so that stdout holds results alone.
+The one invariant: everything here goes to stderr, so that stdout holds results alone. Why a job failed is left to the
+command, which says it once, by :func:`outcome`.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ class LiveDisplay:
         """Take one event."""
         if (line := self._clock.line(event)) is not None:
             self._progress.console.print(line)
-        if event.kind == "state" and event.reason:
+        if event.kind == "state" and event.reason and event.state is not JobState.FAILED:
             self._progress.console.print(f"[yellow]{event.state}[/] {event.reason}", soft_wrap=True)
         if event.stage_state is StageState.RUNNING or event.kind == "progress":
             self._stage = event.stage
@@ -126,7 +127,7 @@ class PlainDisplay:
         """Take one event."""
         if (line := self._clock.line(event)) is not None:
             self._console.print(line)
-        elif event.kind == "state":
+        elif event.kind == "state" and event.state is not JobState.FAILED:
             self._console.print(f"{words(event.state)}{f': {event.reason}' if event.reason else ''}", soft_wrap=True)
 
     def bar(self, label: str, total: int) -> Callable[[int], None]:

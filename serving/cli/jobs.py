@@ -37,6 +37,11 @@ from serving.settings import Settings
 
 T = TypeVar("T")
 
+_TYPES: Final = (
+    "A job type: podcast_video (two voices and two portraits), video_generation (a script as a film of pictures), "
+    "subtitle_generation (captions for a recording), or another that the mesh lists at /v1/job-types."
+)
+
 RESULTS: Final = Path("reelmesh-results")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, watch and cancel jobs.")
@@ -62,7 +67,7 @@ def _run(work: Coroutine[Any, Any, ExitCode]) -> None:
 
 
 def submit(
-    type_name: Annotated[str, typer.Argument(metavar="TYPE", help="A job type, for example podcast_video.")],
+    type_name: Annotated[str, typer.Argument(metavar="TYPE", help=_TYPES)],
     spec: Annotated[Path, typer.Argument(help="YAML file with the job's input; files it names are uploaded.")],
     *,
     host: Host = "",

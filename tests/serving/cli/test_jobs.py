@@ -78,7 +78,9 @@ async def test_a_failed_job_ends_the_command_with_one_and_the_cause(
 ) -> None:
     write(spec, "title: A film\ntrouble: broken\n")
     assert await reelmesh("submit", "film", spec, "--host", working.url) == 1
-    assert "failed: score: the violin has no strings: string it" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "failed: score: the violin has no strings: string it" in told
+    assert told.count("the violin has no strings") == 1
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,8 @@ async def test_a_failed_job_ends_the_command_with_one_and_the_cause(
         pytest.param("title: x\nclisp: 3\n", "film.yaml:2: clisp: ", id="field"),
         pytest.param("title: x\nactors: [a, nobody]\n", "film.yaml:2: actors[1]: nobody cannot act", id="check"),
         pytest.param("title: x\nseconds: 0\n", "film.yaml:2: seconds: input should be greater than 0", id="zero"),
+        pytest.param("titel: x\n", "film.yaml:1: titel: there is no such field: did you mean 'title'?", id="misspelt"),
+        pytest.param("title: ''\nclips: x\n", "film.yaml:2: clips: ", id="a line for each problem"),
     ],
 )
 async def test_bad_input_ends_with_two_and_one_line_that_names_the_line(
