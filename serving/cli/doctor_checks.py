@@ -135,12 +135,12 @@ def haproxy(_settings: Settings) -> Check:
 def models(settings: Settings) -> Check:
     """The model repository, by lint."""
     from serving.cli.engines import known_engines
-    from serving.repository.findings import errors
+    from serving.repository.findings import as_error, errors
     from serving.repository.lint import lint
 
     where = ", ".join(str(path) for path in settings.model_repositories)
     if wrong := errors(lint(settings.model_repositories, known_engines())):
-        return Check("models", "missing", wrong[0].render(Path.cwd()), "reelmesh models lint")
+        return Check("models", "missing", str(as_error(wrong[:1])), "reelmesh models lint")
     return Check("models", "ok", where)
 
 
