@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -60,21 +61,19 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-class bounded:  # noqa: N801  reads like a type in add_argument
-    """A number within bounds, for argparse."""
+def bounded(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """What reads a number within bounds, for argparse, which turns its errors into one line."""
 
-    def __init__(self, kind: type[int] | type[float], low: float, high: float) -> None:
-        self.kind, self.low, self.high = kind, low, high
-
-    def __call__(self, text: str) -> float:
-        """The number; argparse turns errors into one line."""
+    def read(text: str) -> float:
         try:
-            value = self.kind(text)
+            value = kind(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
-        if not self.low <= value <= self.high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {self.low:g} and {self.high:g}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
         return value
+
+    return read
 
 
 def models(text: str) -> str:

@@ -141,6 +141,16 @@ class EngineFailed(ReelmeshError):
     code = "engine_failed"
 
 
+SHOWN_LIMIT = 60
+"""Characters shown of a value that somebody wrote."""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr on one line, cut to :data:`SHOWN_LIMIT` characters."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= SHOWN_LIMIT else line[: SHOWN_LIMIT - 3] + "..."
+
+
 def foreign_text(text: object) -> str:
     """Cut a message from outside the mesh to :data:`FOREIGN_TEXT_LIMIT` characters on one line."""
     line = " ".join(str(text).split())

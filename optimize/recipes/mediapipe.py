@@ -249,8 +249,12 @@ def answer(child: subprocess.Popen[str], folder: Path) -> dict[str, str]:
     if not line:
         log = (folder / "child.log").read_text(errors="replace")
         raise EngineFailed(f"the TensorFlow child ended: {foreign_text(log[-200:])}")
-    parsed = json.loads(line)
-    assert isinstance(parsed, dict)  # noqa: S101
+    try:
+        parsed = json.loads(line)
+    except ValueError as error:
+        raise EngineFailed(f"the TensorFlow child said: {foreign_text(line)}") from error
+    if not isinstance(parsed, dict):
+        raise EngineFailed(f"the TensorFlow child said: {foreign_text(line)}")
     return parsed
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from serving.errors import BadInput
+from serving.errors import BadInput, shown
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import Language
 from serving.repository.card_problems import fields_at, models_in
@@ -66,7 +66,7 @@ def _words(detail: ErrorDetails, schema: type[BaseModel]) -> tuple[str, str]:
     message = (detail["msg"][:1].lower() + detail["msg"][1:]).replace(" after validation", "")
     context: dict[str, Any] = detail.get("ctx", {})
     fix_of = _FIXES.get(detail["type"])
-    fix = fix_of(context) if fix_of else f"change {_shown(detail['input'])}"
+    fix = fix_of(context) if fix_of else f"change {shown(detail['input'])}"
     match detail["type"]:
         case "extra_forbidden":
             message, fix = "there is no such field", _other_field(detail["loc"], schema)
@@ -76,7 +76,7 @@ def _words(detail: ErrorDetails, schema: type[BaseModel]) -> tuple[str, str]:
         case "string_too_long":
             fix = f"shorten it: it has {len(detail['input']):,} characters"
         case "string_pattern_mismatch":
-            message = f"{_shown(detail['input'])} does not have the right form"
+            message = f"{shown(detail['input'])} does not have the right form"
             fix = _PATTERN_FIXES.get(context["pattern"], f"match {context['pattern']}")
         case "too_short" | "too_long":
             bound = context.get("min_length", context.get("max_length", 0))
@@ -139,8 +139,3 @@ def _of_what(location: Location, schema: type[BaseModel]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _shown(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004

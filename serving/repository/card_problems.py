@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from serving.errors import shown
 from serving.repository.findings import Finding
 from serving.repository.yaml_lines import Lines, Location, dotted
 
@@ -46,18 +47,13 @@ def _words(detail: ErrorDetails, schema: type[BaseModel]) -> tuple[str, str]:
         case "extra_forbidden":
             return "no such field", _nearest(detail["loc"], schema)
         case "literal_error" | "bool_type" | "bool_parsing":
-            return f"{_shown(detail['input'])} is not allowed", f"use {context.get('expected', 'true or false')}"
+            return f"{shown(detail['input'])} is not allowed", f"use {context.get('expected', 'true or false')}"
         case "string_type":
-            return f"{_shown(detail['input'])} is not text", "put it in quotes"
+            return f"{shown(detail['input'])} is not text", "put it in quotes"
         case "string_pattern_mismatch":
-            return f"{_shown(detail['input'])} does not have the right form", f"match {context['pattern']}"
+            return f"{shown(detail['input'])} does not have the right form", f"match {context['pattern']}"
     message = detail["msg"][:1].lower() + detail["msg"][1:]
-    return f"{_shown(detail['input'])}: {message}", _purpose(detail["loc"], schema) or "correct the value"
-
-
-def _shown(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004
+    return f"{shown(detail['input'])}: {message}", _purpose(detail["loc"], schema) or "correct the value"
 
 
 def _purpose(location: Location, schema: type[BaseModel]) -> str:

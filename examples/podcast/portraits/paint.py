@@ -13,20 +13,23 @@ Point = tuple[float, float]
 def curve(points: Sequence[Point], *, closed: bool = False) -> str:
     """SVG path data of a smooth (Catmull-Rom) curve through ``points``."""
     count = len(points)
-    if closed:
-        at = lambda i: points[i % count]  # noqa: E731
-        spans = range(count)
-    else:
-        at = lambda i: points[min(max(i, 0), count - 1)]  # noqa: E731
-        spans = range(count - 1)
+
+    def at(i: int) -> Point:
+        return points[i % count] if closed else _held(points, i)
+
     parts = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for i in spans:
+    for i in range(count if closed else count - 1):
         (x0, y0), (x1, y1), (x2, y2), (x3, y3) = at(i - 1), at(i), at(i + 1), at(i + 2)
         parts.append(
             f"C{x1 + (x2 - x0) / 6:.1f} {y1 + (y2 - y0) / 6:.1f} "
             f"{x2 - (x3 - x1) / 6:.1f} {y2 - (y3 - y1) / 6:.1f} {x2:.1f} {y2:.1f}"
         )
     return "".join(parts) + ("Z" if closed else "")
+
+
+def _held(points: Sequence[Point], i: int) -> Point:
+    """The ``i``-th point, with the ends held beyond them."""
+    return points[min(max(i, 0), len(points) - 1)]
 
 
 def mirrored(half: Sequence[Point]) -> list[Point]:
@@ -119,15 +122,14 @@ def group(content: Iterable[str], *, clip_to: str = "", extra: str = "") -> str:
 def sample(points: Sequence[Point], count: int) -> list[Point]:
     """``count`` points along the Catmull-Rom curve through ``points``."""
     last = len(points) - 1
-    at = lambda i: points[min(max(i, 0), last)]  # noqa: E731
-    out = []
+    out: list[Point] = []
     for k in range(count):
         position = k / (count - 1) * last
         i = min(int(position), last - 1)
         t = position - i
-        p0, p1, p2, p3 = at(i - 1), at(i), at(i + 1), at(i + 2)
-        out.append(tuple(_catmull_rom(p0[a], p1[a], p2[a], p3[a], t) for a in (0, 1)))
-    return out  # type: ignore[return-value]
+        p0, p1, p2, p3 = (_held(points, i + step) for step in (-1, 0, 1, 2))
+        out.append((_catmull_rom(p0[0], p1[0], p2[0], p3[0], t), _catmull_rom(p0[1], p1[1], p2[1], p3[1], t)))
+    return out
 
 
 def _catmull_rom(a: float, b: float, c: float, d: float, t: float) -> float:

@@ -46,7 +46,9 @@ def ravi(width: int, height: int) -> str:
 
 
 def _ear(side: int, skin: Skin) -> str:
-    at = lambda points: [(side * x, y) for x, y in points]  # noqa: E731
+    def at(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(side * x, y) for x, y in points]
+
     return "".join([
         shape(at([(196, -20), (214, -38), (232, -26), (232, 14), (222, 58), (206, 82), (192, 70)]), skin.base),
         shape(at([(200, -14), (216, -24), (224, -8), (220, 24), (208, 50), (200, 40)]), skin.deep, opacity=0.5, blur=4),

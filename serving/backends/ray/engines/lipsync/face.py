@@ -116,7 +116,7 @@ def place_face(picture: Picture, points: Floats, width: int, height: int) -> Fac
 
 def canvas_size(width: int, height: int) -> tuple[int, int]:
     """Width and height of the canvas: even, as chroma is stored at half its resolution."""
-    return tuple(2 * round(side * SUPERSAMPLING / 2) for side in (width, height))  # type: ignore[return-value]
+    return 2 * round(width * SUPERSAMPLING / 2), 2 * round(height * SUPERSAMPLING / 2)
 
 
 def _check_points(picture: Picture, points: Floats) -> None:
