@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from pydantic import ValidationError
@@ -64,7 +64,7 @@ class JobWorker:
         self._runner = runner
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         self._running: dict[str, asyncio.Task[JobOutput]] = {}
-        self._cancelled: set[str] = set()
+        self._cancel_asked: dict[str, asyncio.Future[None]] = {}
         self._stopping = False
         self._keepers: list[asyncio.Task[None]] = []
         # Ray Serve awaits the instance's __del__ when it drains the replica; Python only looks at the class.
@@ -148,9 +148,8 @@ class JobWorker:
         if not self._running:
             return
         for job_id in await self._journal.to_cancel(list(self._running)):
-            if (task := self._running.get(job_id)) is not None and job_id not in self._cancelled:
-                self._cancelled.add(job_id)
-                task.cancel()
+            if (asked := self._cancel_asked.get(job_id)) is not None and not asked.done():
+                asked.set_result(None)
 
     async def _run_job(self, job_id: str) -> str:
         """The body of the workflow: run one job to a final state and return that state."""
@@ -213,22 +212,26 @@ class JobWorker:
         """Run the graph as a task that a cancel, the time limit or the end of this worker can stop."""
         task = asyncio.create_task(_run_graph(record, job_type, context), name=f"job-{record.id}")
         self._running[record.id] = task
+        asked = self._cancel_asked[record.id] = asyncio.get_running_loop().create_future()
         try:
-            done, _ = await asyncio.wait({task}, timeout=record.timeout_s)
-            if not done:
+            waiting: set[asyncio.Future[Any]] = {task, asked}
+            done, _ = await asyncio.wait(waiting, timeout=record.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if asked in done:
+                await _stop(task)
+                if not task.done() or task.cancelled():
+                    raise _CancelledByUser
+            elif not done:
                 raise DeadlineExceeded(
                     f"it ran longer than its {record.timeout_s:g} s",
                     fix="submit it with a larger timeout_s (`reelmesh submit --timeout`)",
                 )
-            if task.cancelled() and record.id in self._cancelled:
-                raise _CancelledByUser
             if task.cancelled() and not self._stopping:
                 raise EngineFailed("the graph was cancelled from within, though nobody asked for it")
             return task.result()
         finally:
             await _stop(task)
             self._running.pop(record.id, None)
-            self._cancelled.discard(record.id)
+            self._cancel_asked.pop(record.id, None)
 
 
 class _CancelledByUser(Exception):

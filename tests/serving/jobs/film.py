@@ -1,6 +1,7 @@
 """A cheap job type with real steps, and a router that counts its calls in a file: what the tests of jobs run."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ class FilmRequest(Message):
     title: str = Field(min_length=1, max_length=120)
     clips: int = Field(default=3, ge=0, le=50)
     seconds: float = Field(default=0.02, gt=0, le=60, description="How long each call takes.")
-    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel"] = "none"
+    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf"] = "none"
     poster: ArtifactRef | None = None
     actors: tuple[str, ...] = ()
 
@@ -48,6 +49,10 @@ async def film(job: JobContext, request: FilmRequest) -> JobOutput:
     score = await job.run("score", MusicRequest(duration_s=pace, seed=1000), MusicResult, model=model)
     if request.trouble == "retake":
         score = await job.run("score", MusicRequest(duration_s=pace, seed=1001), MusicResult)
+    if request.trouble == "deaf":
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+        await asyncio.sleep(20)
     if request.trouble == "stray_cancel":
         raise asyncio.CancelledError
 

@@ -133,6 +133,16 @@ async def test_cancelling_a_working_job_stops_its_calls_within_two_seconds(
     assert (await office.until((await office.submit()).id)).state is JobState.COMPLETED
 
 
+async def test_a_graph_that_is_deaf_to_cancels_does_not_hold_its_job(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    job_id = (await office.submit(trouble="deaf")).id
+    await office.until(job_id, lambda record: record.stage == "score" and record.progress > 0.5)
+    asked = time.monotonic()
+    await office.store.cancel(job_id)
+    assert (await office.until(job_id)).state is JobState.CANCELLED
+    assert time.monotonic() - asked < 5
+
+
 async def test_a_waiting_job_that_is_cancelled_never_starts(office: Office, start_worker: StartWorker) -> None:
     job_id = (await office.submit()).id
     assert (await office.store.cancel(job_id)).state is JobState.CANCELLED
