@@ -43,6 +43,24 @@ class LimitSettings(_Group):
     )
 
 
+class InferenceSettings(_Group):
+    """Which models the inference plane serves, and how; the names follow tritonserver's flags."""
+
+    model_control_mode: Literal["none", "explicit", "poll"] = Field(
+        default="none",
+        description="none: all models at start; explicit: by load and unload calls; poll: as the folders change.",
+    )
+    load_models: list[str] = Field(
+        default=[], description="With explicit control, the models loaded at start; `*` means all."
+    )
+    repository_poll_s: float = Field(default=15.0, gt=0, description="How often folders are looked at with poll.")
+    triton: Literal["auto", "off"] = Field(
+        default="auto", description="off: Ray replicas serve ONNX and Python models, Triton is not started."
+    )
+    replicas: dict[str, int] = Field(default={}, description="Least number of replicas by model name.")
+    exit_timeout_s: float = Field(default=30.0, ge=0, description="How long requests in flight may take on stop.")
+
+
 class WorkerSettings(_Group):
     """How jobs run."""
 
@@ -85,6 +103,7 @@ class Settings(BaseSettings):
     tritonserver: Path | None = Field(default=None, description="The tritonserver binary; None means look for it.")
     edge: EdgeSettings = EdgeSettings()
     limits: LimitSettings = LimitSettings()
+    inference: InferenceSettings = InferenceSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
 

@@ -1,14 +1,17 @@
-"""The two seams every backend fits: Engine (inside a replica) and Backend (as the router sees it).
+"""The seams every backend fits: Engine and TensorEngine (inside a replica), and Backend (as the router sees it).
 
-The one invariant: both speak typed tasks only; wire formats and processes stay behind them.
+The one invariant: wire formats and processes stay behind them; engines see typed tasks, or checked tensors.
 """
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from serving.artifacts.store import ArtifactStore
 from serving.backends.call import Call
+from serving.errors import ReelmeshError
+from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.model import Model
 
@@ -46,6 +49,29 @@ class Engine(Protocol):
         Raises:
             ReelmeshError: of the fitting class; anything else is reported as ``EngineFailed``.
         """
+
+    async def close(self) -> None:
+        """Free what was loaded; called once."""
+
+
+class TensorEngine(Protocol):
+    """Runs one model of task ``tensor`` as Triton's backends do: tensors in, tensors out.
+
+    Constructed as ``EngineClass(model, context)``, which loads it. Requests are checked against config.pbtxt before,
+    and batched by the replica's scheduler: ``execute`` is called with one batch at a time per instance.
+    """
+
+    def __init__(self, model: Model, context: EngineContext) -> None:
+        """Load the model; raises :class:`MissingDependency` or :class:`BadInput` when it cannot."""
+
+    async def execute(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ReelmeshError]:
+        """Answer a batch: one response or error for each request, in order; a raised error fails all of them.
+
+        The requests' batch sizes add up to at most ``max_batch_size``; the engine joins them where that pays.
+        """
+
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """Answer one request of a decoupled model (``model_transaction_policy``) with any number of responses."""
 
     async def close(self) -> None:
         """Free what was loaded; called once."""

@@ -1,11 +1,14 @@
-"""Endpoint and Heartbeat: where replicas listen; sent by replicas, kept by the edge, read by the gateway.
+"""Endpoint and Heartbeat: where replicas listen and what they hold; sent by replicas, kept by the edge, read by the
+gateway.
 
 The one invariant: addresses are ``host:port`` of loopback or the cluster's network, never of the clients' side.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from serving.protocol.control import Control, ModelState
 
 ANY_MODEL = "*"
 """The model name of the default route: the gateway's own endpoint."""
@@ -18,17 +21,39 @@ class _Message(BaseModel):
 
 
 class Endpoint(_Message):
-    """One model at one replica; ``version`` is empty where the replica decides."""
+    """One model at one replica.
+
+    Args:
+        model: its name, or :data:`ANY_MODEL`.
+        version: empty where the replica decides.
+        http: where it takes HTTP.
+        grpc: where it takes gRPC.
+        straight: whether the edge sends inference straight to the replica. False for models whose requests belong
+            together (sequences): the gateway then picks the replica.
+    """
 
     model: str = Field(min_length=1, max_length=256)
     version: str = ""
     http: Address
     grpc: Address
+    straight: bool = True
 
 
 class Heartbeat(_Message):
-    """All endpoints of one living replica; one that falls silent leaves the rotation."""
+    """One living replica; one that falls silent, or has nothing to say, leaves the rotation.
+
+    Args:
+        replica_id: unique in the mesh.
+        kind: what sends it.
+        endpoints: what it serves at this moment.
+        models: every model and version it holds or should hold, in whatever state.
+        control: where it takes the control plane's calls; None for one that takes none.
+        metrics_url: where it shows its metrics.
+    """
 
     replica_id: str = Field(min_length=1, max_length=128)
+    kind: Literal["gateway", "triton", "ray"] = "ray"
     endpoints: list[Endpoint]
+    models: list[ModelState] = []
+    control: Control | None = None
     metrics_url: str | None = None
