@@ -41,6 +41,8 @@ class LimitSettings(_Group):
     inflight_per_replica: int = Field(
         default=64, gt=0, description="Requests one Ray replica holds before it answers 503."
     )
+    control_calls: int = Field(default=4096, gt=0, description="Control calls kept for replicas that start later.")
+    control_bytes: int = Field(default=256 << 20, gt=0, description="Size of those calls together.")
 
 
 class InferenceSettings(_Group):

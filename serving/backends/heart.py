@@ -39,13 +39,13 @@ class Heart:
         await self._send(beat)
 
     async def stop(self) -> None:
-        """Leave the rotation: one last beat without endpoints."""
+        """Leave the mesh: one last beat with neither endpoints nor a control port."""
         if self._task is None:
             return
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        await self._send(self._beat.model_copy(update={"endpoints": []}))
+        await self._send(self._beat.model_copy(update={"endpoints": [], "control": None}))
 
     async def _run(self) -> None:
         while True:

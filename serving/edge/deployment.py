@@ -13,9 +13,11 @@ import structlog
 from serving import telemetry
 from serving.edge.config import HAPROXY_METRICS
 from serving.edge.haproxy import Haproxy
+from serving.edge.memory import ControlMemory
 from serving.edge.ports import Ports
 from serving.edge.registry import EndpointTable, Routes, endpoint_counts, routes_of
 from serving.exposition import Exposition
+from serving.protocol.control import ControlCall
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.settings import Settings
 
@@ -28,7 +30,7 @@ SCRAPE_S: Final = 2.0
 
 
 class EdgeDeployment:
-    """Keeps HAProxy's routes current from heartbeats.
+    """Keeps HAProxy's routes current from heartbeats, and remembers what later replicas must be told.
 
     Args:
         settings: of the whole mesh, resolved; a port 0 picks a free one, see :meth:`ports`.
@@ -39,6 +41,7 @@ class EdgeDeployment:
         self._ttl_s = settings.edge.endpoint_ttl_s
         self._host = "127.0.0.1" if settings.edge.host in _EVERYWHERE else settings.edge.host
         self._table = EndpointTable()
+        self._memory = ControlMemory(settings.limits.control_calls, settings.limits.control_bytes)
         self._routes = Routes()
         self._haproxy = Haproxy(settings)
         await self._haproxy.start()
@@ -56,6 +59,26 @@ class EdgeDeployment:
     async def endpoints(self) -> list[Endpoint]:
         """Where each living replica listens; the gateway's own entry has the model ``*``."""
         return self._table.endpoints()
+
+    async def replicas(self) -> list[Heartbeat]:
+        """The last heartbeat of every living replica, the gateway's among them, in order of their ids."""
+        return self._table.heartbeats()
+
+    async def remember(self, call: ControlCall) -> None:
+        """Keep a call of the control plane for replicas that start later; it replaces the one with the same key.
+
+        Raises:
+            Unavailable: there is no room for it; names the bound.
+        """
+        self._memory = self._memory.remember(call)
+
+    async def forget(self, key: str) -> None:
+        """Drop the call with the key, if there is one."""
+        self._memory = self._memory.forget(key)
+
+    async def recall(self) -> list[ControlCall]:
+        """The calls that a starting replica repeats, oldest first."""
+        return self._memory.recall()
 
     async def ports(self) -> Ports:
         """Where clients reach the mesh."""

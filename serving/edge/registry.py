@@ -36,10 +36,13 @@ class EndpointTable:
     beats: Mapping[str, Beat] = field(default_factory=dict)
 
     def heartbeat(self, beat: Heartbeat, now_s: float) -> "EndpointTable":
-        """The table after a heartbeat; one without endpoints says good-bye."""
+        """The table after a heartbeat; one without endpoints and without a control port says good-bye.
+
+        A replica all of whose models are unloaded has a control port still, by which they are loaded again.
+        """
         beats = dict(self.beats)
         beats.pop(beat.replica_id, None)
-        if beat.endpoints:
+        if beat.endpoints or beat.control:
             beats[beat.replica_id] = Beat(beat, now_s)
         return EndpointTable(beats)
 
@@ -47,6 +50,10 @@ class EndpointTable:
         """The table without replicas silent for longer than ``ttl_s``, and their ids."""
         silent = tuple(name for name, beat in self.beats.items() if now_s - beat.seen_s > ttl_s)
         return EndpointTable({name: beat for name, beat in self.beats.items() if name not in silent}), silent
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """The last heartbeat of every replica, in order of their ids."""
+        return [self.beats[name].heartbeat for name in sorted(self.beats)]
 
     def endpoints(self) -> list[Endpoint]:
         """All endpoints, the gateway's among them."""
@@ -100,7 +107,9 @@ class Changes:
 
 def routes_of(table: EndpointTable, before: Routes) -> Routes:
     """The routes the table calls for; a key keeps the pool it has, so that no request goes astray meanwhile."""
-    targets = _targets(table.endpoints())
+    found = _targets(table.endpoints())
+    # Requests that belong together must reach one replica: the gateway picks it.
+    targets = {key: replicas for key, replicas in found.items() if all(each.straight for each in replicas)}
     pools = {key: pool for key, pool in before.pools.items() if key in targets}
     free = (pool for pool in map(str, range(SLOTS)) if pool not in set(pools.values()))
     for key in sorted(targets):

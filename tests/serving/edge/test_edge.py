@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from serving.errors import Unavailable
+from serving.protocol.control import ControlCall
 from serving.settings import EdgeSettings
 from tests.serving.edge.conftest import HOST, LIBRARY_PATH, Child, Edge, heartbeat, inputs, until
 
@@ -307,3 +308,16 @@ async def test_haproxy_ends_with_the_process_that_started_it(tmp_path):
     owner.kill()
     await owner.wait()
     await until(lambda: not haproxy.is_running() or haproxy.status() == psutil.STATUS_ZOMBIE, within_s=5)
+
+
+async def test_the_edge_remembers_what_replicas_that_start_later_must_repeat(mesh):
+    calls = [ControlCall(key=f"model/{name}", path=f"/v2/repository/models/{name}/load") for name in "ba"]
+    for call in calls:
+        await mesh.edge.remember(call)
+    assert await mesh.edge.recall() == calls
+    await mesh.edge.forget("model/b")
+    assert await mesh.edge.recall() == calls[1:]
+
+
+async def test_the_edge_tells_of_every_living_replica(mesh, gateway, replica):
+    assert [beat.replica_id for beat in await mesh.edge.replicas()] == ["gateway", "one"]

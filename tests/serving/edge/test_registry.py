@@ -14,6 +14,7 @@ from serving.edge.registry import (
     endpoint_counts,
     routes_of,
 )
+from serving.protocol.control import Control
 from serving.protocol.endpoint import Endpoint, Heartbeat
 
 
@@ -48,6 +49,29 @@ def test_a_heartbeat_without_endpoints_says_good_bye():
     left = table(a=[endpoint("m")]).heartbeat(beat("a"), 1.0)
     assert left.endpoints() == []
     assert left.metrics_urls() == {}
+
+
+def test_a_replica_without_models_stays_as_long_as_it_takes_control_calls():
+    control = Control(address="127.0.0.1:7", token="t")
+    empty = Heartbeat(replica_id="a", kind="triton", endpoints=[], control=control)
+    kept = table(a=[endpoint("m")]).heartbeat(empty, 1.0)
+    assert kept.heartbeats() == [empty]
+    assert routes_of(kept, Routes()) == Routes()
+    assert kept.expire(6.5, ttl_s=5.0)[1] == ("a",)
+    assert kept.heartbeat(beat("a"), 2.0).heartbeats() == []
+
+
+def test_heartbeats_are_told_in_order_of_the_replicas_ids():
+    both = table(b=[endpoint("m", 1)], a=[endpoint("m", 2)])
+    assert [each.replica_id for each in both.heartbeats()] == ["a", "b"]
+
+
+def test_a_model_whose_requests_belong_together_is_left_to_the_gateway():
+    picked = endpoint("chat").model_copy(update={"straight": False})
+    routes = routes_of(table(a=[picked, endpoint("m")]), Routes())
+    assert set(routes.pools) == {"m"}
+    assert addresses(routes, "m") == {"127.0.0.1:1"}
+    assert {server.pool for server in routes.servers} == {routes.pools["m"]}
 
 
 def test_replicas_of_a_model_share_its_pool_on_both_wires():

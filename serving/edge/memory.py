@@ -1,0 +1,82 @@
+"""ControlMemory: the control plane's calls that replicas starting later repeat, in order; kept by EdgeDeployment.
+
+The one invariant: it is a pure table with bounds on count and bytes, and a call that does not fit leaves it as it was.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import JsonValue
+
+from serving.errors import Unavailable
+from serving.protocol.control import ControlCall
+
+_NUMBER_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMemory:
+    """Remembered calls by key; a call with a known key takes the place of the older one, and moves to the end.
+
+    Args:
+        most_calls: how many calls fit.
+        most_bytes: how many bytes of text they may have together.
+        calls: in the order in which they were made.
+        used_bytes: of all calls.
+    """
+
+    most_calls: int
+    most_bytes: int
+    calls: Mapping[str, ControlCall] = field(default_factory=dict)
+    used_bytes: int = 0
+
+    def remember(self, call: ControlCall) -> "ControlMemory":
+        """The table with the call.
+
+        Raises:
+            Unavailable: it does not fit; names the bound.
+        """
+        rest = self.forget(call.key)
+        used = rest.used_bytes + call_bytes(call)
+        if len(rest.calls) >= self.most_calls:
+            raise Unavailable(
+                f"the mesh remembers {self.most_calls} control calls already",
+                field="limits.control_calls",
+                fix="unload models or unregister regions that nobody uses, or raise the limit",
+            )
+        if used > self.most_bytes:
+            raise Unavailable(
+                f"the control calls to remember have {used} bytes together, and {self.most_bytes} may be kept",
+                field="limits.control_bytes",
+                fix="unload models that were loaded with files, or raise the limit",
+            )
+        return ControlMemory(self.most_calls, self.most_bytes, {**rest.calls, call.key: call}, used)
+
+    def forget(self, key: str) -> "ControlMemory":
+        """The table without the key, which need not be there."""
+        if key not in self.calls:
+            return self
+        calls = {name: call for name, call in self.calls.items() if name != key}
+        return ControlMemory(self.most_calls, self.most_bytes, calls, self.used_bytes - call_bytes(self.calls[key]))
+
+    def recall(self) -> list[ControlCall]:
+        """Every call, in order."""
+        return list(self.calls.values())
+
+
+def call_bytes(call: ControlCall) -> int:
+    """Roughly what a call takes: the text in it, and eight bytes for whatever is no text."""
+    size = len(call.key) + len(call.path)
+    # Not by recursion, since nesting is the caller's.
+    waiting: list[JsonValue] = [call.body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            size += len(value.encode(errors="surrogatepass"))
+        elif isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        size += _NUMBER_BYTES
+    return size
