@@ -10,7 +10,6 @@ import csv
 import io
 import os
 import resource
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from typing import Final
 import structlog
 
 from serving import telemetry
-from serving.backends.triton import launch
+from serving.backends.launch import command_of
 from serving.edge import config as commands
 from serving.edge.config import DRAIN_S, MAP_FILE, SOCKET, EdgeConfig, config_text, map_text
 from serving.edge.ports import Ports, open_ports
@@ -170,7 +169,7 @@ class Haproxy:
         await self._check(binary)
         with self._log_file.open("ab") as stream:
             self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(binary), "-db", "-f", "haproxy.cfg",
+                *command_of(str(binary), "-db", "-f", "haproxy.cfg"),
                 cwd=self._folder,
                 pass_fds=self._fds,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -19,6 +19,7 @@ import structlog
 
 from serving import telemetry
 from serving.backends.address import LOOPBACK
+from serving.backends.launch import command_of
 from serving.backends.triton.client import TOKEN_HEADER, TensorClient
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, build_repository, is_complete
@@ -38,6 +39,9 @@ DRAIN_S: Final = 10.0
 """How long requests in flight may take to finish before they are cut off."""
 STUB_MEMORY_BYTES: Final = 1 << 20
 """Shared memory a model instance starts with, and grows by; big tensors grow it on their own."""
+STACK_BYTES: Final = 256 << 20
+"""Stack of each of its threads, as address space. Triton parses JSON by recursion without a bound: with the usual 8 MiB
+some 130,000 opening brackets end it (measured, 64 bytes each), with this it takes 3 million."""
 
 
 class Ports(NamedTuple):
@@ -258,10 +262,9 @@ def is_free(port: int) -> bool:
 async def _spawn(
     command: Sequence[str], workspace: Workspace, folder: Path, variables: dict[str, str]
 ) -> asyncio.subprocess.Process:
-    launcher = Path(__file__).with_name("launch.py")
     with workspace.open_log() as stream:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(launcher), str(os.getpid()), *command,
+            *command_of(*command, stack_bytes=STACK_BYTES),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
