@@ -149,7 +149,17 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One inference request, whatever wire it came by; no ``outputs`` means all of the model's."""
+    """One inference request, whatever wire it came by.
+
+    Args:
+        model_name: which model.
+        model_version: empty for the newest.
+        id: the client's own, sent back.
+        parameters: of the request, reserved names among them.
+        inputs: tensors.
+        outputs: those wanted, in order; none means all of the model's.
+        deadline_unix_s: when nobody waits for the answer any more; from the wire's deadline and ``timeout``.
+    """
 
     model_name: str
     model_version: str = ""
@@ -157,6 +167,7 @@ class InferRequest:
     parameters: Parameters = field(default_factory=dict)
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[RequestedOutput, ...] = ()
+    deadline_unix_s: float | None = None
 
     def input(self, name: str) -> Tensor | None:
         """The input of that name."""

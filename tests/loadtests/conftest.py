@@ -10,7 +10,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from loadtests.bench.inference import Addresses
+from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
+from serving.backends.ray.served import function_models
 from serving.errors import Unavailable
 from serving.protocol.oip import InferRequest, InferResponse, Tensor
 from serving.settings import LimitSettings
@@ -51,7 +53,7 @@ def tiny_mesh() -> Iterator[Addresses]:
     thread.start()
 
     async def start() -> tuple[OipServer, tuple[int, int]]:
-        server = OipServer(answer, configs, LimitSettings())
+        server = OipServer(OipPlane(function_models(answer, configs)), LimitSettings())
         return server, await server.start()
 
     server, (http, grpc_port) = asyncio.run_coroutine_threadsafe(start(), loop).result(20)

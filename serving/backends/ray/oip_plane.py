@@ -1,48 +1,80 @@
-"""OipPlane: what the HTTP and gRPC servers of a Ray replica share; between the wire and the replica's infer function.
+"""OipPlane: what the HTTP and gRPC servers of a Ray replica share; between the wire and the models' engines.
 
-The one invariant: an infer function sees only requests that fit the model's config.pbtxt, and every outcome is counted.
+The one invariant: an engine sees only requests that fit the model's config.pbtxt, and every outcome is counted.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving import telemetry
-from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.backends.ray.running import RunningModel
+from serving.backends.ray.served import ServedModel
+from serving.errors import Unavailable
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_config import check_request
 from serving.protocol.oip_errors import check_version, unknown_model
-from serving.protocol.oip_metadata import ModelStatistics, config_document, model_metadata
+from serving.protocol.oip_metadata import config_document, model_metadata
 from serving.protocol.oip_parameters import timeout_s
 
 log = structlog.get_logger()
 
-Infer = Callable[[InferRequest], Awaitable[InferResponse]]
+GRACE_S: Final = 30.0
+"""Seconds that a model's requests in flight get when it is removed."""
+
 Protocol = Literal["http", "grpc"]
 
 
 class OipPlane:
-    """Answers for a fixed set of models.
+    """Answers for a set of models that may change while it serves.
 
     Args:
-        infer: answers one checked request; cancelled when its client goes away.
-        models: config.pbtxt by model name.
-        versions: versions served, by model name; a model that is not in it has version 1.
+        models: those served from the beginning; their engines are the plane's from then on.
     """
 
-    def __init__(
-        self, infer: Infer, models: Mapping[str, ModelConfig], versions: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
-        self._infer = infer
-        self._models = models
-        self._versions = versions or {}
-        self._statistics = {name: ModelStatistics() for name in models}
+    def __init__(self, models: Iterable[ServedModel] = ()) -> None:
+        self._models: dict[str, RunningModel] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self.draining = False
+        for model in models:
+            self.add(model)
+
+    def add(self, model: ServedModel) -> None:
+        """Serve a model from now on.
+
+        One of the same name is replaced: what it has in flight finishes there, then its engine is closed.
+        """
+        former = self._models.get(model.name)
+        self._models[model.name] = RunningModel(model)
+        if former is not None:
+            retiring = asyncio.get_running_loop().create_task(former.retire(GRACE_S))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+
+    async def remove(self, name: str, grace_s: float = GRACE_S) -> None:
+        """Stop serving a model: refuse new requests, wait for those in flight, close its engine.
+
+        Args:
+            name: the model.
+            grace_s: how long requests in flight may take; those left are cancelled.
+
+        Raises:
+            NotFound: it is not served.
+        """
+        running = self._running(name)
+        del self._models[name]
+        await running.retire(grace_s)
+
+    async def close(self, grace_s: float = GRACE_S) -> None:
+        """Remove every model."""
+        self.draining = True
+        running = list(self._models.values())
+        self._models.clear()
+        await asyncio.gather(*(each.retire(grace_s) for each in running), *self._retiring)
 
     def names(self) -> tuple[str, ...]:
         """The models served."""
@@ -50,95 +82,67 @@ class OipPlane:
 
     def find(self, name: str, version: str = "") -> tuple[ModelConfig, str]:
         """Config and version that answer; raises :class:`NotFound` in Triton's words."""
-        config = self._models.get(name)
-        if config is None:
-            raise unknown_model(name, version)
-        return config, check_version(name, version, self._served(name))
+        served = self._running(name, version).served
+        return served.config, check_version(name, version, served.versions)
 
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """Model metadata."""
         config, answering = self.find(name, version)
-        return model_metadata(config, [answering] if version else self._served(name))
+        return model_metadata(config, [answering] if version else self._running(name).served.versions)
 
     def config(self, name: str, version: str = "") -> dict[str, Any]:
         """Model configuration."""
         return config_document(self.find(name, version)[0])
 
     def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
-        """Statistics of one model, or of all."""
+        """Statistics of one model, or of all; of one version, or of each."""
         if name:
-            _, version = self.find(name, version)
-        entries = {name: self._statistics[name]} if name else self._statistics
-        return {
-            "model_stats": [
-                counted.document(entry, version or self.find(entry)[1]) for entry, counted in entries.items()
-            ]
-        }
+            self.find(name, version)
+        chosen = [self._models[name]] if name else self._models.values()
+        return {"model_stats": [entry for running in chosen for entry in running.documents(version)]}
 
-    async def infer(self, request: InferRequest, protocol: Protocol) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, protocol: Protocol, deadline_unix_s: float | None = None
+    ) -> InferResponse:
         """Check, run and count one request.
+
+        Args:
+            request: as decoded from the wire.
+            protocol: which wire.
+            deadline_unix_s: when its client gives up; None where the wire does not say.
 
         Raises:
             ReelmeshError: foreign errors become :class:`EngineFailed`.
         """
-        config, version = self.find(request.model_name, request.model_version)
-        started, outcome = time.perf_counter(), "ok"
-        gauge = telemetry.IN_FLIGHT.labels(request.model_name)
-        gauge.inc()
-        try:
-            if self.draining:
-                raise Unavailable("the replica is shutting down", fix="send the request again")
-            check_request(config, request)
-            response = await self._run(replace(request, model_version=version))
-        except ReelmeshError as error:
-            outcome = error.code
-            raise
-        except asyncio.CancelledError:
-            outcome = Cancelled.code
-            raise
-        finally:
-            gauge.dec()
-            self._count(request, protocol, outcome, time.perf_counter() - started, config.max_batch_size)
-        wanted = [output.name for output in request.outputs]
-        outputs = {tensor.name: tensor for tensor in response.outputs}
-        return replace(
-            response,
-            model_version=version,
-            id=request.id,
-            outputs=tuple(outputs[name] for name in wanted if name in outputs) if wanted else response.outputs,
-        )
+        running, request = self._admitted(request, deadline_unix_s)
+        return await running.infer(request, protocol)
 
-    async def _run(self, request: InferRequest) -> InferResponse:
+    async def stream(
+        self, request: InferRequest, protocol: Protocol, deadline_unix_s: float | None = None
+    ) -> AsyncIterator[InferResponse]:
+        """The same for a request with any number of responses; one that is not decoupled has one.
+
+        Close the iterator to cancel the work.
+        """
+        running, request = self._admitted(request, deadline_unix_s)
+        if not running.decoupled:
+            yield await running.infer(request, protocol)
+            return
+        async for response in running.stream(request, protocol):
+            yield response
+
+    def _running(self, name: str, version: str = "") -> RunningModel:
+        running = self._models.get(name)
+        if running is None:
+            raise unknown_model(name, version)
+        return running
+
+    def _admitted(self, request: InferRequest, deadline_unix_s: float | None) -> tuple[RunningModel, InferRequest]:
+        running = self._running(request.model_name, request.model_version)
+        version = check_version(request.model_name, request.model_version, running.served.versions)
+        if self.draining:
+            raise Unavailable("the replica is shutting down", fix="send the request again")
+        check_request(running.served.config, request)
         limit = timeout_s(request.parameters)
-        try:
-            async with asyncio.timeout(limit) as clock:
-                return await self._infer(request)
-        except TimeoutError as error:
-            if not clock.expired():
-                raise EngineFailed(f"{request.model_name}: {foreign_text(error)}") from error
-            raise DeadlineExceeded(
-                f"the request's timeout of {limit:g} s passed", field="parameters.timeout"
-            ) from error
-        except ReelmeshError:
-            raise
-        except Exception as error:
-            log.exception("oip_infer_failed", model=request.model_name)
-            raise EngineFailed(f"{request.model_name}: {foreign_text(error)}") from error
-
-    def _count(
-        self, request: InferRequest, protocol: Protocol, outcome: str, seconds: float, max_batch_size: int
-    ) -> None:
-        telemetry.REQUESTS.labels(request.model_name, protocol, outcome).inc()
-        telemetry.REQUEST_SECONDS.labels(request.model_name, protocol).observe(seconds)
-        counted = self._statistics[request.model_name]
-        if outcome == "ok":
-            counted.inferences += request.inputs[0].shape[0] if max_batch_size and request.inputs else 1
-            counted.executions += 1
-            counted.success_s += seconds
-            counted.last_unix_ms = int(time.time() * 1000)
-        else:
-            counted.failures += 1
-            counted.failure_s += seconds
-
-    def _served(self, name: str) -> Sequence[str]:
-        return self._versions.get(name, ("1",))
+        deadlines = [each for each in (deadline_unix_s, limit and time.time() + limit) if each]
+        return running, replace(request, model_version=version, deadline_unix_s=min(deadlines, default=None))

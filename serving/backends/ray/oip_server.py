@@ -6,17 +6,16 @@ The one invariant: after stop() returns no request of this server is running and
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import grpc
 import structlog
 import uvicorn
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.backends.ray.oip_grpc_service import oip_service
 from serving.backends.ray.oip_http_app import oip_app
-from serving.backends.ray.oip_plane import Infer, OipPlane
+from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import Unavailable
 from serving.settings import LimitSettings
 
@@ -32,25 +31,16 @@ _BACKLOG: Final = 1024
 
 
 class OipServer:
-    """Serves models by the Open Inference Protocol.
+    """Serves a plane's models by the Open Inference Protocol.
 
     Args:
-        infer: answers one checked request; cancelled when its client goes away or its timeout passes.
-        models: config.pbtxt by model name.
+        plane: answers; its models stay its owner's to add, remove and close.
         limits: ``infer_bytes`` bounds HTTP bodies and gRPC messages alike.
-        versions: versions served, by model name; a model that is not in it has version 1.
         host: address to bind; clients reach it through the edge.
     """
 
-    def __init__(
-        self,
-        infer: Infer,
-        models: Mapping[str, ModelConfig],
-        limits: LimitSettings,
-        versions: Mapping[str, Sequence[str]] | None = None,
-        host: str = "127.0.0.1",
-    ) -> None:
-        self._plane = OipPlane(infer, models, versions)
+    def __init__(self, plane: OipPlane, limits: LimitSettings, host: str = "127.0.0.1") -> None:
+        self._plane = plane
         self._limits = limits
         self._host = host
         self._http: _Uvicorn | None = None

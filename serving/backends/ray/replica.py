@@ -23,7 +23,9 @@ from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
 from serving.backends.places import Places, counted
 from serving.backends.ray.engines import load_engine
+from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
+from serving.backends.ray.served import function_models
 from serving.errors import NotFound, foreign_text
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
@@ -63,7 +65,9 @@ class EngineReplica:
             await self._load(model, context)
         configs = {name: model.config for name, model in self._models.items()}
         host = own_host(settings)
-        self._oip = OipServer(self.infer, configs, settings.limits, host=host)
+        places = settings.limits.inflight_per_replica
+        self._plane = OipPlane(function_models(self.infer, configs, places))
+        self._oip = OipServer(self._plane, settings.limits, host=host)
         self._heart = Heart(edge, await self._listen(group, host), settings.edge.heartbeat_s)
         self._heart.start()
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.

@@ -17,7 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer, grpc_options, listen
+from serving.backends.ray.served import function_models
 from serving.edge.deployment import EdgeDeployment
 from serving.gateway.oip_grpc import oip_handler
 from serving.gateway.oip_http import oip_router
@@ -155,7 +157,7 @@ async def gateway(mesh, settings):
 
 @pytest.fixture
 async def replica(mesh, settings):
-    server = OipServer(echoing("one"), {"echo": echo_config()}, settings.limits)
+    server = OipServer(OipPlane(function_models(echoing("one"), {"echo": echo_config()})), settings.limits)
     await mesh.edge.heartbeat(heartbeat("one", "echo", await server.start()))
     yield server
     await server.stop()

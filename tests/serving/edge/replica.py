@@ -6,7 +6,9 @@ import sys
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
+from serving.backends.ray.served import function_models
 from serving.protocol.oip import InferResponse, Tensor
 from serving.settings import LimitSettings
 from serving.telemetry import set_up_logs
@@ -34,7 +36,7 @@ def echoing(tag):
 
 async def main():
     set_up_logs()
-    server = OipServer(echoing(sys.argv[1]), {"echo": echo_config()}, LimitSettings())
+    server = OipServer(OipPlane(function_models(echoing(sys.argv[1]), {"echo": echo_config()})), LimitSettings())
     print(*await server.start(), flush=True)
     await asyncio.Event().wait()
 

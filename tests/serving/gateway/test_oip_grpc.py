@@ -4,7 +4,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer, grpc_options
+from serving.backends.ray.served import function_models
 from serving.gateway.oip_grpc import oip_handler
 from serving.protocol.endpoint import Endpoint
 from serving.protocol.oip_grpc import SERVICE
@@ -16,7 +18,7 @@ LIMITS = LimitSettings(infer_bytes=1 << 20)
 
 @pytest.fixture
 async def channel():
-    replica = OipServer(echoing("one"), {"echo": echo_config()}, LIMITS)
+    replica = OipServer(OipPlane(function_models(echoing("one"), {"echo": echo_config()})), LIMITS)
     http, rpc = await replica.start()
     found = [Endpoint(model="echo", http=f"127.0.0.1:{http}", grpc=f"127.0.0.1:{rpc}")]
     found.append(Endpoint(model="gone", http="127.0.0.1:9", grpc="127.0.0.1:9"))

@@ -16,7 +16,9 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer, grpc_options
+from serving.backends.ray.served import function_models
 from serving.errors import Unavailable
 from serving.protocol.oip import InferResponse, Tensor
 from serving.settings import LimitSettings
@@ -64,7 +66,7 @@ def doubler():
 
 @pytest.fixture
 async def ports(doubler):
-    server = OipServer(doubler, {"double": CONFIG}, LIMITS)
+    server = OipServer(OipPlane(function_models(doubler, {"double": CONFIG})), LIMITS)
     yield await server.start()
     await server.stop()
 
@@ -259,7 +261,7 @@ async def test_a_grpc_message_over_the_limit_is_refused_and_the_server_lives(por
 
 
 async def test_stop_lets_requests_in_flight_finish_and_closes_the_ports(doubler):
-    server = OipServer(doubler, {"double": CONFIG}, LIMITS)
+    server = OipServer(OipPlane(function_models(doubler, {"double": CONFIG})), LIMITS)
     http_port, grpc_port = await server.start()
     async with (
         triton_http.InferenceServerClient(f"127.0.0.1:{http_port}") as http,
