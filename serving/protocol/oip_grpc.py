@@ -63,7 +63,7 @@ def from_message(message: pb.ModelInferRequest) -> InferRequest:
         message.model_name,
         message.model_version,
         message.id,
-        _parameters(message.parameters, "parameters"),
+        read_parameters(message.parameters, "parameters"),
         inputs,
         tuple(_output(output) for output in message.outputs),
     )
@@ -74,10 +74,10 @@ def to_message(response: InferResponse) -> pb.ModelInferResponse:
     message = pb.ModelInferResponse(
         model_name=response.model_name, model_version=response.model_version, id=response.id
     )
-    _set_parameters(message.parameters, response.parameters)
+    write_parameters(message.parameters, response.parameters)
     for tensor in response.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        _set_parameters(output.parameters, tensor.parameters)
+        write_parameters(output.parameters, tensor.parameters)
         message.raw_output_contents.append(bytes(tensor.data))
     return message
 
@@ -85,13 +85,13 @@ def to_message(response: InferResponse) -> pb.ModelInferResponse:
 def to_request_message(request: InferRequest) -> pb.ModelInferRequest:
     """Convert a request to send it on, with raw contents."""
     message = pb.ModelInferRequest(model_name=request.model_name, model_version=request.model_version, id=request.id)
-    _set_parameters(message.parameters, request.parameters)
+    write_parameters(message.parameters, request.parameters)
     for tensor in request.inputs:
         entry = message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        _set_parameters(entry.parameters, tensor.parameters)
+        write_parameters(entry.parameters, tensor.parameters)
         message.raw_input_contents.append(bytes(tensor.data))
     for output in request.outputs:
-        _set_parameters(message.outputs.add(name=output.name).parameters, output.parameters)
+        write_parameters(message.outputs.add(name=output.name).parameters, output.parameters)
     return message
 
 
@@ -106,10 +106,32 @@ def from_response_message(message: pb.ModelInferResponse) -> InferResponse:
     return InferResponse(message.model_name, message.model_version, message.id, {}, outputs)
 
 
+def read_parameters(raw: Mapping[str, pb.InferParameter], place: str) -> dict[str, Parameter]:
+    """A message's parameters; raises :class:`BadInput` naming ``place``."""
+    values = {}
+    for name, parameter in raw.items():
+        chosen = parameter.WhichOneof("parameter_choice")
+        values[name] = getattr(parameter, chosen) if chosen else None
+    return check_parameters(values, place)
+
+
+def write_parameters(target: Mapping[str, pb.InferParameter], parameters: Parameters) -> None:
+    """Put parameters into a message's map."""
+    for name, value in parameters.items():
+        if isinstance(value, bool):
+            target[name].bool_param = value
+        elif isinstance(value, int):
+            setattr(target[name], "int64_param" if value < _INT64_END else "uint64_param", value)
+        elif isinstance(value, float):
+            target[name].double_param = value
+        else:
+            target[name].string_param = value
+
+
 def _input(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, model: str) -> Tensor:
     if not 1 <= len(tensor.name) <= MAX_NAME_CHARS:
         raise BadInput(f"must have 1 to {MAX_NAME_CHARS} characters", field="inputs.name")
-    parameters = _parameters(tensor.parameters, tensor.name)
+    parameters = read_parameters(tensor.parameters, tensor.name)
     refuse_shared_memory(tensor.name, parameters)
     shape = tuple(tensor.shape)
     if raw is None:
@@ -145,26 +167,6 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
 
 
 def _output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
-    parameters = _parameters(output.parameters, output.name)
+    parameters = read_parameters(output.parameters, output.name)
     refuse_shared_memory(output.name, parameters)
     return RequestedOutput(output.name, parameters)
-
-
-def _parameters(raw: Mapping[str, pb.InferParameter], place: str) -> dict[str, Parameter]:
-    values = {}
-    for name, parameter in raw.items():
-        chosen = parameter.WhichOneof("parameter_choice")
-        values[name] = getattr(parameter, chosen) if chosen else None
-    return check_parameters(values, place)
-
-
-def _set_parameters(target: Mapping[str, pb.InferParameter], parameters: Parameters) -> None:
-    for name, value in parameters.items():
-        if isinstance(value, bool):
-            target[name].bool_param = value
-        elif isinstance(value, int):
-            setattr(target[name], "int64_param" if value < _INT64_END else "uint64_param", value)
-        elif isinstance(value, float):
-            target[name].double_param = value
-        else:
-            target[name].string_param = value
