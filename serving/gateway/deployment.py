@@ -11,21 +11,15 @@ import grpc
 import structlog
 
 from serving import telemetry
-from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.heart import Heart
 from serving.backends.ray.oip_server import grpc_options
 from serving.errors import Unavailable, foreign_text
-from serving.gateway.app import create_app
-from serving.gateway.deps import GatewayDeps
-from serving.gateway.hub import EventHub
+from serving.gateway.inference_app import create_inference_app
+from serving.gateway.jobs_part import JobsPart
 from serving.gateway.oip_grpc import oip_handler
 from serving.gateway.oip_http import oip_router
 from serving.gateway.server import DRAIN_S, HttpServer
-from serving.jobs.database import Database
-from serving.jobs.queue import JobQueue
-from serving.jobs.store import JobStore
-from serving.jobs.submit import JobDesk
 from serving.jobs.types import JobType
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
 from serving.repository.load import load_repository
@@ -43,9 +37,10 @@ class GatewayDeployment:
 
     Args:
         settings: of the whole mesh, resolved.
-        catalog: every job type by name.
+        catalog: every job type by name; empty without jobs.
         edge: Serve handle of the edge.
         worker: Serve handle of the job worker, asked for its metrics; None leaves them out.
+        jobs: whether jobs, artifacts and pages are served; False opens neither database nor artifact store.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
@@ -54,30 +49,24 @@ class GatewayDeployment:
         catalog: Mapping[str, JobType],
         edge: Any,  # noqa: ANN401  a Serve handle
         worker: Any = None,  # noqa: ANN401  a Serve handle
+        jobs: bool = True,
     ) -> None:
         telemetry.set_up_logs(settings)
-        self._settings = settings
         self._host = own_host(settings)
         self._edge = edge
         self._worker = worker
-        await self._open_jobs(catalog)
+        self._jobs = JobsPart(settings, catalog) if jobs else None
+        if self._jobs is not None:
+            await self._jobs.open()
         repository = await asyncio.to_thread(load_repository, settings.model_repositories)
         expected = list(repository.models)
-        self._http = HttpServer(
-            create_app(
-                GatewayDeps(
-                    settings=settings,
-                    catalog=catalog,
-                    store=self._store,
-                    desk=JobDesk(self._store, catalog, self._artifacts),
-                    artifacts=self._artifacts,
-                    hub=self._hub,
-                    routers=[oip_router(self._endpoints, settings.limits, expected)],
-                    metrics_parts=self._metrics,
-                )
-            ),
-            self._host,
+        routers = [oip_router(self._endpoints, settings.limits, expected)]
+        app = (
+            create_inference_app(routers, self._metrics)
+            if self._jobs is None
+            else self._jobs.app(routers, self._metrics)
         )
+        self._http = HttpServer(app, self._host)
         await self._http.start()
         self._grpc = grpc.aio.server(options=grpc_options(settings.limits.infer_bytes))
         self._grpc.add_generic_rpc_handlers((oip_handler(self._endpoints, settings.limits, expected),))
@@ -89,19 +78,11 @@ class GatewayDeployment:
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
 
-    async def _open_jobs(self, catalog: Mapping[str, JobType]) -> None:
-        settings = self._settings
-        self._database = Database(settings.jobs_database_url)
-        await self._database.create()
-        self._queue = JobQueue(self._database)
-        self._store = JobStore(self._database, self._queue, queued_jobs=settings.limits.queued_jobs)
-        self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        self._hub = EventHub(self._store)
-
     def _beat(self, grpc_port: int) -> Heartbeat:
         http = f"{self._host}:{self._http.port}"
         return Heartbeat(
             replica_id=f"gateway-{http}",
+            kind="gateway",
             endpoints=[Endpoint(model=ANY_MODEL, http=http, grpc=f"{self._host}:{grpc_port}")],
             metrics_url=f"http://{http}/metrics/own",
         )
@@ -109,15 +90,17 @@ class GatewayDeployment:
     async def check_health(self) -> None:
         """Called by Serve; raises once a server has ended or the jobs database no longer answers."""
         self._http.check()
-        await self._store.last_events([])
+        if self._jobs is not None:
+            await self._jobs.check()
 
     async def close(self) -> None:
         """Leave the rotation, let requests in flight finish, close everything; awaited by Serve."""
         await self._heart.stop()
-        await self._hub.close()
+        if self._jobs is not None:
+            await self._jobs.end_watches()
         await asyncio.gather(self._http.stop(), self._grpc.stop(DRAIN_S))
-        await self._queue.close()
-        await self._database.close()
+        if self._jobs is not None:
+            await self._jobs.close()
 
     async def _endpoints(self) -> Sequence[Endpoint]:
         try:
