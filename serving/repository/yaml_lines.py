@@ -55,6 +55,12 @@ _PlainLoader.yaml_implicit_resolvers = {
 }
 
 
+class _FastLoader(yaml.CSafeLoader):
+    """The same in C, for files of thousands of entries; it says less about what is wrong."""
+
+    yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
+
+
 def load_yaml(text: str) -> tuple[JsonValue, Lines]:
     """Parse one YAML document.
 
@@ -99,7 +105,23 @@ def _open_quote(text: str, error: yaml.MarkedYAMLError) -> int | None:
 
 
 def _load(text: str, lines: dict[Location, int]) -> JsonValue:
-    loader = _PlainLoader(text)
+    return _load_with((_FastLoader if _is_plain(text) else _PlainLoader)(text), lines)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether the text is YAML of bounded depth: the loader in C recurses without looking at the stack."""
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=_FastLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                return False
+    except yaml.YAMLError:
+        return False
+    return True
+
+
+def _load_with(loader: _PlainLoader | _FastLoader, lines: dict[Location, int]) -> JsonValue:
     try:
         node = loader.get_single_node()
         if node is None:
