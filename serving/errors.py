@@ -8,7 +8,8 @@
     ├── Unsupported            501  a known request this mesh cannot serve
     ├── MissingDependency      501  a program, package or weight is not installed; names the command that mends it
     ├── Unavailable            503  retryable: not ready, draining, queue full
-    │   └── OutOfMemory        503  retryable: the share is exhausted; says what to lower
+    │   ├── OutOfMemory        503  retryable: the share is exhausted; says what to lower
+    │   └── QueueFull          503  retryable: knows when
     ├── DeadlineExceeded       504  the caller's deadline passed or no longer fits
     ├── Cancelled              499  the caller cancelled
     └── EngineFailed           500  an engine or child process failed
@@ -117,6 +118,33 @@ class OutOfMemory(Unavailable):
 
     code = "out_of_memory"
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class QueueFull(Unavailable):
+    """A model's queue is full.
+
+    Args:
+        problem: in one sentence.
+        field: what is full.
+        fix: what the reader can do.
+        retry_after_s: when there will be room, from the queue's length and its present pace.
+    """
+
+    code = "queue_full"
+
+    def __init__(
+        self, problem: str, *, field: str | None = None, fix: str | None = None, retry_after_s: int = 1
+    ) -> None:
+        super().__init__(problem, field=field, fix=fix)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """The time must survive as well."""
+        return _rebuild_full, (self.problem, self.field, self.fix, self.retry_after_s)
+
+
+def _rebuild_full(problem: str, field: str | None, fix: str | None, retry_after_s: int) -> QueueFull:
+    return QueueFull(problem, field=field, fix=fix, retry_after_s=retry_after_s)
 
 
 class DeadlineExceeded(ReelmeshError):
