@@ -27,6 +27,12 @@ class EdgeSettings(_Group):
     metrics_port: int = Field(default=8002, ge=0, le=65535, description="Prometheus metrics. 0 picks a free port.")
     heartbeat_s: float = Field(default=1.0, gt=0, description="How often replicas tell the edge that they live.")
     endpoint_ttl_s: float = Field(default=5.0, gt=0, description="A replica silent for this long leaves the rotation.")
+    keys_file: Path | None = Field(
+        default=None, description="YAML file of the bearer keys clients must bring; None asks for none."
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Without a key file, let other machines reach the mesh all the same."
+    )
 
 
 class LimitSettings(_Group):
@@ -112,8 +118,12 @@ class Settings(BaseSettings):
     def resolved(self) -> "Settings":
         """The same with absolute paths and the defaults that depend on ``home`` filled in."""
         home = self.home.expanduser().resolve()
+        # Links in the way to the key file stay, since Kubernetes changes a mounted Secret by turning one.
+        keys = self.edge.keys_file
+        edge = {} if keys is None else {"keys_file": keys.expanduser().absolute()}
         return self.model_copy(
             update={
+                **({"edge": self.edge.model_copy(update=edge)} if edge else {}),
                 "home": home,
                 "model_repositories": [path.expanduser().resolve() for path in self.model_repositories],
                 "artifacts_url": self.artifacts_url or f"file://{home}/artifacts",

@@ -5,6 +5,7 @@ The one invariant: a port that cannot be had is refused with its number, its set
 
 import contextlib
 import errno
+import ipaddress
 import random
 import socket
 from contextlib import ExitStack
@@ -34,7 +35,8 @@ def check_ports(settings: Settings) -> None:
 
     Raises:
         Unavailable: a port is taken.
-        BadInput: two ports are the same, a port is reserved for root, or the host is not an address of this machine.
+        BadInput: two ports are the same, a port is reserved for root, the host is not an address of this machine, or
+            other machines could reach it without a key.
     """
     with ExitStack() as held:
         open_ports(settings.edge, held)
@@ -66,6 +68,7 @@ def open_ports(edge: EdgeSettings, held: ExitStack) -> dict[str, socket.socket]:
     Returns:
         Listening sockets by field, in the order of :data:`PORTS`; raises as :func:`check_ports` does.
     """
+    _check_reach(edge)
     bound: dict[str, socket.socket] = {}
     for field in PORTS:
         port = getattr(edge, field)
@@ -74,6 +77,28 @@ def open_ports(edge: EdgeSettings, held: ExitStack) -> dict[str, socket.socket]:
             raise BadInput(f"port {port} is also edge.{twin}", field=f"edge.{field}", fix=_fix(field))
         bound[field] = _listen(held, edge.host, port, field)
     return bound
+
+
+def _check_reach(edge: EdgeSettings) -> None:
+    """Refuse to be reached from elsewhere while nobody asks for a key, unless that is said to be wanted."""
+    if edge.keys_file is None and not edge.allow_anonymous and not is_loopback(edge.host):
+        raise BadInput(
+            f"{edge.host!r} can be reached from other machines, and no key is asked for",
+            field="edge.host",
+            fix=(
+                "make a key with `reelmesh keys new NAME --file keys.yaml` and set REELMESH_EDGE__KEYS_FILE=keys.yaml, "
+                "or set REELMESH_EDGE__ALLOW_ANONYMOUS=true where the network keeps strangers out"
+            ),
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address; a host that is no address counts, since nobody reaches it."""
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return True
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def _listen(held: ExitStack, host: str, port: int, field: str) -> socket.socket:

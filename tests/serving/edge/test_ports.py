@@ -8,6 +8,8 @@ from serving.edge.ports import check_ports, free_ports
 from serving.errors import BadInput, Unavailable
 from serving.settings import EdgeSettings, Settings
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104  what is tested
+
 
 def settings(**edge):
     return Settings(edge=EdgeSettings(**{"http_port": 0, "grpc_port": 0, "metrics_port": 0, **edge}))
@@ -48,3 +50,27 @@ def test_zeros_become_different_free_ports_and_the_rest_stays():
     assert 0 not in ports
     check_ports(settings(http_port=first.http_port))
     assert free_ports(settings(http_port=first.http_port)).edge.http_port == first.http_port
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", ""])
+def test_without_keys_an_address_that_others_reach_is_refused_with_both_ways_out(host):
+    with pytest.raises(BadInput) as caught:
+        check_ports(settings(host=host))
+    text = str(caught.value)
+    assert f"edge.host: {host!r} can be reached from other machines, and no key is asked for" in text
+    assert "reelmesh keys new NAME" in text
+    assert "REELMESH_EDGE__ALLOW_ANONYMOUS=true" in text
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"host": EVERYWHERE, "allow_anonymous": True},
+        {"host": EVERYWHERE, "keys_file": "keys.yaml"},
+        {"host": "localhost"},
+        {"host": "127.0.0.2"},
+    ],
+    ids=["anonymous", "keys", "localhost", "loopback"],
+)
+def test_with_keys_or_where_it_is_wanted_or_on_the_loopback_it_listens(edge):
+    check_ports(settings(**edge))
