@@ -207,8 +207,11 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
     return prod(shape)
 
 
-def element_bounds(name: str, data: Raw, count: int) -> list[int]:
-    """Where each BYTES element's length prefix starts, and the end; raises :class:`BadInput` on misfit."""
+def element_bounds(name: str, data: Raw, count: int, *, whole: bool = True) -> list[int]:
+    """Where each BYTES element's length prefix starts, and the end; raises :class:`BadInput` on misfit.
+
+    Without ``whole``, bytes may be left behind the elements, as in a region of shared memory.
+    """
     if count * LENGTH_PREFIX_BYTES > len(data):
         raise BadInput(f"too few bytes for the {count} BYTES elements of '{name}': {len(data)}", field=name)
     bounds, position, total = [0], 0, len(data)
@@ -220,7 +223,7 @@ def element_bounds(name: str, data: Raw, count: int) -> list[int]:
         if position > total:
             raise BadInput(f"element {index} of '{name}' claims {length} bytes, past the end", field=name)
         bounds.append(position)
-    if position != total:
+    if whole and position != total:
         raise BadInput(f"{total - position} bytes are left after {count} elements of '{name}'", field=name)
     return bounds
 
