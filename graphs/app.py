@@ -4,7 +4,7 @@
 invariant: nothing else in the project knows which deployments exist or how they are wired.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import serve
@@ -22,8 +22,10 @@ from serving.gateway.deployment import GatewayDeployment
 from serving.jobs.types import JobType
 from serving.jobs.worker import JobWorker
 from serving.protocol.tasks import TASKS
-from serving.repository.load import Repository, load_repository
-from serving.repository.serve_config import deployment_options
+from serving.repository.load import Repository
+from serving.repository.model import TRITON_GROUP
+from serving.repository.serve_config import JOB_WORKER, deployment_options
+from serving.repository.served import load_served, replica_groups
 from serving.router import Router
 from serving.settings import Settings
 
@@ -52,32 +54,50 @@ class Worker(JobWorker):
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
         self, settings: Settings, handles: Mapping[str, "DeploymentHandle[Any]"]
     ) -> None:
-        repository = load_repository(settings.model_repositories)
-        held = {"triton": repository.triton(), **repository.groups()}
+        repository = load_served(settings)
+        held = replica_groups(repository, settings.inference)
         backends: list[Backend] = [
             HandleBackend(name, handle, [model.name for model in held[name]]) for name, handle in handles.items()
         ]
         await super().__init__(settings, job_types(repository), Router(repository, backends))
 
 
+class InferenceGateway(GatewayDeployment):
+    """The gateway of a mesh without jobs."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
+        self, settings: Settings, edge: "DeploymentHandle[Any]", _replicas: Sequence["DeploymentHandle[Any]"]
+    ) -> None:
+        # Serve deploys what the gateway is bound to, so it is given the replicas although it reaches them by the edge.
+        await super().__init__(settings, {}, edge, jobs=False)
+
+
 def build(args: dict[str, Any]) -> "serve.Application":
     """Bind the application.
 
     Args:
-        args: ``{"settings": {...}}``: :class:`Settings` as JSON, resolved.
+        args: ``{"settings": {...}, "jobs": true}``: :class:`Settings` as JSON, resolved; and whether there are
+            pipelines, their jobs and the worker, or inference alone.
     """
     settings = Settings.model_validate(args.get("settings", {})).resolved()
-    repository = load_repository(settings.model_repositories)
-    options = deployment_options(repository, settings)
+    jobs = bool(args.get("jobs", True))
+    repository = load_served(settings)
+    options = deployment_options(repository, settings, jobs=jobs)
 
     def bind(kind: type, name: str, *arguments: object) -> Any:  # noqa: ANN401  Ray's bound node
         return serve.deployment(name=name, **options[name])(kind).bind(*arguments)
 
     edge = bind(EdgeDeployment, "edge", settings)
-    handles = {name: bind(EngineReplica, name, settings, name, edge) for name in repository.groups()}
-    if repository.triton():
-        names = [model.name for model in repository.triton()]
-        handles["triton"] = bind(TritonReplica, "triton", settings, names, edge)
-    worker = bind(Worker, "worker", settings, handles)
-    application: serve.Application = bind(GatewayDeployment, "gateway", settings, job_types(repository), edge, worker)
+    handles = {}
+    for name, models in replica_groups(repository, settings.inference).items():
+        if name == TRITON_GROUP:
+            handles[name] = bind(TritonReplica, name, settings, [model.name for model in models], edge)
+        else:
+            handles[name] = bind(EngineReplica, name, settings, name, edge)
+    application: serve.Application
+    if jobs:
+        worker = bind(Worker, JOB_WORKER, settings, handles)
+        application = bind(GatewayDeployment, "gateway", settings, job_types(repository), edge, worker)
+    else:
+        application = bind(InferenceGateway, "gateway", settings, edge, list(handles.values()))
     return application

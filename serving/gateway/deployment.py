@@ -22,7 +22,7 @@ from serving.gateway.oip_http import oip_router
 from serving.gateway.server import DRAIN_S, HttpServer
 from serving.jobs.types import JobType
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
-from serving.repository.load import load_repository
+from serving.repository.served import load_served, requested
 from serving.settings import Settings
 from serving.telemetry import Exposition
 
@@ -58,8 +58,8 @@ class GatewayDeployment:
         self._jobs = JobsPart(settings, catalog) if jobs else None
         if self._jobs is not None:
             await self._jobs.open()
-        repository = await asyncio.to_thread(load_repository, settings.model_repositories)
-        expected = list(repository.models)
+        repository = await asyncio.to_thread(load_served, settings)
+        expected = requested(repository, settings.inference)
         routers = [oip_router(self._endpoints, settings.limits, expected)]
         app = (
             create_inference_app(routers, self._metrics)

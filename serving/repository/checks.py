@@ -12,16 +12,14 @@ from typing import Final
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from serving.protocol.tasks import TASKS
+from serving.repository.derive import DEFAULT_FILES, RAY_BACKEND, TENSOR_ENGINES, served_versions, triton_backend
 from serving.repository.findings import Finding
-from serving.repository.model import ModelCard
-from serving.repository.read import DEFAULT_FILES, RAY_BACKEND, RawModel, triton_backend
+from serving.repository.model import TENSOR_TASK, ModelCard
+from serving.repository.read import RawModel
 from serving.repository.task_io import check_task_io
 
 RESERVED_GROUPS: Final = frozenset({"edge", "gateway", "worker", "triton"})
 """Deployments of the mesh itself; a replica group may not take their names."""
-
-TENSOR_TASK: Final = "tensor"
-"""Task of models that have no typed form and are reached by OIP alone."""
 
 Engines = Mapping[str, Collection[str]]
 """Engine names by backend (``ray``, ``triton``); given by whoever knows them, since the repository lies below them."""
@@ -69,8 +67,9 @@ def _check_folders(raw: RawModel) -> Iterator[Finding]:
         looks_versioned = re.fullmatch(r"[vV]?\d[\d.]*", path.name) is not None
         if path.is_dir() and looks_versioned and not re.fullmatch(r"[1-9]\d{0,9}", path.name):
             fix = "rename it to a whole number from 1 up"
-            yield Finding(path, 0, "-", f"version folder {path.name!r} is not a number Triton counts", fix)
-    needs_files = raw.config is not None and raw.card is not None and raw.card.backend == "triton"
+            problem = f"version folder {path.name!r} is not a number Triton counts, so it never serves"
+            yield Finding(path, 0, "-", problem, fix, "warning")
+    needs_files = raw.config is not None and raw.card is not None and _has_files(raw.card)
     if needs_files and not raw.versions:
         fix = f"make {raw.name}/1/ and put the model's file in it"
         yield Finding(raw.folder, 0, "-", "a Triton model needs a version folder", _export_fix(raw) or fix)
@@ -78,9 +77,17 @@ def _check_folders(raw: RawModel) -> Iterator[Finding]:
         yield from _check_version_files(raw, raw.config)
 
 
+def _has_files(card: ModelCard) -> bool:
+    """Whether a model is made of files in version folders, as Triton's are and those of tensor engines."""
+    return card.backend == "triton" or card.task == TENSOR_TASK
+
+
 def _check_version_files(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
-    file = config.default_model_filename or DEFAULT_FILES.get(triton_backend(config), "")
-    for version in raw.versions if file else ():
+    backend = triton_backend(config)
+    if backend == RAY_BACKEND and raw.card is not None:
+        backend = raw.card.engine
+    file = config.default_model_filename or DEFAULT_FILES.get(backend, "")
+    for version in served_versions(config, raw.versions) if file else ():
         path = raw.folder / str(version) / file
         if not path.exists():
             fix = _export_fix(raw) or "put it there, or set default_model_filename"
@@ -146,7 +153,7 @@ def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
 
 def _check_engine(raw: RawModel, card: ModelCard, engines: Engines) -> Iterator[Finding]:
     known = engines[card.backend]
-    if card.engine not in known and not (card.backend == "triton" and card.task == TENSOR_TASK):
+    if card.task != TENSOR_TASK and card.engine not in known:
         what = "engine" if card.backend == "ray" else "Triton adapter"
         yield at_card(raw, "engine", f"no {what} {card.engine!r}", _one_of(card.engine, known))
 
@@ -157,14 +164,33 @@ def _check_together(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iter
             fix = "set backend: ray in model.yaml, or a Triton backend here"
             yield at_config(raw, "backend", "Triton has no backend named 'ray'", fix)
         return
+    if card.task == TENSOR_TASK:
+        yield from _check_tensor_engine(raw, config, card)
+        return
     if raw.name in RESERVED_GROUPS and card.replica_group is None:
         yield Finding(raw.folder, 0, "-", f"{raw.name!r} is the mesh's own deployment", "rename the folder")
     if config.backend != RAY_BACKEND:
         fix = f'write backend: "{RAY_BACKEND}", so that a bare Triton does not try to load it'
         yield at_config(raw, "backend", f"{triton_backend(config)!r} in a model that a Ray replica serves", fix)
-    if card.task == TENSOR_TASK:
-        yield at_card(raw, "task", "a Ray replica serves typed tasks only", _one_of("", TASKS))
     yield from check_task_io(raw, config, card.task)
+
+
+def _check_tensor_engine(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterator[Finding]:
+    """A tensor model on Ray runs the files of Triton's backend of the same name, which config.pbtxt may still name."""
+    files = " or ".join(DEFAULT_FILES[engine] for engine in TENSOR_ENGINES)
+    named = triton_backend(config)
+    if named not in ("", RAY_BACKEND, *TENSOR_ENGINES):
+        fix = f"let Triton serve it, or use one of {', '.join(TENSOR_ENGINES)}"
+        yield at_config(raw, "backend", f"no Ray engine runs models of Triton's backend {named!r}", fix)
+    elif card.engine not in TENSOR_ENGINES and raw.has_card:
+        yield at_card(raw, "engine", f"no engine {card.engine!r} for tensors", _one_of(card.engine, TENSOR_ENGINES))
+    elif card.engine not in TENSOR_ENGINES and raw.versions:
+        fix = f"put {files} into it, or let Triton serve the model"
+        folder = raw.folder / str(raw.versions[-1])
+        yield Finding(folder, 0, "-", "nothing in it that a Ray replica can run", fix)
+    elif named in TENSOR_ENGINES and named != card.engine:
+        fix = f'set engine: {named} in model.yaml, or backend: "{card.engine}" here'
+        yield at_config(raw, "backend", f"{named!r}, while model.yaml says engine {card.engine!r}", fix)
 
 
 def _check_aliases(models: Mapping[str, RawModel]) -> Iterator[Finding]:

@@ -11,11 +11,9 @@ from types import MappingProxyType
 from serving.errors import BadInput, NotFound
 from serving.repository.checks import Engines, check_model, check_together, shadowed
 from serving.repository.findings import Finding, as_error, errors
-from serving.repository.model import Model
+from serving.repository.model import TRITON_GROUP, Model
 from serving.repository.read import RawModel, read_model
 
-TRITON_GROUP = "triton"
-"""The deployment that serves every Triton model; not one of :meth:`Repository.groups`."""
 _NO_FOLDER = "run this in the checkout, or name a folder of models with --model-repository"
 
 
@@ -24,10 +22,12 @@ class Repository:
 
     Args:
         models: by name.
+        broken: what is wrong with the models that cannot serve, by name; empty where one would refuse the start.
     """
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    def __init__(self, models: Mapping[str, Model], broken: Mapping[str, BadInput] | None = None) -> None:
         self.models: Mapping[str, Model] = MappingProxyType(dict(sorted(models.items())))
+        self.broken: Mapping[str, BadInput] = MappingProxyType(dict(sorted((broken or {}).items())))
         self._by_alias = {alias: model for model in self.models.values() for alias in model.card.aliases}
 
     def get(self, name_or_alias: str) -> Model:
@@ -58,7 +58,7 @@ class Repository:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Replicas get the models themselves, not the read-only views on them."""
-        return Repository, (dict(self.models),)
+        return Repository, (dict(self.models), dict(self.broken))
 
 
 def load_repository(paths: Sequence[Path], engines: Engines | None = None) -> Repository:
@@ -74,7 +74,24 @@ def load_repository(paths: Sequence[Path], engines: Engines | None = None) -> Re
     raws, findings = read_repositories(paths, engines)
     if wrong := errors(findings):
         raise as_error(wrong)
-    return Repository({raw.name: _checked(raw) for raw in raws})
+    return Repository({raw.name: checked(raw) for raw in raws})
+
+
+def load_sound(paths: Sequence[Path], engines: Engines | None = None) -> Repository:
+    """Load the models that are right and keep what is wrong with the others in :attr:`Repository.broken`.
+
+    For a mesh whose models come and go while it runs: what somebody is just copying into a folder harms no other.
+
+    Raises:
+        BadInput: a folder of models is missing.
+    """
+    raws, findings = read_repositories(paths, engines)
+    wrong = errors(findings)
+    own = {raw.name: [found for found in wrong if found.file.is_relative_to(raw.folder)] for raw in raws}
+    if elsewhere := [found for found in wrong if not any(found in of_model for of_model in own.values())]:
+        raise as_error(elsewhere)
+    broken = {name: as_error(of_model) for name, of_model in own.items() if of_model}
+    return Repository({raw.name: checked(raw) for raw in raws if raw.name not in broken}, broken)
 
 
 def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> tuple[list[RawModel], list[Finding]]:
@@ -85,9 +102,7 @@ def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> 
         if not path.is_dir():
             findings.append(Finding(path, 0, "-", "no such folder", _NO_FOLDER))
             continue
-        for folder in sorted(path.resolve().iterdir()):
-            if not folder.is_dir() or folder.name.startswith((".", "_")):
-                continue
+        for folder in model_folders(path):
             if folder.name in raws:
                 findings.append(shadowed(folder.name, folder, raws[folder.name].folder))
             else:
@@ -98,7 +113,16 @@ def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> 
     return list(raws.values()), findings
 
 
-def _checked(raw: RawModel) -> Model:
+def model_folders(path: Path) -> list[Path]:
+    """The folders of a repository that are models, by name; none where there is no such repository any more."""
+    if not path.is_dir():
+        return []
+    folders = sorted(path.resolve().iterdir())
+    return [folder for folder in folders if folder.is_dir() and not folder.name.startswith((".", "_"))]
+
+
+def checked(raw: RawModel) -> Model:
+    """The model of a folder in which nothing wrong was found."""
     if raw.card is None or raw.config is None:
         raise BadInput("the model could not be read", field=str(raw.folder), fix="run `reelmesh models lint`")
     return Model(raw.name, raw.folder, raw.card, raw.config, raw.versions)

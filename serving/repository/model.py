@@ -4,10 +4,17 @@ The one invariant: a Model that exists has been checked; code that holds one nee
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+TENSOR_TASK: Final = "tensor"
+"""Task of models that have no typed form and are reached by OIP alone."""
+TRITON_GROUP: Final = "triton"
+"""The deployment that serves every Triton model."""
+TENSOR_GROUP: Final = "tensors"
+"""The Ray deployment that serves tensor models unless their cards say otherwise."""
 
 
 class _Part(BaseModel):
@@ -80,7 +87,7 @@ class ModelCard(_Part):
     replica_group: str | None = Field(
         default=None,
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="Models of one group share a replica process; None gives the model one of its own.",
+        description="Models of one group share a replica process; None gives a typed model one of its own.",
     )
     license: License
     source: Source
@@ -123,7 +130,9 @@ class Model:
     @property
     def replica_group(self) -> str:
         """The Ray deployment that serves the model."""
-        return "triton" if self.card.backend == "triton" else self.card.replica_group or self.name
+        if self.card.backend == "triton":
+            return TRITON_GROUP
+        return self.card.replica_group or (TENSOR_GROUP if self.card.task == TENSOR_TASK else self.name)
 
     def version_folder(self) -> Path:
         """The folder of the newest version."""

@@ -14,37 +14,15 @@ from pydantic import ValidationError
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.repository.card_problems import findings_from
+from serving.repository.derive import RAY_BACKEND, derived_card, file_backend, tensor_engine, triton_backend
 from serving.repository.findings import Finding
-from serving.repository.model import License, ModelCard, Source
+from serving.repository.model import TENSOR_TASK, ModelCard
 from serving.repository.yaml_lines import Lines, YamlProblem, load_yaml
 
 CONFIG_FILE: Final = "config.pbtxt"
 CARD_FILE: Final = "model.yaml"
 MAX_FILE_BYTES: Final = 1 << 20
 """Largest config.pbtxt or model.yaml; Triton's longest published configurations are some 20 kB."""
-
-DEFAULT_FILES: Final = {
-    "onnxruntime": "model.onnx",
-    "tensorrt": "model.plan",
-    "pytorch": "model.pt",
-    "openvino": "model.xml",
-    "python": "model.py",
-    "dali": "model.dali",
-    "tensorflow": "model.savedmodel",
-}
-"""File each Triton backend loads from a version folder (Triton's model repository documentation)."""
-
-RAY_BACKEND: Final = "ray"
-"""``backend`` in the config.pbtxt of a model that a Ray replica serves, so that a bare Triton refuses it by name."""
-
-PLATFORM_BACKENDS: Final = {
-    "onnxruntime_onnx": "onnxruntime",
-    "tensorrt_plan": "tensorrt",
-    "pytorch_libtorch": "pytorch",
-    "tensorflow_savedmodel": "tensorflow",
-    "ensemble": "ensemble",
-}
-"""Triton's older ``platform`` names and the backend each means."""
 
 
 @dataclass(slots=True)
@@ -92,50 +70,25 @@ class RawModel:
         return next(begins, next(holds, 1))
 
 
-def triton_backend(config: ModelConfig) -> str:
-    """The Triton backend a configuration names, by ``backend`` or the older ``platform``; "" where neither is set."""
-    return str(config.backend or PLATFORM_BACKENDS.get(config.platform, config.platform))
-
-
 def read_model(folder: Path) -> RawModel:
     """Read one folder of a repository.
 
-    A folder without model.yaml is a plain Triton model; one without config.pbtxt too is accepted where its newest
-    version holds a file Triton knows, since Triton completes such a configuration itself.
+    A folder without model.yaml is a plain Triton model, or one of a Ray replica where config.pbtxt says
+    ``backend: "ray"``. One without config.pbtxt is accepted where its newest version holds a file Triton knows, since
+    the backend completes such a configuration itself.
     """
     raw = RawModel(folder.name, folder, versions=_versions(folder))
     raw.has_card = raw.card_file.is_file()
     if raw.config_file.is_file():
         _read_config(raw)
-    elif not raw.has_card:
-        _guess_config(raw)
     else:
-        raw.findings.append(
-            Finding(
-                raw.config_file, 0, "-", "the file is missing", "add a config.pbtxt with the model's input and output"
-            )
-        )
+        _guess_config(raw)
     if raw.has_card:
         _read_card(raw)
-    elif raw.config is not None and raw.config.backend == RAY_BACKEND:
-        raw.findings.append(
-            Finding(raw.card_file, 0, "-", "the file is missing", "add it: a model that Ray serves needs a model.yaml")
-        )
     elif raw.config is not None:
-        raw.card = derived_card(triton_backend(raw.config))
+        backend = triton_backend(raw.config)
+        raw.card = derived_card(backend, tensor_engine(folder, raw.versions, raw.config))
     return raw
-
-
-def derived_card(backend: str) -> ModelCard:
-    """The card of a Triton model without model.yaml: reached by OIP alone, terms unknown."""
-    return ModelCard(
-        description=f"Triton model ({backend or 'unknown'} backend) without a model.yaml",
-        task="tensor",
-        backend="triton",
-        engine="tensor",
-        license=License(name="unknown", commercial_use="conditional"),
-        source=Source(uri="file:."),
-    )
 
 
 def _versions(folder: Path) -> tuple[int, ...]:
@@ -188,18 +141,24 @@ def _read_config(raw: RawModel) -> None:
             )
         )
     raw.config.name = raw.name
+    if not triton_backend(raw.config):
+        raw.config.backend = file_backend(raw.folder, raw.versions, raw.config)
 
 
 def _guess_config(raw: RawModel) -> None:
-    newest = raw.folder / str(raw.versions[-1]) if raw.versions else None
-    for backend, file in DEFAULT_FILES.items():
-        if newest is not None and (newest / file).exists() and backend != "python":
-            raw.config = ModelConfig(name=raw.name, backend=backend)
-            fix = "nothing, if Triton's own completion is wanted; else write one"
-            raw.findings.append(Finding(raw.config_file, 0, "-", "the file is missing", fix, "warning"))
-            return
-    problem = "not a model: neither config.pbtxt nor model.yaml is in the folder"
-    raw.findings.append(Finding(raw.folder, 0, "-", problem, "add them, or move the folder out of the repository"))
+    if raw.config_file.is_symlink():
+        fix = "mend the link, or remove it"
+        raw.findings.append(Finding(raw.config_file, 0, "-", "the file is missing: a link that leads nowhere", fix))
+    elif backend := file_backend(raw.folder, raw.versions):
+        raw.config = ModelConfig(name=raw.name, backend=backend)
+        fix = "nothing, if Triton's own completion is wanted; else write one"
+        raw.findings.append(Finding(raw.config_file, 0, "-", "the file is missing", fix, "warning"))
+    elif raw.has_card:
+        fix = "add a config.pbtxt with the model's input and output"
+        raw.findings.append(Finding(raw.config_file, 0, "-", "the file is missing", fix))
+    else:
+        problem = "not a model: neither config.pbtxt nor model.yaml is in the folder"
+        raw.findings.append(Finding(raw.folder, 0, "-", problem, "add them, or move the folder out of the repository"))
 
 
 def _read_card(raw: RawModel) -> None:
@@ -208,8 +167,16 @@ def _read_card(raw: RawModel) -> None:
         return
     try:
         data, raw.card_lines = load_yaml(text)
-        raw.card = ModelCard.model_validate(data if data is not None else {})
+        raw.card = _with_engine(raw, ModelCard.model_validate(data if data is not None else {}))
     except YamlProblem as problem:
         raw.findings.append(Finding(raw.card_file, problem.line, problem.field, problem.problem, problem.fix))
     except ValidationError as error:
         raw.findings.extend(findings_from(error, raw.card_file, raw.card_lines, ModelCard))
+
+
+def _with_engine(raw: RawModel, card: ModelCard) -> ModelCard:
+    """A tensor model moved from Triton to Ray keeps the engine ``tensor``, which then means: as its files say."""
+    if raw.config is None or (card.backend, card.task, card.engine) != (RAY_BACKEND, TENSOR_TASK, TENSOR_TASK):
+        return card
+    engine = tensor_engine(raw.folder, raw.versions, raw.config)
+    return card.model_copy(update={"engine": engine}) if engine else card

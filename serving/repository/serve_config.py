@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from serving.repository.load import TRITON_GROUP, Repository
+from serving.repository.load import Repository
 from serving.repository.model import Model
+from serving.repository.served import replica_groups
 from serving.settings import Settings
 
 APPLICATION: Final = "reelmesh"
@@ -19,7 +20,10 @@ PROXY_ROUTE: Final = "/reelmesh"
 
 ProxyLocation = Literal["Disabled", "HeadOnly", "EveryNode"]
 
-SYSTEM_CPUS: Final[Mapping[str, float]] = {"edge": 0.1, "gateway": 0.2, "worker": 0.2}
+JOB_WORKER: Final = "worker"
+"""The deployment that only a mesh with jobs has."""
+
+SYSTEM_CPUS: Final[Mapping[str, float]] = {"edge": 0.1, "gateway": 0.2, JOB_WORKER: 0.2}
 """CPU shares of the mesh's own deployments; all of them and the models of the repository fit on one machine with 2."""
 
 EDGE_RESOURCE: Final = "edge"
@@ -29,6 +33,9 @@ EDGE_SHARES: Final[Mapping[str, float]] = {"edge": 0.6, "gateway": 0.1}
 EDGE_LABEL: Final = "reelmesh-edge"
 """Ray label, ``true`` on nodes kept for edge and gateway; a laptop's node has no labels and takes everything."""
 ELSEWHERE: Final[Mapping[str, str]] = {EDGE_LABEL: "!true"}
+
+EMPTY_CPUS: Final = 0.1
+"""CPU share of a group that awaits its models."""
 
 HEALTH: Final[Mapping[str, float]] = {
     "health_check_period_s": 5.0,
@@ -44,7 +51,7 @@ DOWNSCALE_S: Final = 120.0
 
 
 def serve_config(
-    repository: Repository, settings: Settings, *, proxy_location: ProxyLocation = "Disabled"
+    repository: Repository, settings: Settings, *, proxy_location: ProxyLocation = "Disabled", jobs: bool = True
 ) -> dict[str, Any]:
     """The whole configuration as ``ServeDeploySchema`` reads it, of JSON values only.
 
@@ -53,13 +60,14 @@ def serve_config(
         settings: passed on to the application, except for what holds a secret.
         proxy_location: where Ray Serve runs its own HTTP proxies. Nothing of ours passes them, so they are off on one
             machine; KubeRay asks them whether a pod is ready, so there they run on every node.
+        jobs: whether there are pipelines; without them the mesh is an inference server and no more.
     """
-    options = deployment_options(repository, settings)
+    options = deployment_options(repository, settings, jobs=jobs)
     application = {
         "name": APPLICATION,
         "route_prefix": None if proxy_location == "Disabled" else PROXY_ROUTE,
         "import_path": IMPORT_PATH,
-        "args": {"settings": public_settings(settings)},
+        "args": {"settings": public_settings(settings), **({} if jobs else {"jobs": False})},
         "deployments": [{"name": name, **values} for name, values in options.items()],
     }
     return {"proxy_location": proxy_location, "applications": [application]}
@@ -88,13 +96,25 @@ def holds_secret(url: str) -> bool:
 _SECRET_WORDS: Final = ("password", "secret", "token")
 
 
-def deployment_options(repository: Repository, settings: Settings) -> dict[str, dict[str, Any]]:
-    """Options of every deployment by name: edge, gateway, worker, triton if it has models, and the replica groups."""
-    options = {name: _system(name, settings) for name in SYSTEM_CPUS}
-    if repository.triton():
-        options[TRITON_GROUP] = _models(repository.triton(), settings)
-    options.update((name, _models(models, settings)) for name, models in repository.groups().items())
+def deployment_options(repository: Repository, settings: Settings, *, jobs: bool = True) -> dict[str, dict[str, Any]]:
+    """Options of every deployment by name: edge, gateway, worker if there are jobs, triton, and the replica groups."""
+    options = {name: _system(name, settings) for name in SYSTEM_CPUS if jobs or name != JOB_WORKER}
+    groups = replica_groups(repository, settings.inference)
+    options.update((name, _models(models, settings)) for name, models in groups.items())
     return options
+
+
+def cpus_needed(config: Mapping[str, Any]) -> float:
+    """The CPU shares that all replicas of a configuration lease from the start."""
+    return sum(
+        float(options["ray_actor_options"]["num_cpus"]) * _least(options)
+        for application in config["applications"]
+        for options in application["deployments"]
+    )
+
+
+def _least(options: Mapping[str, Any]) -> int:
+    return int(options.get("num_replicas") or options["autoscaling_config"]["min_replicas"])
 
 
 def _system(name: str, settings: Settings) -> dict[str, Any]:
@@ -107,19 +127,19 @@ def _system(name: str, settings: Settings) -> dict[str, Any]:
         "num_replicas": 1,
         "ray_actor_options": actor,
         "max_ongoing_requests": 1000,
-        "graceful_shutdown_timeout_s": DRAIN_S if name == "worker" else SYSTEM_DRAIN_S,
+        "graceful_shutdown_timeout_s": DRAIN_S if name == JOB_WORKER else SYSTEM_DRAIN_S,
         **HEALTH,
     }
 
 
 def _models(models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     """A replica holds all models of its group, so it leases the sum of their shares."""
-    cpus = _share(model.card.share.cpu for model in models)
+    cpus = _share(model.card.share.cpu for model in models) or EMPTY_CPUS
     actor: dict[str, Any] = {"num_cpus": cpus, "label_selector": dict(ELSEWHERE)}
     if gpus := _share(model.card.share.gpu for model in models):
         actor["num_gpus"] = gpus
     return {
-        **_scale(models),
+        **_scale(models, settings.inference.replicas),
         "ray_actor_options": actor,
         "max_ongoing_requests": settings.limits.inflight_per_replica,
         "graceful_shutdown_timeout_s": DRAIN_S,
@@ -127,10 +147,15 @@ def _models(models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     }
 
 
-def _scale(models: Sequence[Model]) -> dict[str, Any]:
-    """The group follows its most demanding model: the largest bounds, the smallest target."""
-    least = max(model.card.replicas.min for model in models)
-    most = max(model.card.replicas.max for model in models)
+def _scale(models: Sequence[Model], wanted: Mapping[str, int]) -> dict[str, Any]:
+    """The group follows its most demanding model: the largest bounds, the smallest target.
+
+    Args:
+        models: of the group; none in one that awaits them.
+        wanted: least number of replicas by model name, where the operator asks for more than the cards do.
+    """
+    least = max((max(model.card.replicas.min, wanted.get(model.name, 0)) for model in models), default=1)
+    most = max([least, *(model.card.replicas.max for model in models)])
     if least == most:
         return {"num_replicas": least}
     return {

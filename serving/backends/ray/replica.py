@@ -31,8 +31,8 @@ from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.task_tensors import from_tensors, to_tensors
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
-from serving.repository.load import load_repository
 from serving.repository.model import Model
+from serving.repository.served import load_served
 from serving.settings import Settings
 
 log = structlog.get_logger()
@@ -55,7 +55,7 @@ class EngineReplica:
     ) -> None:
         telemetry.set_up_logs(settings)
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        repository = await asyncio.to_thread(load_repository, settings.model_repositories)
+        repository = await asyncio.to_thread(load_served, settings)
         self._models: Mapping[str, Model] = {model.name: model for model in repository.groups()[group]}
         self._engines: dict[str, Engine] = {}
         self._places = Places(settings.limits.inflight_per_replica)

@@ -23,7 +23,7 @@ from serving.errors import NotFound, Unsupported
 from serving.exposition import Exposition, merge_expositions
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.tasks import TaskRequest, TaskResult
-from serving.repository.load import load_repository
+from serving.repository.served import load_served
 from serving.settings import Settings
 
 
@@ -45,7 +45,7 @@ class TritonReplica:
         telemetry.set_up_logs(settings)
         self._places = Places(settings.limits.inflight_per_replica)
         self._heart: Heart | None = None
-        repository = await asyncio.to_thread(load_repository, settings.model_repositories)
+        repository = await asyncio.to_thread(load_served, settings)
         share = [repository.get(name) for name in models] if models else repository.triton()
         install = find_tritonserver(settings)
         self.artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")

@@ -40,7 +40,6 @@ def test_a_good_repository_has_no_findings(repository: Path, ray_model, triton_m
         pytest.param("max_batch_sise: 1\n", "m/config.pbtxt:1:-: ModelConfig has no field", id="unknown field"),
         pytest.param("backend: 'x'\ninput {", "m/config.pbtxt:2:-: Expected", id="broken"),
         pytest.param(config(name='"other"'), "m/config.pbtxt:5:name: 'other' is not the folder's name", id="name"),
-        pytest.param(config(backend=""), "m/config.pbtxt:1:backend: neither backend nor platform", id="no backend"),
         pytest.param(config(max_batch_size="-1"), "m/config.pbtxt:2:max_batch_size: is negative", id="negative"),
         pytest.param(
             config(dynamic_batching="{ preferred_batch_size: [16] }"),
@@ -67,6 +66,13 @@ def test_a_good_repository_has_no_findings(repository: Path, ray_model, triton_m
 def test_what_is_wrong_in_config_pbtxt(repository: Path, triton_model, text: str, expected: str) -> None:
     triton_model("m", config=text)
     assert [line for line in lines(repository) if line.startswith(expected)], lines(repository)
+
+
+def test_a_backend_that_neither_config_nor_files_tell_is_asked_for(repository: Path, triton_model) -> None:
+    folder = triton_model("m", config=config(backend=""))
+    assert lines(repository) == []
+    (folder / "1" / "model.onnx").rename(folder / "1" / "weights.onnx")
+    assert lines(repository)[0].startswith("m/config.pbtxt:1:backend: neither backend nor platform")
 
 
 @pytest.mark.parametrize(
@@ -168,10 +174,36 @@ def test_a_ray_model_declares_the_tensors_of_its_task(repository: Path, ray_mode
     assert any(":input.SPEED: declared as TYPE_FP64 [1] optional, but the task has TYPE_FP32" in line for line in found)
 
 
-def test_a_ray_model_without_a_card_is_told_so(repository: Path, triton_model) -> None:
-    triton_model("m", config=config(backend='"ray"'))
-    expected = "m/model.yaml:-: the file is missing: add it: a model that Ray serves needs a model.yaml"
-    assert lines(repository) == [expected]
+def test_a_ray_model_without_a_card_needs_files_that_an_engine_runs(repository: Path, triton_model) -> None:
+    folder = triton_model("m", config=config(backend='"ray"'))
+    assert lines(repository) == []
+    (folder / "1" / "model.onnx").rename(folder / "1" / "model.plan")
+    fix = "put model.onnx or model.py into it, or let Triton serve the model"
+    assert lines(repository) == [f"m/1:-: nothing in it that a Ray replica can run: {fix}"]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "ray"])
+@pytest.mark.parametrize("engine", ["tensor", "onnxruntime"])
+def test_one_line_moves_a_model_from_triton_to_ray(repository: Path, triton_model, backend: str, engine: str) -> None:
+    card = TRITON_CARD.replace("backend: triton", "backend: ray").replace("engine: tensor", f"engine: {engine}")
+    triton_model("m", config=config(backend=f'"{backend}"'), card=card)
+    assert lint([repository], {"ray": ["espeak"], "triton": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "engine", "expected"),
+    [
+        ("tensorrt", "tensor", "m/config.pbtxt:1:backend: no Ray engine runs models of Triton's backend 'tensorrt'"),
+        ("onnxruntime", "python", "m/config.pbtxt:1:backend: 'onnxruntime', while model.yaml says engine 'python'"),
+        ("ray", "espeak", "m/model.yaml:4:engine: no engine 'espeak' for tensors: use one of onnxruntime, python"),
+    ],
+)
+def test_a_tensor_model_on_ray_has_an_engine_for_its_files(
+    repository: Path, triton_model, backend: str, engine: str, expected: str
+) -> None:
+    card = TRITON_CARD.replace("backend: triton", "backend: ray").replace("engine: tensor", f"engine: {engine}")
+    triton_model("m", config=config(backend=f'"{backend}"'), card=card)
+    assert lines(repository)[-1].startswith(expected), lines(repository)
 
 
 def test_triton_is_not_asked_to_serve_a_ray_model(repository: Path, triton_model) -> None:
@@ -186,8 +218,18 @@ def test_a_triton_model_needs_a_version(repository: Path, triton_model) -> None:
 
 def test_a_version_needs_its_file(repository: Path, triton_model) -> None:
     folder = triton_model("m", versions=(1, 2))
+    (folder / "1" / "model.onnx").unlink()
+    assert lines(repository) == [], "Triton serves the newest alone"
     (folder / "2" / "model.onnx").unlink()
-    assert lines(repository)[0].startswith("m/2/model.onnx:-: the version's file is missing")
+    assert lines(repository) == [
+        "m/2/model.onnx:-: the version's file is missing: put it there, or set default_model_filename"
+    ]
+
+
+def test_every_version_that_the_policy_serves_needs_its_file(repository: Path, triton_model) -> None:
+    folder = triton_model("m", config=config(version_policy="{ all { } }"), versions=(1, 2))
+    (folder / "1" / "model.onnx").unlink()
+    assert lines(repository)[0].startswith("m/1/model.onnx:-: the version's file is missing")
 
 
 def test_a_missing_file_that_can_be_exported_says_how(repository: Path, triton_model) -> None:
@@ -197,9 +239,10 @@ def test_a_missing_file_that_can_be_exported_says_how(repository: Path, triton_m
 
 
 @pytest.mark.parametrize("name", ["v1", "1.0", "01"])
-def test_a_version_folder_is_a_number(repository: Path, triton_model, name: str) -> None:
+def test_a_version_folder_that_triton_passes_over_is_a_warning(repository: Path, triton_model, name: str) -> None:
     (triton_model("m") / name).mkdir()
-    assert "is not a number Triton counts" in lines(repository)[0]
+    assert lines(repository) == []
+    assert "is not a number Triton counts" in lines(repository, "warning")[0]
 
 
 def test_a_folder_that_is_no_model_is_refused(repository: Path) -> None:
@@ -239,8 +282,10 @@ def test_a_hostile_file_is_a_finding(repository: Path, triton_model, file: str, 
     folder = triton_model("m", card=TRITON_CARD)
     (folder / file).write_bytes(content)
     found = lines(repository)
-    assert found
-    assert not content or problem in found[0]
+    if file == "config.pbtxt" and not content:
+        assert found == [], "Triton completes an empty configuration"
+    else:
+        assert not content or problem in found[0]
 
 
 def test_a_folder_in_place_of_a_file_is_a_finding(repository: Path, triton_model) -> None:

@@ -5,8 +5,14 @@ import pytest
 from ray.serve.schema import ServeDeploySchema
 
 from serving.repository.load import load_repository
-from serving.repository.serve_config import ProxyLocation, deployment_options, public_settings, serve_config
-from serving.settings import EdgeSettings, Settings
+from serving.repository.serve_config import (
+    ProxyLocation,
+    cpus_needed,
+    deployment_options,
+    public_settings,
+    serve_config,
+)
+from serving.settings import EdgeSettings, InferenceSettings, Settings
 
 
 @pytest.mark.parametrize("proxy_location", ["Disabled", "EveryNode"])
@@ -55,6 +61,42 @@ def test_a_group_scales_as_its_most_demanding_model_asks(repository: Path, ray_m
     ray_model("bed", task="music", more="replica_group: audio\nreplicas: {min: 2, max: 3, target_ongoing: 2}")
     scale = deployment_options(load_repository([repository]), Settings())["audio"]["autoscaling_config"]
     assert (scale["min_replicas"], scale["max_replicas"], scale["target_ongoing_requests"]) == (2, 4, 2)
+
+
+def test_a_model_gets_as_many_replicas_as_the_operator_asks_for(repository: Path, ray_model, triton_model) -> None:
+    triton_model("mlp")
+    triton_model("other")
+    ray_model("anna", more="replicas: {min: 1, max: 2}")
+    inference = InferenceSettings(replicas={"mlp": 3, "anna": 4})
+    options = deployment_options(load_repository([repository]), Settings(inference=inference))
+    assert {name: values["num_replicas"] for name, values in options.items()} == {
+        "edge": 1,
+        "gateway": 1,
+        "worker": 1,
+        "triton": 3,
+        "anna": 4,
+    }
+
+
+def test_an_inference_server_has_no_job_worker(repository: Path, triton_model) -> None:
+    triton_model("mlp")
+    config = serve_config(load_repository([repository]), Settings(), jobs=False)["applications"][0]
+    assert [each["name"] for each in config["deployments"]] == ["edge", "gateway", "triton"]
+    assert config["args"]["jobs"] is False
+
+
+def test_what_all_replicas_lease_is_known_before_the_start(repository: Path, triton_model) -> None:
+    for number in range(30):
+        triton_model(f"m{number}")
+    settings = Settings(inference=InferenceSettings(replicas={"m3": 2}))
+    config = serve_config(load_repository([repository]), settings, jobs=False)
+    assert cpus_needed(config) == pytest.approx(0.1 + 0.2 + 2 * 30 * 0.1)
+
+
+def test_the_flags_of_inference_reach_every_replica() -> None:
+    inference = InferenceSettings(model_control_mode="explicit", load_models=["a"], replicas={"a": 2})
+    settings = Settings(inference=inference).resolved()
+    assert Settings.model_validate(public_settings(settings)).inference == inference
 
 
 def test_edge_and_gateway_share_a_node_and_all_others_keep_off_it_where_it_is_labelled(settings: Settings) -> None:
