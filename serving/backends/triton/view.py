@@ -17,8 +17,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from serving.backends.triton.install import PYTHON, StubNeeds, TritonInstall
 from serving.errors import MissingDependency
-from serving.repository.model import Model, ModelCard
 from serving.repository.derive import triton_backend
+from serving.repository.model import Model, ModelCard
 
 MEMORY_HEADROOM: Final = 1.25
 """A session may use this much more than the measured peak before ONNX Runtime refuses to allocate."""
