@@ -1,10 +1,9 @@
-"""Documents about servers and models: metadata, configuration and statistics as JSON; used by OIP servers, gateway.
+"""Documents about servers and models: metadata and configuration as JSON; used by OIP servers, gateway.
 
 The one invariant: gRPC answers are parsed from these same documents, so both wires always say the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -22,7 +21,6 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "parameters", 
 """The protocol's extensions that a Ray replica serves."""
 
 _WIDE: Final = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
-_NS: Final = 1e9
 
 
 @cache
@@ -55,45 +53,6 @@ def config_document(config: pb.ModelConfig) -> dict[str, Any]:
     document = MessageToDict(config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     _widen(document, config)
     return document
-
-
-@dataclass(slots=True)
-class ModelStatistics:
-    """Counts of one model at one replica; times are kept in seconds and written in nanoseconds."""
-
-    inferences: int = 0
-    executions: int = 0
-    failures: int = 0
-    success_s: float = 0.0
-    failure_s: float = 0.0
-    last_unix_ms: int = field(default=0)
-
-    def document(self, name: str, version: str) -> dict[str, Any]:
-        """One entry of ``model_stats``; times the replica does not take apart are all in ``compute_infer``."""
-        succeeded = _duration(self.executions, self.success_s)
-        nothing = _duration(0, 0.0)
-        return {
-            "name": name,
-            "version": version,
-            "last_inference": self.last_unix_ms,
-            "inference_count": self.inferences,
-            "execution_count": self.executions,
-            "inference_stats": {
-                "success": succeeded,
-                "fail": _duration(self.failures, self.failure_s),
-                "queue": nothing,
-                "compute_input": nothing,
-                "compute_infer": succeeded,
-                "compute_output": nothing,
-                "cache_hit": nothing,
-                "cache_miss": nothing,
-            },
-            "batch_stats": [],
-        }
-
-
-def _duration(count: int, seconds: float) -> dict[str, int]:
-    return {"count": count, "ns": round(seconds * _NS)}
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

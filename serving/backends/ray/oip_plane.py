@@ -4,29 +4,28 @@ The one invariant: an engine sees only requests that fit the model's config.pbtx
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-import structlog
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.backends.ray.running import RunningModel
 from serving.backends.ray.served import ServedModel
-from serving.errors import Unavailable
+from serving.errors import Unavailable, Unsupported
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_config import check_request
 from serving.protocol.oip_errors import check_version, unknown_model
 from serving.protocol.oip_metadata import config_document, model_metadata
-from serving.protocol.oip_parameters import timeout_s
-
-log = structlog.get_logger()
 
 GRACE_S: Final = 30.0
 """Seconds that a model's requests in flight get when it is removed."""
 
 Protocol = Literal["http", "grpc"]
+_DECOUPLED: Final[dict[Protocol, str]] = {
+    "http": "HTTP end point doesn't support models with decoupled transaction policy",
+    "grpc": "ModelInfer RPC doesn't support models with decoupled transaction policy",
+}
 
 
 class OipPlane:
@@ -115,6 +114,8 @@ class OipPlane:
             ReelmeshError: foreign errors become :class:`EngineFailed`.
         """
         running, request = self._admitted(request, deadline_unix_s)
+        if running.decoupled:
+            raise Unsupported(_DECOUPLED[protocol])
         return await running.infer(request, protocol)
 
     async def stream(
@@ -143,6 +144,6 @@ class OipPlane:
         if self.draining:
             raise Unavailable("the replica is shutting down", fix="send the request again")
         check_request(running.served.config, request)
-        limit = timeout_s(request.parameters)
-        deadlines = [each for each in (deadline_unix_s, limit and time.time() + limit) if each]
-        return running, replace(request, model_version=version, deadline_unix_s=min(deadlines, default=None))
+        if request.model_version != version:
+            request = replace(request, model_version=version)
+        return running, running.timed(request, deadline_unix_s)

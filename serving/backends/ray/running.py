@@ -6,19 +6,25 @@ The one invariant: after retire() nothing of the model runs and its engine is cl
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import structlog
 
 from serving import telemetry
+from serving.backends.ray.batch_rules import rules_of
+from serving.backends.ray.scheduler import Scheduler
 from serving.backends.ray.served import ServedModel
-from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, ReelmeshError, Unsupported, foreign_text
+from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, QueueFull, ReelmeshError, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
-from serving.protocol.oip_metadata import ModelStatistics
+from serving.protocol.oip_parameters import timeout_s
+from serving.protocol.oip_statistics import ModelStatistics, Times
 
 log = structlog.get_logger()
+
+_STREAMS: Final = 64
+"""Requests of a decoupled model in flight, where nothing else is said: each holds its engine as long as it likes."""
 
 
 class RunningModel:
@@ -31,77 +37,131 @@ class RunningModel:
     def __init__(self, served: ServedModel) -> None:
         self.served = served
         self.decoupled = bool(served.config.model_transaction_policy.decoupled)
+        self._rules = rules_of(served.config, served.instances, served.waiting)
         self._statistics = {version: ModelStatistics() for version in served.versions}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._schedulers = {
+            version: Scheduler(served.name, self._rules, served.engine, counts)
+            for version, counts in self._statistics.items()
+        }
+        telemetry.QUEUE_DEPTH.labels(served.name).set_function(self._waiting)
+        self._in_flight = 0
+        self._idle: asyncio.Future[None] | None = None
+        self._gauge = telemetry.IN_FLIGHT.labels(served.name)
+        self._counters: dict[tuple[str, str], Any] = {}
 
     def documents(self, version: str = "") -> list[dict[str, Any]]:
         """Statistics, one entry for each version or for the one asked for."""
         versions = [version] if version else self.served.versions
         return [self._statistics[each].document(self.served.name, each) for each in versions]
 
+    def timed(self, request: InferRequest, deadline_unix_s: float | None) -> InferRequest:
+        """The request with its deadline: the wire's, or its own ``timeout`` where the queue does not look after it."""
+        own = None if self._rules.policy_of(self._rules.default_level).override else timeout_s(request.parameters)
+        if own is not None:
+            deadline_unix_s = min(time.time() + own, deadline_unix_s or float("inf"))
+        return request if deadline_unix_s is None else replace(request, deadline_unix_s=deadline_unix_s)
+
     async def infer(self, request: InferRequest, protocol: str) -> InferResponse:
-        """Run one checked request whose version is known."""
-        if self.decoupled:
-            raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
-        with self._counted(request, protocol):
-            async with _within(request):
-                (answer,) = await self.served.engine.execute([request])
-        if isinstance(answer, ReelmeshError):
-            raise answer
-        return _finished(answer, request)
+        """Run one checked request whose version is known.
+
+        Raises:
+            ReelmeshError: foreign errors become :class:`EngineFailed`.
+        """
+        scheduler = self._schedulers[request.model_version]
+        with self._counted(request, protocol) as counted:
+            work = scheduler.submit(request)
+            try:
+                answer = await work.future
+            except asyncio.CancelledError:
+                scheduler.drop(work)
+                raise
+            counted.times = work.times
+            return _finished(answer, request)
 
     async def stream(self, request: InferRequest, protocol: str) -> AsyncIterator[InferResponse]:
         """Run one checked request of a decoupled model."""
+        if self._in_flight >= (self.served.instances or _STREAMS):
+            raise QueueFull("Exceeds maximum queue size", field=request.model_name)
+        counts = self._statistics[request.model_version]
         with self._counted(request, protocol):
-            async with _within(request):
-                async for answer in self.served.engine.stream(request):
+            index, last = 0, time.perf_counter()
+            async with _within(request), contextlib.aclosing(_generator(self.served.engine.stream(request))) as answers:
+                async for answer in answers:
+                    now = time.perf_counter()
+                    counts.response(index, now - last, "success" if answer.outputs else "empty")
+                    index, last = index + 1, now
                     yield _finished(answer, request)
+            counts.batch(_rows(request, self.served), Times(infer_s=time.perf_counter() - last))
 
     async def retire(self, grace_s: float) -> None:
-        """Wait for what is in flight, cancel what is left after ``grace_s``, close the engine."""
-        if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=grace_s)
-            for task in left:
-                task.cancel()
+        """Wait for what is in flight, refuse and cancel what is left after ``grace_s``, close the engine."""
+        if self._in_flight and grace_s > 0:
+            self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._idle], timeout=grace_s)
+        for scheduler in self._schedulers.values():
+            await scheduler.close()
         await self.served.engine.close()
 
+    def _waiting(self) -> int:
+        return sum(scheduler.waiting for scheduler in self._schedulers.values())
+
     @contextlib.contextmanager
-    def _counted(self, request: InferRequest, protocol: str) -> Iterator[None]:
-        started, outcome = time.perf_counter(), EngineFailed.code
-        gauge = telemetry.IN_FLIGHT.labels(request.model_name)
-        gauge.inc()
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
+    def _counted(self, request: InferRequest, protocol: str) -> Iterator["_Counted"]:
+        started, outcome, counted = time.perf_counter(), EngineFailed.code, _Counted()
+        self._gauge.inc()
+        self._in_flight += 1
         try:
-            yield
+            yield counted
             outcome = "ok"
         except ReelmeshError as error:
             outcome = error.code
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             outcome = Cancelled.code
             raise
         finally:
-            gauge.dec()
-            if task is not None:
-                self._tasks.discard(task)
-            self._count(request, protocol, outcome, time.perf_counter() - started)
+            self._gauge.dec()
+            self._in_flight -= 1
+            self._count(request, protocol, outcome, time.perf_counter() - started, counted.times)
+            if self._idle is not None and not self._in_flight and not self._idle.done():
+                self._idle.set_result(None)
 
-    def _count(self, request: InferRequest, protocol: str, outcome: str, seconds: float) -> None:
-        telemetry.REQUESTS.labels(request.model_name, protocol, outcome).inc()
-        telemetry.REQUEST_SECONDS.labels(request.model_name, protocol).observe(seconds)
-        counted = self._statistics[request.model_version]
-        if outcome == "ok":
-            counted.inferences += (
-                request.inputs[0].shape[0] if self.served.config.max_batch_size and request.inputs else 1
+    def _count(self, request: InferRequest, protocol: str, outcome: str, seconds: float, times: Times) -> None:
+        key = (protocol, outcome)
+        if key not in self._counters:
+            name = self.served.name
+            self._counters[key] = (
+                telemetry.REQUESTS.labels(name, protocol, outcome),
+                telemetry.REQUEST_SECONDS.labels(name, protocol),
             )
-            counted.executions += 1
-            counted.success_s += seconds
-            counted.last_unix_ms = int(time.time() * 1000)
+        total, histogram = self._counters[key]
+        total.inc()
+        histogram.observe(seconds)
+        statistics = self._statistics[request.model_version]
+        if outcome == "ok":
+            statistics.succeeded(_rows(request, self.served), seconds, times)
         else:
-            counted.failures += 1
-            counted.failure_s += seconds
+            statistics.failed(seconds)
+
+
+@dataclass(slots=True)
+class _Counted:
+    times: Times = field(default_factory=Times)
+
+
+def _rows(request: InferRequest, served: ServedModel) -> int:
+    return request.inputs[0].shape[0] if served.config.max_batch_size and request.inputs else 1
+
+
+async def _generator(answers: AsyncIterator[InferResponse]) -> AsyncGenerator[InferResponse, None]:
+    """Any iterator as a generator, which can be closed."""
+    try:
+        async for answer in answers:
+            yield answer
+    finally:
+        close = getattr(answers, "aclose", None)
+        if close is not None:
+            await close()
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +174,7 @@ async def _within(request: InferRequest) -> AsyncIterator[None]:
     except TimeoutError as error:
         if not clock.expired():
             raise EngineFailed(f"{request.model_name}: {foreign_text(error)}") from error
-        raise DeadlineExceeded("the request's timeout passed", field="parameters.timeout") from error
+        raise DeadlineExceeded("the request's timeout passed", field="timeout") from error
     except ReelmeshError:
         raise
     except Exception as error:
@@ -128,4 +188,4 @@ def _finished(response: InferResponse, request: InferRequest) -> InferResponse:
     if request.outputs:
         by_name = {tensor.name: tensor for tensor in outputs}
         outputs = tuple(by_name[wanted.name] for wanted in request.outputs if wanted.name in by_name)
-    return replace(response, model_version=request.model_version, id=request.id, outputs=outputs)
+    return InferResponse(response.model_name, request.model_version, request.id, response.parameters, outputs)

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from serving.backends.ray.batch_rules import QUEUE_SIZE
 from serving.errors import EngineFailed, ReelmeshError, Unsupported, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
 
@@ -43,12 +44,14 @@ class ServedModel:
         engine: runs it.
         instances: batches in flight at a time; 0 means as many as ``instance_group`` says. Typed engines, which bound
             themselves, ask for as many as the replica holds.
+        waiting: requests that wait for an instance, at most, where config.pbtxt has no ``max_queue_size``.
     """
 
     config: ModelConfig
     versions: Sequence[str]
     engine: Executes
     instances: int = 0
+    waiting: int = QUEUE_SIZE
 
     @property
     def name(self) -> str:
@@ -82,8 +85,8 @@ class FunctionEngine:
 
 
 def function_models(infer: Infer, configs: Mapping[str, ModelConfig], instances: int = 64) -> list[ServedModel]:
-    """Models of version 1 that one function answers."""
-    return [ServedModel(config, ("1",), FunctionEngine(infer), instances) for config in configs.values()]
+    """Models of version 1 that one function answers, ``instances`` requests of each at a time and none waiting."""
+    return [ServedModel(config, ("1",), FunctionEngine(infer), instances, 0) for config in configs.values()]
 
 
 def _outcome(answer: InferResponse | BaseException, request: InferRequest) -> InferResponse | ReelmeshError:
