@@ -3,10 +3,12 @@
 The one invariant: wire formats and processes stay behind them; engines see typed tasks, or checked tensors.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.artifacts.store import ArtifactStore
 from serving.backends.call import Call
@@ -25,12 +27,15 @@ class EngineContext:
         scratch: an existing folder on the node's disk; engines make and remove their own folders in it.
         threads: CPU threads one call may use.
         device: ``cpu`` or ``cuda:N``.
+        ask: answers a request that an engine's model makes to another model of the replica, with any number of
+            responses; None where there is no other.
     """
 
     artifacts: ArtifactStore
     scratch: Path
     threads: int = 1
     device: str = "cpu"
+    ask: Callable[[InferRequest], AsyncIterator[InferResponse]] | None = None
 
 
 class Engine(Protocol):
@@ -59,7 +64,12 @@ class TensorEngine(Protocol):
 
     Constructed as ``EngineClass(model, context)``, which loads it. Requests are checked against config.pbtxt before,
     and batched by the replica's scheduler: ``execute`` is called with one batch at a time per instance.
+
+    Attributes:
+        config: config.pbtxt with what it leaves out completed from the model's files.
     """
+
+    config: ModelConfig
 
     def __init__(self, model: Model, context: EngineContext) -> None:
         """Load the model; raises :class:`MissingDependency` or :class:`BadInput` when it cannot."""

@@ -1,0 +1,1 @@
+SORRY = "cannot do that"
