@@ -3,6 +3,9 @@
     ReelmeshError
     ├── BadInput               400  what the caller sent is wrong; names the field and the fix
     │   └── TooLarge           413  a bound of the mesh was passed
+    ├── Unauthenticated        401  no key, or one that the mesh does not know
+    ├── Forbidden              403  the key does not allow the call or the model
+    ├── RateLimited            429  retryable: the key's rate is used up for this second
     ├── NotFound               404  no such model, job, artifact
     ├── Conflict               409  not possible in the present state
     ├── Unsupported            501  a known request this mesh cannot serve
@@ -70,6 +73,31 @@ class TooLarge(BadInput):
     code = "too_large"
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class Unauthenticated(ReelmeshError):
+    """No key came with the request, or one that the mesh does not know."""
+
+    code = "unauthenticated"
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class Forbidden(ReelmeshError):
+    """The key that came with the request does not allow the call or the model."""
+
+    code = "permission_denied"
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
+class RateLimited(ReelmeshError):
+    """The key has made as many requests in this second as it may."""
+
+    code = "rate_limited"
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    retryable = True
 
 
 class NotFound(ReelmeshError):

@@ -11,6 +11,7 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from serving.edge.key_rules import key_rules
 from serving.edge.registry import SLOTS, Routes, Server
 from serving.settings import LimitSettings
 
@@ -63,6 +64,7 @@ class EdgeConfig:
         limits: bounds on bodies.
         descriptors: how many files the process may open; connections are bounded by it.
         cpus: CPUs of the machine.
+        keys: whether clients must bring a key.
     """
 
     http_fd: int
@@ -71,6 +73,7 @@ class EdgeConfig:
     limits: LimitSettings
     descriptors: int = 65536
     cpus: int = 2
+    keys: bool = False
 
     @property
     def max_connections(self) -> int:
@@ -125,6 +128,7 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         haproxy_metrics=HAPROXY_METRICS,
         servers=servers,
         server_options=server_options,
+        **key_rules(keys=config.keys),
     )
 
 

@@ -13,6 +13,7 @@ import structlog
 from serving import telemetry
 from serving.edge.config import HAPROXY_METRICS
 from serving.edge.haproxy import Haproxy
+from serving.edge.key_watch import KeyWatch
 from serving.edge.memory import ControlMemory
 from serving.edge.ports import Ports
 from serving.edge.registry import EndpointTable, Routes, endpoint_counts, routes_of
@@ -44,6 +45,8 @@ class EdgeDeployment:
         self._memory = ControlMemory(settings.limits.control_calls, settings.limits.control_bytes)
         self._routes = Routes()
         self._haproxy = Haproxy(settings)
+        self._keys = KeyWatch(settings.edge.keys_file, self._haproxy.set_keys)
+        await self._keys.start()
         await self._haproxy.start()
         self._client = httpx.AsyncClient(timeout=SCRAPE_S, trust_env=False)
         self._ticker = asyncio.create_task(self._tick())
@@ -101,6 +104,7 @@ class EdgeDeployment:
         """Drain and end HAProxy; awaited by Serve."""
         self._ticker.cancel()
         await asyncio.gather(self._ticker, return_exceptions=True)
+        await self._keys.stop()
         await self._client.aclose()
         await self._haproxy.stop()
 

@@ -22,6 +22,8 @@ from serving import telemetry
 from serving.backends.launch import command_of
 from serving.edge import config as commands
 from serving.edge.config import DRAIN_S, MAP_FILE, SOCKET, EdgeConfig, config_text, map_text
+from serving.edge.key_file import Key
+from serving.edge.key_maps import key_maps, replace_maps
 from serving.edge.ports import Ports, open_ports
 from serving.edge.registry import Routes, Server, changes
 from serving.edge.runtime import ABSENT, EXISTS, IN_USE, RuntimeSocket
@@ -58,6 +60,7 @@ class Haproxy:
         self._wanted = Routes()
         self._known = Routes()
         self._retired: set[Server] = set()
+        self._keys: tuple[Key, ...] = ()
         self._fds = (-1, -1, -1)
         self.ports = Ports(0, 0, 0)
 
@@ -89,6 +92,18 @@ class Haproxy:
         self._wanted = wanted
         async with self._busy:
             await self._follow()
+
+    async def set_keys(self, keys: tuple[Key, ...]) -> None:
+        """Know these keys and no others; returns when HAProxy does, or once it is being started afresh."""
+        self._keys = keys
+        maps = await asyncio.to_thread(key_maps, keys)
+        async with self._busy:
+            if self._child is None or self._child.returncode is not None:
+                return
+            try:
+                await replace_maps(self._runtime, maps)
+            except EngineFailed as error:
+                self._start_afresh(self._child, error)
 
     async def collect(self) -> None:
         """Delete servers that left the rotation and have no connection any more."""
@@ -140,9 +155,12 @@ class Haproxy:
     def _write(self, routes: Routes) -> None:
         limits = self._settings.limits
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        config = EdgeConfig(*self._fds, limits, descriptors=descriptors, cpus=os.cpu_count() or 1)
+        asks = self._settings.edge.keys_file is not None
+        config = EdgeConfig(*self._fds, limits, descriptors=descriptors, cpus=os.cpu_count() or 1, keys=asks)
         (self._folder / "haproxy.cfg").write_text(config_text(config, routes))
         (self._folder / MAP_FILE).write_text(map_text(routes))
+        for name, lines in key_maps(self._keys).items():
+            (self._folder / name).write_text("".join(f"{line}\n" for line in lines))
 
     async def _check(self, binary: Path) -> None:
         child = await asyncio.create_subprocess_exec(
@@ -223,14 +241,18 @@ class Haproxy:
                 await self._run(commands.retire_server(server))
                 self._retired.add(server)
         except EngineFailed as error:
-            # Half-way is nowhere: end it, and the guard starts it afresh and tells it everything.
-            log.error("edge_sync_failed", error=str(error))
-            with contextlib.suppress(ProcessLookupError):
-                self._child.kill()
+            self._start_afresh(self._child, error)
             return
         self._known = self._wanted
         telemetry.EDGE_CHANGES.inc(len(steps))
         log.info("edge_routes_changed", models=sorted(self._wanted.pools), servers=len(self._wanted.servers))
+
+    @staticmethod
+    def _start_afresh(child: asyncio.subprocess.Process, error: EngineFailed) -> None:
+        """Half-way is nowhere: end it, and the guard starts it again and tells it everything."""
+        log.error("edge_sync_failed", error=str(error))
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
 
     async def _add(self, server: Server) -> None:
         if server in self._retired:
