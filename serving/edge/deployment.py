@@ -100,6 +100,10 @@ class EdgeDeployment:
         """Called by Serve; raises while HAProxy is not running."""
         self._haproxy.check()
 
+    async def drain(self) -> None:
+        """Close the clients' ports and finish what is in flight; asked before anything else of the mesh stops."""
+        await self._haproxy.stop()
+
     async def close(self) -> None:
         """Drain and end HAProxy; awaited by Serve."""
         self._ticker.cancel()

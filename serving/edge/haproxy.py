@@ -21,7 +21,7 @@ import structlog
 from serving import telemetry
 from serving.backends.launch import command_of
 from serving.edge import config as commands
-from serving.edge.config import DRAIN_S, MAP_FILE, SOCKET, EdgeConfig, config_text, map_text
+from serving.edge.config import MAP_FILE, SOCKET, EdgeConfig, config_text, map_text
 from serving.edge.key_file import Key
 from serving.edge.key_maps import key_maps, replace_maps
 from serving.edge.ports import Ports, open_ports
@@ -115,12 +115,12 @@ class Haproxy:
                         self._retired.discard(server)
 
     async def stop(self) -> None:
-        """Close the ports, give requests in flight ``DRAIN_S`` seconds, end the process."""
+        """Close the ports, give requests in flight ``inference.exit_timeout_s``, end the process; may be called twice."""
         if self._guard is not None:
             self._guard.cancel()
             await asyncio.gather(self._guard, return_exceptions=True)
         self._held.close()
-        if self._child is None:
+        if self._child is None or self._child.returncode is not None:
             return
         with contextlib.suppress(EngineFailed):
             await self._drain()
@@ -138,7 +138,7 @@ class Haproxy:
         """Take no new connections and wait for requests in flight, but not for connections that clients keep idle."""
         for frontend in commands.FRONTENDS:
             await self._runtime.run(f"shutdown frontend {frontend}")
-        for _ in range(int(DRAIN_S / _LOOK_S)):
+        for _ in range(int(self._settings.inference.exit_timeout_s / _LOOK_S)):
             if not requests_in_flight(await self._runtime.ask("show stat -1 2 -1")):
                 return
             await asyncio.sleep(_LOOK_S)
