@@ -115,7 +115,7 @@ class Haproxy:
                         self._retired.discard(server)
 
     async def stop(self) -> None:
-        """Close the ports, give requests in flight ``inference.exit_timeout_s``, end the process; may be called twice."""
+        """Close the ports, let requests in flight finish in ``inference.exit_timeout_s``, end it; may come twice."""
         if self._guard is not None:
             self._guard.cancel()
             await asyncio.gather(self._guard, return_exceptions=True)
