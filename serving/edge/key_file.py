@@ -7,6 +7,7 @@ The one invariant: no key is in the file, and no message repeats a value of it t
 """
 
 import fcntl
+import json
 import os
 import re
 import tempfile
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import yaml
 from pydantic import JsonValue
 
 from serving.errors import BadInput
@@ -52,15 +52,15 @@ class Key:
     grant: Grant
     rate: int | None = None
 
-    def entry(self) -> dict[str, JsonValue]:
-        """As the file has it, without what is the default."""
-        entry: dict[str, JsonValue] = {"name": self.grant.name, "sha256": self.sha256}
+    def text(self) -> str:
+        """As the file has it, without what is the default. Names are quoted, since one may look like a number."""
+        lines = [f"- name: {json.dumps(self.grant.name)}", f"  sha256: {self.sha256}"]
         if self.grant.models != (EVERY_MODEL,):
-            entry["models"] = [*self.grant.models]
-        entry["calls"] = self.grant.calls
+            lines.append(f"  models: {json.dumps([*self.grant.models])}")
+        lines.append(f"  calls: {self.grant.calls}")
         if self.rate is not None:
-            entry["rate"] = self.rate
-        return entry
+            lines.append(f"  rate: {self.rate}")
+        return "\n".join(lines) + "\n"
 
 
 def read_keys(file: Path) -> tuple[Key, ...]:
@@ -188,8 +188,7 @@ def add_key(file: Path, key: Key) -> None:
         if any(known.grant.name == key.grant.name for known in keys):
             fix = f"choose another, or `reelmesh keys remove {key.grant.name}` first"
             raise BadInput(f"{str(file)!r} has a key named {key.grant.name!r} already", field="NAME", fix=fix)
-        added = yaml.safe_dump([key.entry()], sort_keys=False, default_flow_style=None)
-        longer = f"{text.rstrip()}\n{added}".lstrip("\n") if keys else text + added
+        longer = f"{text.rstrip()}\n{key.text()}".lstrip("\n")
         _replace(file, _as_wanted(longer, (*keys, key), file))
 
 
@@ -215,7 +214,7 @@ def _as_wanted(text: str, keys: Sequence[Key], file: Path) -> str:
     """The text, or, where it does not say what it should since somebody formats otherwise, the keys written anew."""
     found, findings = check_keys(text, file)
     if findings or found != list(keys):
-        return yaml.safe_dump([key.entry() for key in keys], sort_keys=False, default_flow_style=None)
+        return "".join(key.text() for key in keys)
     return text
 
 

@@ -4,7 +4,6 @@ The one invariant: a file that cannot be read or is wrong changes nothing but th
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -52,8 +51,7 @@ class KeyWatch:
         """Watch no longer."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self, file: Path) -> None:
         while True:
