@@ -29,7 +29,7 @@ from serving.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_PICTURE_BYTES = 300_000
-GROUPS = {"jobs", "models", "k8s"}
+GROUPS = {"jobs", "keys", "models", "k8s"}
 """Commands with sub-commands."""
 NO_SETTINGS = {"REELMESH_URL", "REELMESH_LOAD_MODELS"}
 """Variables of commands, not of the mesh."""
