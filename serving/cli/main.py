@@ -37,9 +37,11 @@ class _Lazy(NamedTuple):
 COMMANDS: Final = {
     "demo": _Lazy("serving.cli.demo:demo", "Start the mesh, make a podcast video, check it, stop."),
     "up": _Lazy("serving.cli.up:up", "Start the mesh on this machine and keep it running."),
+    "serve": _Lazy("serving.cli.serve:serve", "Serve a Triton model repository: a drop-in for tritonserver."),
     "submit": _Lazy("serving.cli.jobs:submit", "Submit a job, watch it, download its files."),
     "jobs": _Lazy("serving.cli.jobs:app", "List, show, watch and cancel jobs."),
     "models": _Lazy("serving.cli.models:app", "List, show and lint the model repository."),
+    "keys": _Lazy("serving.cli.keys:app", "Make, list and remove the keys clients bring."),
     "doctor": _Lazy("serving.cli.doctor:doctor", "Check this machine and say how to mend what is missing."),
 }
 

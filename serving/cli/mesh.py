@@ -1,4 +1,4 @@
-"""A mesh on this machine: start it, wait until it is ready, stop it; used by `reelmesh up` and `reelmesh demo`.
+"""A mesh on this machine: start it, wait until it is ready, stop it; used by `reelmesh up`, `serve` and `demo`.
 
 The one invariant: everything that can be refused (ports, models, programs) is refused before the first process starts,
 and nothing is left running after it.
@@ -7,12 +7,13 @@ and nothing is left running after it.
 import contextlib
 import importlib
 import logging
+import math
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +24,29 @@ from serving.cli.engines import known_engines
 from serving.cli.home import taken_home
 from serving.cli.sentinel import sentinel
 from serving.edge.ports import check_ports, free_ports
-from serving.errors import MissingDependency, ReelmeshError, Unavailable
-from serving.repository.load import load_repository
-from serving.repository.serve_config import APPLICATION, serve_config
+from serving.errors import BadInput, MissingDependency, ReelmeshError, Unavailable
+from serving.protocol.endpoint import Heartbeat
+from serving.repository.load import Repository
+from serving.repository.model import TENSOR_TASK, TRITON_GROUP
+from serving.repository.serve_config import APPLICATION, cpus_needed, serve_config
+from serving.repository.served import check_served, load_served, replica_groups
 from serving.settings import Settings
 
 READY_TIMEOUT_S = 120.0
+LOADS_BEYOND = 3
+"""A mesh may take this many times as long as the slowest model says that it loads."""
 LAST_WORDS = 400
 """Characters shown of a failure that is no error of ours."""
 OBJECT_STORE_BYTES = 512 << 20
 """Ray's shared memory; media travel as files, so little is needed. Ray's own minimum is 75 MiB."""
-LEAST_CPUS = 2
-"""What the shares of serve_config add up to; on a machine with one core replicas share it."""
+EDGE_CLOSES_S = 5.0
+"""How long the edge may take to close beyond the time for requests in flight."""
+STOP_S = 20.0
+"""How long everything else may take to stop; then it is killed."""
+JOBS_STOP_S = 70.0
+"""The same for a mesh with jobs, which may finish the stage they are in."""
+
+_OWN_ERROR = re.compile(r"^serving\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 Report = Callable[[str, float], None]
 """Called with what is being waited for and how much of the start is done (0 to 1)."""
@@ -54,8 +66,13 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
+def running_mesh(settings: Settings, report: Report, *, jobs: bool = True) -> Iterator[Mesh]:
     """Start a mesh and stop it at the end of the block, whatever happens in it.
+
+    Args:
+        settings: not resolved yet.
+        report: told of the progress.
+        jobs: whether there are pipelines, jobs and pages, or inference alone.
 
     Raises:
         BadInput: a broken model repository, or a home that cannot be written.
@@ -65,30 +82,58 @@ def running_mesh(settings: Settings, report: Report) -> Iterator[Mesh]:
     started = time.monotonic()
     settings = free_ports(settings.resolved())
     report("checking models and ports", 0.02)
-    _check(settings)
-    config = serve_config(load_repository(settings.model_repositories, known_engines()), settings)
+    repository = _checked(settings, jobs=jobs)
+    config = serve_config(repository, settings, jobs=jobs)
     with taken_home(settings.home), sentinel():
+        _end_on_sigterm()
         try:
             report("starting Ray", 0.05)
-            _start_ray(settings)
+            _start_ray(cpus_needed(config))
             report("starting replicas", 0.35)
             _deploy(config["applications"][0])
-            _wait_until_ready(settings, report)
+            _wait_until_ready(settings, report, _patience_s(repository))
             yield Mesh(settings, time.monotonic() - started)
         finally:
-            _stop_ray()
+            _stop(settings, JOBS_STOP_S if jobs else STOP_S)
 
 
-def _check(settings: Settings) -> None:
+def _checked(settings: Settings, *, jobs: bool) -> Repository:
     check_ports(settings)
-    repository = load_repository(settings.model_repositories, known_engines())
-    if repository.triton():
+    repository = load_served(settings, known_engines())
+    check_served(repository, settings.inference)
+    if TRITON_GROUP in replica_groups(repository, settings.inference):
         from serving.backends.triton.install import find_tritonserver
 
         find_tritonserver(settings)
+    elif jobs:
+        _check_adapters(settings)
+    return repository
 
 
-def _start_ray(settings: Settings) -> None:
+def _check_adapters(settings: Settings) -> None:
+    """Pipelines call typed Triton models through adapters, which know no Ray replica."""
+    with_triton = settings.model_copy(
+        update={"inference": settings.inference.model_copy(update={"triton": "auto", "model_control_mode": "explicit"})}
+    )
+    typed = [model.name for model in load_served(with_triton).triton() if model.card.task != TENSOR_TASK]
+    if typed:
+        problem = f"pipelines need {', '.join(typed)}, which Triton serves"
+        fix = "leave it at auto, or start inference alone with `reelmesh serve`"
+        raise BadInput(problem, field="inference.triton", fix=fix)
+
+
+def _patience_s(repository: Repository) -> float:
+    slowest = max((model.card.load_time_s or 0.0 for model in repository.models.values()), default=0.0)
+    return max(READY_TIMEOUT_S, LOADS_BEYOND * slowest)
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM during the start ends it as Ctrl-C does; :func:`wait_for_signal` takes over later."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _start_ray(cpus: float) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -99,7 +144,7 @@ def _start_ray(settings: Settings) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
         address="local",  # a mesh of its own, whatever other Ray there is on this machine
-        num_cpus=max(os.cpu_count() or 1, LEAST_CPUS),
+        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),  # shares order replicas; they never keep one from starting
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -119,35 +164,39 @@ def _deploy(application: dict[str, Any]) -> None:
     serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
 
 
-def _wait_until_ready(settings: Settings, report: Report) -> None:
+def _wait_until_ready(settings: Settings, report: Report, patience_s: float) -> None:
     """Poll Serve until every deployment is healthy and the edge answers; fails early on a failed deployment."""
     from ray import serve
 
     url = f"http://{settings.edge.host}:{settings.edge.http_port}/v2/health/ready"
-    deadline = time.monotonic() + READY_TIMEOUT_S
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         application = serve.status().applications.get(APPLICATION)
         deployments = application.deployments if application else {}
         healthy = [name for name, state in deployments.items() if state.status == "HEALTHY"]
         waiting = sorted(set(deployments) - set(healthy))
-        if application is not None and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise _deploy_failed(application)
+        if application is not None:
+            _refuse_failure(application)
         if waiting:
             report(f"starting {', '.join(waiting)}", 0.35 + 0.6 * len(healthy) / max(1, len(deployments)))
         elif deployments and _answers(url):
             return
-        time.sleep(0.2)
-    raise Unavailable(f"the mesh was not ready after {READY_TIMEOUT_S:.0f} s", fix="`reelmesh doctor` finds the cause")
+        time.sleep(0.1)
+    raise Unavailable(f"the mesh was not ready after {patience_s:.0f} s", fix="`reelmesh doctor` finds the cause")
 
 
-def _deploy_failed(application: Any) -> ReelmeshError:  # noqa: ANN401  Ray's status object
-    messages = [state.message for state in application.deployments.values() if state.message]
-    return replica_error("\n".join(messages or [application.message]))
+def _refuse_failure(application: Any) -> None:  # noqa: ANN401  Ray's status object
+    """Raise once a deployment has failed, or a replica ended for a reason that another try would meet again."""
+    messages = "\n".join(state.message for state in application.deployments.values() if state.message)
+    if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        raise replica_error(messages or application.message)
+    if _OWN_ERROR.search(messages) and not (error := replica_error(messages)).retryable:
+        raise error
 
 
 def replica_error(text: str) -> ReelmeshError:
     """The error of the mesh at the end of a replica's traceback; what else went wrong is cut to its last words."""
-    told = re.findall(r"^serving\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    told = _OWN_ERROR.findall(text)
     if told:
         kind, problem = told[-1]
         return getattr(errors, kind, Unavailable)(f"a replica did not start: {' '.join(problem.split())}")
@@ -162,15 +211,44 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _stop_ray() -> None:
+def served_models() -> list[dict[str, Any]]:
+    """Every model and version that a replica holds: ``name``, ``version``, ``state``, ``reason``, ``served_by`` and
+    ``replicas`` (how many hold it in that state), sorted; of the mesh that runs in this process.
+    """
+    from ray import serve
+
+    edge = serve.get_deployment_handle("edge", APPLICATION)
+    return model_rows(edge.replicas.remote().result(timeout_s=EDGE_CLOSES_S))
+
+
+def model_rows(beats: Iterable[Heartbeat]) -> list[dict[str, Any]]:
+    """What heartbeats say of models, the replicas of each counted."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for beat in beats:
+        for held in beat.models:
+            key = (held.name, held.version, held.state, held.reason, beat.kind)
+            row = rows.setdefault(key, {**held.model_dump(), "served_by": beat.kind, "replicas": 0})
+            row["replicas"] += 1
+    return [rows[key] for key in sorted(rows)]
+
+
+def _stop(settings: Settings, patience_s: float) -> None:
+    """Take no more requests, finish those in flight, then end every process."""
     import ray
     from ray import serve
 
     if not ray.is_initialized():
         return
+    # The edge first: what it has taken in still finds its replica, and nothing new comes.
+    with contextlib.suppress(Exception):  # an edge that never started, or is gone, has nothing to finish
+        edge = serve.get_deployment_handle("edge", APPLICATION)
+        edge.drain.remote().result(timeout_s=settings.inference.exit_timeout_s + EDGE_CLOSES_S)
     # Deleting the application drains every replica; the controller holds nothing worth waiting for.
     with contextlib.suppress(Exception):
-        serve.delete(APPLICATION)
+        serve.delete(APPLICATION, _blocking=False)
+        deadline = time.monotonic() + patience_s
+        while APPLICATION in serve.status().applications and time.monotonic() < deadline:
+            time.sleep(0.1)
     ray.shutdown()
 
 

@@ -4,7 +4,7 @@ The one invariant: the addresses are printed only once they answer.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,15 +17,15 @@ from serving.cli.output import print_json, stderr, stdout
 from serving.settings import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
-HttpPort = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 picks a free one. [default: 8000]")]
-GrpcPort = Annotated[int | None, typer.Option(min=0, max=65535, help="gRPC port; 0 picks a free one. [default: 8001]")]
+HttpPort = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 picks a free one. (default: 8000)")]
+GrpcPort = Annotated[int | None, typer.Option(min=0, max=65535, help="gRPC port; 0 picks a free one. (default: 8001)")]
 MetricsPort = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Metrics port; 0 picks a free one. [default: 8002]")
+    int | None, typer.Option(min=0, max=65535, help="Metrics port; 0 picks a free one. (default: 8002)")
 ]
 Repositories = Annotated[
     list[Path] | None, typer.Option("--model-repository", help="Folder of models; may be given more than once.")
 ]
-Home = Annotated[Path | None, typer.Option(help="Folder for jobs, artifacts and logs. [default: .reelmesh]")]
+Home = Annotated[Path | None, typer.Option(help="Folder for jobs, artifacts and logs. (default: .reelmesh)")]
 
 
 def up(  # noqa: PLR0917  one parameter per flag
@@ -53,12 +53,23 @@ def up(  # noqa: PLR0917  one parameter per flag
         stderr().print("Stopping: finishing what is in flight ...")
 
 
-def settings_from(*, edge: dict[str, Any] | None = None, **values: Any) -> Settings:  # noqa: ANN401
-    """Settings of the environment, with the flags that were given on top."""
+def settings_from(
+    *,
+    edge: Mapping[str, Any] | None = None,
+    inference: Mapping[str, Any] | None = None,
+    **values: Any,  # noqa: ANN401
+) -> Settings:
+    """Settings of the environment, with the flags that were given on top; None stands for one that was not."""
     base = Settings()
-    given = {name: value for name, value in values.items() if value is not None}
-    ports = {name: value for name, value in (edge or {}).items() if value is not None}
-    return base.model_copy(update={**given, "edge": base.edge.model_copy(update=ports)})
+    groups = {
+        "edge": base.edge.model_copy(update=_given(edge or {})),
+        "inference": base.inference.model_copy(update=_given(inference or {})),
+    }
+    return base.model_copy(update=_given(values) | groups)
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 @contextmanager
@@ -91,22 +102,27 @@ def _line_report() -> Report:
     return report
 
 
-def _announce(mesh: Mesh, *, as_json: bool) -> None:
+def addresses(mesh: Mesh) -> dict[str, str]:
+    """Where the mesh is reached: ``http``, ``grpc``, ``metrics``."""
     edge = mesh.settings.edge
-    addresses = {
+    return {
         "http": mesh.url,
         "grpc": f"{edge.host}:{edge.grpc_port}",
         "metrics": f"http://{edge.host}:{edge.metrics_port}/metrics",
     }
+
+
+def _announce(mesh: Mesh, *, as_json: bool) -> None:
+    where = addresses(mesh)
     if as_json:
-        print_json({**addresses, "ready_s": round(mesh.ready_s, 2), "home": str(mesh.settings.home)})
+        print_json({**where, "ready_s": round(mesh.ready_s, 2), "home": str(mesh.settings.home)})
         sys.stdout.flush()
         return
     out = stdout()
     out.print(f"[bold green]Reelmesh is ready[/] after {mesh.ready_s:.1f} s")
-    out.print(f"  Pages and jobs   {addresses['http']}/")
-    out.print(f"  HTTP inference   {addresses['http']}/v2")
-    out.print(f"  gRPC inference   {addresses['grpc']}")
-    out.print(f"  Metrics          {addresses['metrics']}")
+    out.print(f"  Pages and jobs   {where['http']}/")
+    out.print(f"  HTTP inference   {where['http']}/v2")
+    out.print(f"  gRPC inference   {where['grpc']}")
+    out.print(f"  Metrics          {where['metrics']}")
     out.print(f"  Jobs and results {mesh.settings.home}")
     out.print("Ctrl-C stops it.")
