@@ -4,7 +4,7 @@ The one invariant: pure functions; raw contents are passed on without a copy of 
 client can form is either converted or refused with BadInput naming the tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,8 @@ from serving.protocol.oip import (
     check_shape,
 )
 from serving.protocol.oip_http import MAX_ID_CHARS, MAX_TENSORS
-from serving.protocol.oip_parameters import check_parameters, refuse_shared_memory
+from serving.protocol.oip_parameters import check_parameters
+from serving.protocol.shared_memory import REGION, Regions, in_region, region_data
 
 SERVICE: Final = "inference.GRPCInferenceService"
 _CONTENTS: Final[Mapping[str, str]] = {
@@ -44,21 +45,28 @@ _CONTENTS: Final[Mapping[str, str]] = {
 _INT64_END: Final = 2**63
 
 
-def from_message(message: pb.ModelInferRequest) -> InferRequest:
-    """Convert a request; raises :class:`BadInput`."""
+def from_message(message: pb.ModelInferRequest, regions: Regions | None = None) -> InferRequest:
+    """Convert a request.
+
+    Args:
+        message: as received.
+        regions: where inputs in shared memory lie; None refuses them.
+
+    Raises:
+        BadInput: naming the tensor.
+        NotFound: no such region of shared memory.
+    """
     if len(message.inputs) > MAX_TENSORS or len(message.outputs) > MAX_TENSORS:
         raise BadInput(f"has more than {MAX_TENSORS} tensors", field="inputs")
     if len(message.id) > MAX_ID_CHARS:
         raise BadInput(f"has more than {MAX_ID_CHARS} characters", field="id")
     raw = message.raw_input_contents
-    if raw and len(raw) != len(message.inputs):
-        raise BadInput(
-            f"expected {len(message.inputs)} entries for {len(message.inputs)} inputs, got {len(raw)}",
-            field="raw_input_contents",
-        )
-    inputs = tuple(
-        _input(tensor, raw[index] if raw else None, message.model_name) for index, tensor in enumerate(message.inputs)
-    )
+    # Inputs in shared memory have no entry among the raw contents.
+    sent = sum(REGION not in tensor.parameters for tensor in message.inputs)
+    if raw and len(raw) != sent:
+        raise BadInput(f"expected {sent} entries for {sent} inputs, got {len(raw)}", field="raw_input_contents")
+    contents = iter(raw)
+    inputs = tuple(_input(tensor, contents if raw else None, message.model_name, regions) for tensor in message.inputs)
     return InferRequest(
         message.model_name,
         message.model_version,
@@ -78,7 +86,8 @@ def to_message(response: InferResponse) -> pb.ModelInferResponse:
     for tensor in response.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         write_parameters(output.parameters, tensor.parameters)
-        message.raw_output_contents.append(bytes(tensor.data))
+        # Triton has an empty entry for an output in shared memory, and clients count entries.
+        message.raw_output_contents.append(b"" if in_region(tensor.parameters) else bytes(tensor.data))
     return message
 
 
@@ -128,13 +137,18 @@ def write_parameters(target: Mapping[str, pb.InferParameter], parameters: Parame
             target[name].string_param = value
 
 
-def _input(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, model: str) -> Tensor:
+def _input(
+    tensor: pb.ModelInferRequest.InferInputTensor, contents: Iterator[bytes] | None, model: str, regions: Regions | None
+) -> Tensor:
     if not 1 <= len(tensor.name) <= MAX_NAME_CHARS:
         raise BadInput(f"must have 1 to {MAX_NAME_CHARS} characters", field="inputs.name")
     parameters = read_parameters(tensor.parameters, tensor.name)
-    refuse_shared_memory(tensor.name, parameters)
     shape = tuple(tensor.shape)
-    if raw is None:
+    if in_region(parameters):
+        if tensor.HasField("contents"):
+            raise BadInput(f"there is both data and a shared memory region for '{tensor.name}'", field=tensor.name)
+        return Tensor(tensor.name, tensor.datatype, shape, region_data(regions, tensor.name, parameters), parameters)
+    if contents is None:
         return Tensor(tensor.name, tensor.datatype, shape, _typed(tensor, shape), parameters)
     if tensor.HasField("contents"):
         raise BadInput(
@@ -142,7 +156,7 @@ def _input(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, mod
             f"for model '{model}'",
             field=tensor.name,
         )
-    return Tensor(tensor.name, tensor.datatype, shape, raw, parameters)
+    return Tensor(tensor.name, tensor.datatype, shape, next(contents), parameters)
 
 
 def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> bytes:
@@ -168,5 +182,4 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
 
 def _output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
     parameters = read_parameters(output.parameters, output.name)
-    refuse_shared_memory(output.name, parameters)
     return RequestedOutput(output.name, parameters)

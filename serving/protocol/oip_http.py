@@ -26,7 +26,8 @@ from serving.protocol.oip import (
     check_shape,
 )
 from serving.protocol.oip_json import MAX_DEPTH, parse_object
-from serving.protocol.oip_parameters import check_parameters, refuse_shared_memory, wants_binary
+from serving.protocol.oip_parameters import check_parameters, wants_binary
+from serving.protocol.shared_memory import Regions, in_region, region_data
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 MAX_TENSORS: Final = 1024
@@ -55,7 +56,12 @@ def header_length(value: str | None, body_bytes: int) -> int:
 
 
 def decode_request(
-    body: Raw, json_bytes: int, model_name: str, model_version: str = "", specs: Iterable[TensorSpec] = ()
+    body: Raw,
+    json_bytes: int,
+    model_name: str,
+    model_version: str = "",
+    specs: Iterable[TensorSpec] = (),
+    regions: Regions | None = None,
 ) -> InferRequest:
     """Decode one inference request.
 
@@ -65,6 +71,7 @@ def decode_request(
         model_name: from the path.
         model_version: from the path, or empty.
         specs: the model's inputs; a raw request needs a model with one.
+        regions: where inputs in shared memory lie; None refuses them.
 
     Raises:
         BadInput: naming the field in the JSON, for example ``inputs[0].shape``.
@@ -76,7 +83,7 @@ def decode_request(
     binary = view[json_bytes:]
     inputs, offset = [], 0
     for index, entry in enumerate(_entries(document, "inputs", required=True)):
-        tensor, taken = _input(entry, f"inputs[{index}]", binary[offset:])
+        tensor, taken = _input(entry, f"inputs[{index}]", binary[offset:], regions)
         inputs.append(tensor)
         offset += taken
     if offset != len(binary):
@@ -109,7 +116,9 @@ def encode_response(response: InferResponse, request: InferRequest) -> tuple[lis
             "shape": tensor.shape,
         }
         parameters = dict(tensor.parameters)
-        if wants_binary(wanted.get(tensor.name), request.parameters):
+        if in_region(parameters):
+            pass
+        elif wants_binary(wanted.get(tensor.name), request.parameters):
             parameters["binary_data_size"] = len(tensor.data)
             pieces.append(tensor.data)
         else:
@@ -152,14 +161,17 @@ def _shape(entry: dict[str, Any], place: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _input(entry: dict[str, Any], place: str, binary: memoryview) -> tuple[Tensor, int]:
+def _input(entry: dict[str, Any], place: str, binary: memoryview, regions: Regions | None) -> tuple[Tensor, int]:
     """One input, and how many bytes of the binary part are its own."""
     name = _text(entry, "name", f"{place}.name", MAX_NAME_CHARS)
     datatype = _text(entry, "datatype", f"{place}.datatype", MAX_NAME_CHARS)
     shape = _shape(entry, place)
     parameters = check_parameters(entry.get("parameters"), f"{place}.parameters")
-    refuse_shared_memory(name, parameters)
     elements = check_shape(name, datatype, shape)
+    if in_region(parameters):
+        if "data" in entry or "binary_data_size" in parameters:
+            raise BadInput("there is both data and a shared memory region", field=name)
+        return Tensor(name, datatype, shape, region_data(regions, name, parameters), parameters), 0
     size = parameters.pop("binary_data_size", None)
     if size is None:
         data = _raw_data(entry.get("data"), name, datatype, elements, f"{place}.data")
@@ -178,7 +190,6 @@ def _input(entry: dict[str, Any], place: str, binary: memoryview) -> tuple[Tenso
 def _output(entry: dict[str, Any], place: str) -> RequestedOutput:
     name = _text(entry, "name", f"{place}.name", MAX_NAME_CHARS)
     parameters = check_parameters(entry.get("parameters"), f"{place}.parameters")
-    refuse_shared_memory(name, parameters)
     return RequestedOutput(name, parameters)
 
 

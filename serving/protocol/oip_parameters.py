@@ -6,8 +6,8 @@ The one invariant: a reserved name with a wrong type is refused, never passed on
 
 from typing import Final
 
-from serving.errors import BadInput, Unsupported
-from serving.protocol.oip import Parameter, Parameters, RequestedOutput, Tensor
+from serving.errors import BadInput
+from serving.protocol.oip import Parameter, Parameters, RequestedOutput
 
 MAX_PARAMETERS: Final = 256
 _MICROSECONDS: Final = 1e6
@@ -21,8 +21,10 @@ _RESERVED: Final[dict[str, tuple[type, ...]]] = {
     "binary_data": (bool,),
     "binary_data_size": (int,),
     "classification": (int,),
+    "shared_memory_region": (str,),
+    "shared_memory_byte_size": (int,),
+    "shared_memory_offset": (int,),
 }
-_SHARED_MEMORY: Final = "shared_memory_region"
 
 
 def check_parameters(raw: object, place: str) -> dict[str, Parameter]:
@@ -57,13 +59,6 @@ def timeout_s(parameters: Parameters) -> float | None:
     """The request's own time limit in seconds; the parameter ``timeout`` is in microseconds, 0 means none."""
     value = parameters.get("timeout")
     return int(value) / _MICROSECONDS if value else None
-
-
-def refuse_shared_memory(tensor: RequestedOutput | Tensor | str, parameters: Parameters) -> None:
-    """Raise :class:`Unsupported` when the tensor's data is said to lie in shared memory."""
-    if _SHARED_MEMORY in parameters:
-        name = tensor if isinstance(tensor, str) else tensor.name
-        raise Unsupported(f"shared memory is not supported for '{name}'", field=name, fix="send the data itself")
 
 
 def wants_binary(output: RequestedOutput | None, request: Parameters) -> bool:

@@ -67,7 +67,7 @@ class _Calls:
 
     async def infer(self, message: pb.ModelInferRequest, _: Context) -> pb.ModelInferResponse:
         self._plane.find(message.model_name, message.model_version)
-        return to_message(await self._plane.infer(from_message(message), "grpc"))
+        return to_message(await self._plane.infer(from_message(message, self._plane.regions), "grpc"))
 
     async def live(self, _message: Message, _: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

@@ -77,7 +77,7 @@ class _Calls:
         received = await _body(request, self._body_bytes)
         body = decompress(received, request.headers.get("content-encoding", ""), self._body_bytes)
         json_bytes = header_length(request.headers.get(HEADER_LENGTH), len(body))
-        asked = decode_request(body, json_bytes, name, version, input_specs(config))
+        asked = decode_request(body, json_bytes, name, version, input_specs(config), self._plane.regions)
         answer = await _unless_gone(self._plane.infer(asked, "http"), request.receive)
         if answer is None:
             return Response(status_code=_CLIENT_GONE)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from serving.backends.ray.outputs import with_outputs_as_asked
 from serving.backends.ray.running import RunningModel
 from serving.backends.ray.served import ServedModel
 from serving.errors import Unavailable, Unsupported
@@ -17,6 +18,7 @@ from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_config import check_request
 from serving.protocol.oip_errors import check_version, unknown_model
 from serving.protocol.oip_metadata import config_document, model_metadata
+from serving.protocol.shared_memory import Regions
 
 GRACE_S: Final = 30.0
 """Seconds that a model's requests in flight get when it is removed."""
@@ -33,9 +35,11 @@ class OipPlane:
 
     Args:
         models: those served from the beginning; their engines are the plane's from then on.
+        regions: shared memory of inputs and outputs; None refuses it.
     """
 
-    def __init__(self, models: Iterable[ServedModel] = ()) -> None:
+    def __init__(self, models: Iterable[ServedModel] = (), regions: Regions | None = None) -> None:
+        self.regions = regions
         self._models: dict[str, RunningModel] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -116,7 +120,7 @@ class OipPlane:
         running, request = self._admitted(request, deadline_unix_s)
         if running.decoupled:
             raise Unsupported(_DECOUPLED[protocol])
-        return await running.infer(request, protocol)
+        return self._as_asked(await running.infer(request, protocol), request, running)
 
     async def stream(
         self, request: InferRequest, protocol: Protocol, deadline_unix_s: float | None = None
@@ -127,10 +131,15 @@ class OipPlane:
         """
         running, request = self._admitted(request, deadline_unix_s)
         if not running.decoupled:
-            yield await running.infer(request, protocol)
+            yield self._as_asked(await running.infer(request, protocol), request, running)
             return
         async for response in running.stream(request, protocol):
-            yield response
+            yield self._as_asked(response, request, running)
+
+    def _as_asked(self, response: InferResponse, request: InferRequest, running: RunningModel) -> InferResponse:
+        served = running.served
+        batched = served.config.max_batch_size > 0
+        return with_outputs_as_asked(response, request, served.labels, self.regions, batched=batched)
 
     def _running(self, name: str, version: str = "") -> RunningModel:
         running = self._models.get(name)

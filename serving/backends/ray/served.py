@@ -5,7 +5,7 @@ The one invariant: whoever is given a ServedModel owns its engine, and closes it
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -45,6 +45,7 @@ class ServedModel:
         instances: batches in flight at a time; 0 means as many as ``instance_group`` says. Typed engines, which bound
             themselves, ask for as many as the replica holds.
         waiting: requests that wait for an instance, at most, where config.pbtxt has no ``max_queue_size``.
+        labels: names of an output's classes in order, by output (``label_filename``).
     """
 
     config: ModelConfig
@@ -52,6 +53,7 @@ class ServedModel:
     engine: Executes
     instances: int = 0
     waiting: int = QUEUE_SIZE
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
