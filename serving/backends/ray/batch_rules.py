@@ -109,6 +109,8 @@ def rules_of(config: pb.ModelConfig, instances: int = 0, queue_size: int = QUEUE
     """
     instances = instances or max(1, sum(max(1, group.count) for group in config.instance_group))
     policy = QueuePolicy(size=queue_size)
+    if config.HasField("sequence_batching"):
+        return _sequence_rules(config, policy)
     if not config.HasField("dynamic_batching"):
         return BatchRules(most=max(1, config.max_batch_size), instances=instances, policy=policy)
     batching = config.dynamic_batching
@@ -126,6 +128,19 @@ def rules_of(config: pb.ModelConfig, instances: int = 0, queue_size: int = QUEUE
         policies={level: _policy(each, queue_size) for level, each in batching.priority_queue_policy.items()},
         ragged=frozenset(tensor.name for tensor in config.input if tensor.allow_ragged_batch),
         shapes=frozenset(tensor.name for tensor in config.input if tensor.is_shape_tensor),
+    )
+
+
+def _sequence_rules(config: pb.ModelConfig, policy: QueuePolicy) -> BatchRules:
+    """One batch at a time, so that a sequence always meets the same instance, which may hold its state."""
+    batching = config.sequence_batching
+    strategy = batching.oldest if batching.HasField("oldest") else batching.direct
+    return BatchRules(
+        joins=config.max_batch_size > 1,
+        most=max(1, config.max_batch_size),
+        preferred=tuple(sorted(batching.oldest.preferred_batch_size)),
+        delay_s=strategy.max_queue_delay_microseconds * _MICROSECONDS,
+        policy=policy,
     )
 
 

@@ -15,6 +15,8 @@ import structlog
 from serving import telemetry
 from serving.backends.ray.batch_rules import rules_of
 from serving.backends.ray.scheduler import Scheduler
+from serving.backends.ray.sequence_rules import sequence_rules_of
+from serving.backends.ray.sequences import Sequences
 from serving.backends.ray.served import ServedModel
 from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, QueueFull, ReelmeshError, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
@@ -39,15 +41,20 @@ class RunningModel:
         self.decoupled = bool(served.config.model_transaction_policy.decoupled)
         self._rules = rules_of(served.config, served.instances, served.waiting)
         self._statistics = {version: ModelStatistics() for version in served.versions}
-        self._schedulers = {
-            version: Scheduler(served.name, self._rules, served.engine, counts)
-            for version, counts in self._statistics.items()
-        }
+        self._in_order = served.config.HasField("sequence_batching")
+        self._runners = {version: self._runner(counts) for version, counts in self._statistics.items()}
         telemetry.QUEUE_DEPTH.labels(served.name).set_function(self._waiting)
         self._in_flight = 0
         self._idle: asyncio.Future[None] | None = None
         self._gauge = telemetry.IN_FLIGHT.labels(served.name)
         self._counters: dict[tuple[str, str], Any] = {}
+
+    def _runner(self, counts: ModelStatistics) -> Scheduler | Sequences:
+        served = self.served
+        scheduler = Scheduler(served.name, self._rules, served.engine, counts)
+        if not self._in_order:
+            return scheduler
+        return Sequences(sequence_rules_of(served.config), scheduler, served.waiting)
 
     def documents(self, version: str = "") -> list[dict[str, Any]]:
         """Statistics, one entry for each version or for the one asked for."""
@@ -67,15 +74,13 @@ class RunningModel:
         Raises:
             ReelmeshError: foreign errors become :class:`EngineFailed`.
         """
-        scheduler = self._schedulers[request.model_version]
+        runner = self._runners[request.model_version]
         with self._counted(request, protocol) as counted:
-            work = scheduler.submit(request)
-            try:
-                answer = await work.future
-            except asyncio.CancelledError:
-                scheduler.drop(work)
-                raise
-            counted.times = work.times
+            if self._in_order:
+                async with _within(request):
+                    answer, counted.times = await runner.run(request)
+            else:
+                answer, counted.times = await runner.run(request)
             return _finished(answer, request)
 
     async def stream(self, request: InferRequest, protocol: str) -> AsyncIterator[InferResponse]:
@@ -98,12 +103,12 @@ class RunningModel:
         if self._in_flight and grace_s > 0:
             self._idle = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._idle], timeout=grace_s)
-        for scheduler in self._schedulers.values():
-            await scheduler.close()
+        for runner in self._runners.values():
+            await runner.close()
         await self.served.engine.close()
 
     def _waiting(self) -> int:
-        return sum(scheduler.waiting for scheduler in self._schedulers.values())
+        return sum(runner.waiting for runner in self._runners.values())
 
     @contextlib.contextmanager
     def _counted(self, request: InferRequest, protocol: str) -> Iterator["_Counted"]:

@@ -58,6 +58,20 @@ class Scheduler:
         """Requests that wait."""
         return len(self._line)
 
+    async def run(self, request: InferRequest) -> tuple[InferResponse, Times]:
+        """Run one request in some batch; cancelling the caller takes it out.
+
+        Raises:
+            ReelmeshError: the engine's, :class:`QueueFull`, or what its timeouts say.
+        """
+        work = self.submit(request)
+        try:
+            answer = await work.future
+        except asyncio.CancelledError:
+            self.drop(work)
+            raise
+        return answer, work.times
+
     def submit(self, request: InferRequest) -> Work:
         """Let a request wait for its batch; await the future of what this returns.
 
