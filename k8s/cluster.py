@@ -39,6 +39,7 @@ def cluster_settings() -> Settings:
             http_port=EDGE_PORTS["http"],
             grpc_port=EDGE_PORTS["grpc"],
             metrics_port=EDGE_PORTS["metrics"],
+            allow_anonymous=True,  # until an overlay mounts a key file, the NetworkPolicies are what keeps strangers out
         ),
         log=LogSettings(style="json"),
     )

@@ -31,7 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_PICTURE_BYTES = 300_000
 GROUPS = {"jobs", "keys", "models", "k8s"}
 """Commands with sub-commands."""
-NO_SETTINGS = {"REELMESH_URL", "REELMESH_LOAD_MODELS"}
+NO_SETTINGS = {"REELMESH_URL", "REELMESH_KEY", "REELMESH_LOAD_MODELS"}
 """Variables of commands, not of the mesh."""
 
 

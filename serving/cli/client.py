@@ -41,12 +41,14 @@ class JobsClient:
     Args:
         base_url: of the mesh, for example ``http://127.0.0.1:8000``.
         timeout_s: longest silence of the mesh within one answer.
+        key: of the mesh; "" sends none.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, base_url: str, *, timeout_s: float = 30.0, key: str = "") -> None:
         self.base_url = base_url.rstrip("/")
+        headers = {b"Authorization": f"Bearer {key}".encode()} if key else {}
         try:
-            self._http = httpx.AsyncClient(base_url=self.base_url, timeout=timeout_s, trust_env=False)
+            self._http = httpx.AsyncClient(base_url=self.base_url, timeout=timeout_s, trust_env=False, headers=headers)
         except httpx.InvalidURL as error:
             raise BadInput(f"{base_url!r} is no address", field="--host", fix="write http://machine:port") from error
 

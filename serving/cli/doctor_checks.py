@@ -165,7 +165,10 @@ def _is_mesh(url: str) -> bool:
     from serving.protocol.oip_metadata import SERVER_NAME
 
     try:
-        answer = httpx.get(f"{url}/v2", timeout=MESH_ANSWER_S, trust_env=False).json()
+        response = httpx.get(f"{url}/v2", timeout=MESH_ANSWER_S, trust_env=False)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return SERVER_NAME in response.headers.get("www-authenticate", "")
+        answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return False
     return isinstance(answer, dict) and answer.get("name") == SERVER_NAME

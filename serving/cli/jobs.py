@@ -49,6 +49,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, 
 Host = Annotated[
     str, typer.Option("--host", envvar="REELMESH_URL", help="Address of the mesh; empty takes the local one.")
 ]
+MeshKey = Annotated[
+    str,
+    typer.Option(
+        "--mesh-key", envvar="REELMESH_KEY", help="Key of the mesh, where it asks for one; see `reelmesh keys`."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the result files.", file_okay=False)]
@@ -71,6 +77,7 @@ def submit(
     spec: Annotated[Path, typer.Argument(help="YAML file with the job's input; files it names are uploaded.")],
     *,
     host: Host = "",
+    mesh_key: MeshKey = "",
     lane: Annotated[Lane | None, typer.Option(help="Priority class.")] = None,
     timeout_s: Annotated[float | None, typer.Option("--timeout", min=0.1, help="Seconds the job may run.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: sending it again gives the same job.")] = None,
@@ -82,7 +89,7 @@ def submit(
 
     async def work() -> ExitCode:
         wanted = read_spec(spec)
-        async with JobsClient(mesh_url(host)) as client:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
             types = await client.job_types()
             if type_name not in types:
                 raise unknown_type(type_name, types)
@@ -159,6 +166,7 @@ def _print_job(job: JobView, *, as_json: bool) -> None:
 @app.command("list")
 def list_jobs(
     host: Host = "",
+    mesh_key: MeshKey = "",
     state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most jobs shown.")] = 20,
     as_json: AsJson = False,
@@ -166,7 +174,7 @@ def list_jobs(
     """Show the newest jobs."""
 
     async def work() -> ExitCode:
-        async with JobsClient(mesh_url(host)) as client:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
             page = await client.jobs(states=state or (), limit=limit)
         if as_json:
             print_json(page.model_dump(mode="json"))
@@ -184,11 +192,11 @@ def list_jobs(
 
 
 @app.command()
-def show(job_id: JobId, host: Host = "", as_json: AsJson = False) -> None:
+def show(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", as_json: AsJson = False) -> None:
     """Show one job: its stages, files and error."""
 
     async def work() -> ExitCode:
-        async with JobsClient(mesh_url(host)) as client:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
             job = await client.job(job_id)
         if as_json:
             print_json(job.model_dump(mode="json"))
@@ -214,22 +222,22 @@ def show(job_id: JobId, host: Host = "", as_json: AsJson = False) -> None:
 
 
 @app.command()
-def watch(job_id: JobId, host: Host = "", out: Out = None, as_json: AsJson = False) -> None:
+def watch(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", out: Out = None, as_json: AsJson = False) -> None:
     """Follow a job to its end and download its files."""
 
     async def work() -> ExitCode:
-        async with JobsClient(mesh_url(host)) as client:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
             return await _see_through(client, await client.job(job_id), out, as_json=as_json)
 
     _run(work())
 
 
 @app.command()
-def cancel(job_id: JobId, host: Host = "", as_json: AsJson = False) -> None:
+def cancel(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", as_json: AsJson = False) -> None:
     """Cancel a job; work in progress stops within two seconds."""
 
     async def work() -> ExitCode:
-        async with JobsClient(mesh_url(host)) as client:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
             job = await client.cancel(job_id)
         if as_json:
             print_json(job.model_dump(mode="json"))

@@ -14,6 +14,7 @@ from serving.cli.home import throwaway_home
 from serving.cli.mesh import Mesh, running_mesh, served_models, wait_for_signal
 from serving.cli.output import print_json, stderr, stdout
 from serving.cli.up import GrpcPort, Host, HttpPort, MetricsPort, addresses, progress_report, settings_from
+from serving.edge.ports import reach
 from serving.errors import BadInput
 from serving.settings import InferenceSettings, Settings
 
@@ -159,6 +160,7 @@ def _announce(mesh: Mesh, *, as_json: bool) -> None:
     out.print(f"  gRPC    {where['grpc']}")
     out.print(f"  Metrics {where['metrics']}")
     out.print(f"  Logs    {mesh.settings.home}")
+    out.print(f"  Keys    {reach(mesh.settings.edge)}")
     out.print("Ctrl-C stops it.")
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from serving.cli.mesh import Mesh, Report, running_mesh, wait_for_signal
 from serving.cli.output import print_json, stderr, stdout
+from serving.edge.ports import reach
 from serving.settings import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
@@ -125,4 +126,5 @@ def _announce(mesh: Mesh, *, as_json: bool) -> None:
     out.print(f"  gRPC inference   {where['grpc']}")
     out.print(f"  Metrics          {where['metrics']}")
     out.print(f"  Jobs and results {mesh.settings.home}")
+    out.print(f"  Keys             {reach(mesh.settings.edge)}")
     out.print("Ctrl-C stops it.")

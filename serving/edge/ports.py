@@ -11,6 +11,7 @@ import socket
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
+from serving.edge.key_file import read_keys
 from serving.errors import BadInput, ReelmeshError, Unavailable
 from serving.settings import EdgeSettings, Settings
 
@@ -36,8 +37,10 @@ def check_ports(settings: Settings) -> None:
     Raises:
         Unavailable: a port is taken.
         BadInput: two ports are the same, a port is reserved for root, the host is not an address of this machine, or
-            other machines could reach it without a key.
+            other machines could reach it without a key; or the key file is wrong.
     """
+    if settings.edge.keys_file is not None:
+        read_keys(settings.edge.keys_file)
     with ExitStack() as held:
         open_ports(settings.edge, held)
 
@@ -90,6 +93,15 @@ def _check_reach(edge: EdgeSettings) -> None:
                 "or set REELMESH_EDGE__ALLOW_ANONYMOUS=true where the network keeps strangers out"
             ),
         )
+
+
+def reach(edge: EdgeSettings) -> str:
+    """Who reaches the mesh, in one line for people."""
+    if edge.keys_file is not None:
+        return f"clients bring one of {edge.keys_file}"
+    if is_loopback(edge.host):
+        return "no key file: only this machine can reach the mesh"
+    return f"no key file: whoever reaches {edge.host or 'this machine'} may do everything"
 
 
 def is_loopback(host: str) -> bool:

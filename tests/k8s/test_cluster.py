@@ -19,6 +19,7 @@ def test_only_what_differs_from_a_laptop_is_named() -> None:
         "REELMESH_MODEL_REPOSITORIES",
         "REELMESH_REPLICA_NETWORK",
         "REELMESH_EDGE__HOST",
+        "REELMESH_EDGE__ALLOW_ANONYMOUS",
         "REELMESH_EDGE__HTTP_PORT",
         "REELMESH_EDGE__GRPC_PORT",
         "REELMESH_EDGE__METRICS_PORT",

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from serving.edge.ports import check_ports, free_ports
+from serving.edge.ports import check_ports, free_ports, reach
 from serving.errors import BadInput, Unavailable
 from serving.settings import EdgeSettings, Settings
 
@@ -66,11 +66,31 @@ def test_without_keys_an_address_that_others_reach_is_refused_with_both_ways_out
     "edge",
     [
         {"host": EVERYWHERE, "allow_anonymous": True},
-        {"host": EVERYWHERE, "keys_file": "keys.yaml"},
         {"host": "localhost"},
         {"host": "127.0.0.2"},
     ],
-    ids=["anonymous", "keys", "localhost", "loopback"],
+    ids=["anonymous", "localhost", "loopback"],
 )
-def test_with_keys_or_where_it_is_wanted_or_on_the_loopback_it_listens(edge):
+def test_where_it_is_wanted_or_on_the_loopback_it_listens_without_keys(edge):
     check_ports(settings(**edge))
+
+
+def test_with_a_key_file_that_is_right_it_listens_everywhere(tmp_path):
+    file = tmp_path / "keys.yaml"
+    with pytest.raises(BadInput, match=r"keys\.yaml: cannot be read"):
+        check_ports(settings(host=EVERYWHERE, keys_file=file))
+    file.write_text("[]")
+    check_ports(settings(host=EVERYWHERE, keys_file=file))
+
+
+@pytest.mark.parametrize(
+    ("edge", "words"),
+    [
+        ({}, "no key file: only this machine can reach the mesh"),
+        ({"host": EVERYWHERE, "allow_anonymous": True}, "no key file: whoever reaches 0.0.0.0 may do everything"),
+        ({"host": EVERYWHERE, "keys_file": "k.yaml"}, "clients bring one of k.yaml"),
+    ],
+    ids=["loopback", "anonymous", "keys"],
+)
+def test_who_reaches_the_mesh_is_said(edge, words):
+    assert reach(EdgeSettings(**edge)) == words
