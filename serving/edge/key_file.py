@@ -132,7 +132,7 @@ def _wrong(index: int, entry: JsonValue, file: Path, lines: Lines) -> Iterator[F
         return
     for field in entry:
         if field not in FIELDS:
-            shown = field if _FIELD.fullmatch(field) else ""
+            shown = field if _FIELD.fullmatch(str(field)) else ""  # YAML has keys that are no text
             yield finding(shown, "no such field", f"use {', '.join(FIELDS)}")
     if not _is(entry.get("name"), _NAME):
         yield finding("name", "is missing or no name", "use letters, digits, '.', '_' and '-', at most 64")
