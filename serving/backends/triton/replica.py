@@ -4,27 +4,39 @@ The one invariant: the edge knows this replica only while its tritonserver serve
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
 
 from serving import telemetry
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.call import Call
+from serving.backends.control import ControlServer
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
 from serving.backends.places import Places, counted
 from serving.backends.triton.adapters import Adapter, load_adapter
+from serving.backends.triton.command import Options, Ports
+from serving.backends.triton.control import TritonControl, model_call
 from serving.backends.triton.install import find_tritonserver
-from serving.backends.triton.metrics import MetricsServer
-from serving.backends.triton.process import Ports
+from serving.backends.triton.poll import Poller
 from serving.backends.triton.server import TritonServer
-from serving.errors import NotFound, Unsupported
+from serving.errors import NotFound, ReelmeshError, Unsupported, foreign_text
 from serving.exposition import Exposition, merge_expositions
+from serving.protocol.control import ControlCall, ModelState
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.tasks import TaskRequest, TaskResult
-from serving.repository.served import load_served
+from serving.repository.load import Repository
+from serving.repository.model import TRITON_GROUP, Model
+from serving.repository.served import load_served, requested, steps
 from serving.settings import Settings
+
+log = structlog.get_logger()
+
+RECALL_S: Final = 30.0
+"""How long the edge may take to tell what it remembers."""
 
 
 class TritonReplica:
@@ -32,7 +44,8 @@ class TritonReplica:
 
     Args:
         settings: of the whole mesh, resolved.
-        models: names of its share of the repository; empty means every model that Triton serves.
+        models: names of its share of the repository; empty means every model that Triton serves. Where models come
+            and go while the mesh runs, every Triton model is in the share.
         edge: Serve handle of the edge, which is told where Triton listens; None for a replica on its own.
     """
 
@@ -43,34 +56,63 @@ class TritonReplica:
         edge: Any = None,  # noqa: ANN401  a Serve handle
     ) -> None:
         telemetry.set_up_logs(settings)
+        inference = settings.inference
         self._places = Places(settings.limits.inflight_per_replica)
+        self._edge = edge
+        self._started = False
         self._heart: Heart | None = None
-        repository = await asyncio.to_thread(load_served, settings)
-        share = [repository.get(name) for name in models] if models else repository.triton()
-        install = find_tritonserver(settings)
+        self._poller: Poller | None = None
+        self._models: dict[str, Model] = {}
+        self._adapters: dict[str, Adapter | None] = {}
         self.artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         self._host = own_host(settings)
-        self.server = TritonServer(
-            install, share, settings.home, gpus=leased_gpus(), host=self._host, on_change=self._tell_edge
-        )
-        self._cards = {model.name: model.card for model in share}
-        self._adapters: dict[str, Adapter | None] = {
-            model.name: load_adapter(model, self.server, self.artifacts) for model in share
-        }
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
+        calls = await self._recall()
+        repository = await asyncio.to_thread(load_served, settings)
+        dynamic = inference.model_control_mode != "none"
+        names = models if models and not dynamic else requested(repository, inference)
+        gpus = leased_gpus()
+        self.server = TritonServer(
+            find_tritonserver(settings),
+            first_models(repository, names, calls),
+            settings.home,
+            Options(gpus=gpus, host=self._host, exit_timeout_s=inference.exit_timeout_s, completes=dynamic),
+            on_change=self._on_change,
+        )
+        self.control = TritonControl(settings, self.server, self._announce)
+        self._port = ControlServer(self.control, self.metrics, settings.limits.infer_bytes, self._host)
+        if inference.model_control_mode == "poll":
+            self._poller = Poller(settings.model_repositories, self.control, inference.repository_poll_s)
+        await self._start(calls, settings.edge.heartbeat_s)
+
+    async def _start(self, calls: Sequence[ControlCall], heartbeat_s: float) -> None:
+        for model in self.server.models.values():
+            self._adopt(model)
         await self.server.start()
-        self._metrics = MetricsServer(self.metrics, self._host)
-        self.metrics_url = await self._metrics.start()
-        if edge is not None:
-            self._heart = Heart(edge, self._beat(self.server.ports), settings.edge.heartbeat_s)
+        for call in calls:
+            if (wanted := model_call(call)) is not None and wanted.load:
+                await self._repeat_load(wanted.name, wanted.parameters)
+        await self.control.repeat(calls)
+        await self._port.start()
+        await self.control.tell()
+        if self._edge is not None:
+            self._heart = Heart(self._edge, self._beat, heartbeat_s)
             self._heart.start()
+        if self._poller is not None:
+            self._poller.start()
+        self._started = True
+
+    @property
+    def metrics_url(self) -> str:
+        """Where the replica shows its metrics."""
+        return self._port.metrics_url
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         """Run one typed request.
 
         Raises:
-            NotFound: the model is not in this replica's share.
+            NotFound: the model is not in this replica's share, or unloaded.
             Unsupported: the model has no typed task; it is reached by OIP.
             BadInput: the request is over the model's limits.
             Unavailable: Triton is restarting, or the replica holds as many requests as it may.
@@ -82,7 +124,7 @@ class TritonReplica:
         if adapter is None:
             raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
         with counted(model, call), self._places.hold(model, call):
-            check_limits(self._cards[model], request)
+            check_limits(self._models[model].card, request)
             return await adapter.run(request, call)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -98,30 +140,108 @@ class TritonReplica:
         parts = [Exposition(telemetry.exposition(), {}), Exposition(await self.server.metrics(), {})]
         return merge_expositions(parts)
 
-    async def _tell_edge(self, ports: Ports | None) -> None:
-        for model in self._adapters:
-            telemetry.MODEL_READY.labels(model, "triton").set(0 if ports is None else 1)
-        if self._heart is not None:
-            await self._heart.update(self._beat(ports))
-
-    def _beat(self, ports: Ports | None) -> Heartbeat:
-        endpoints = [] if ports is None else [
-            Endpoint(model=name, http=f"{self._host}:{ports.http}", grpc=f"{self._host}:{ports.grpc}")
-            for name in self._adapters
-        ]  # fmt: skip
-        return Heartbeat(
-            replica_id=f"triton-{self.metrics_url.split('/')[2]}",
-            endpoints=endpoints,
-            metrics_url=self.metrics_url,
-        )
-
     async def close(self) -> None:
         """Leave the rotation, then drain and end tritonserver."""
         if self._heart is not None:
             await self._heart.stop()
-        if metrics := getattr(self, "_metrics", None):
-            await metrics.stop()
-        await self.server.stop()
+        if self._poller is not None:
+            await self._poller.stop()
+        if port := getattr(self, "_port", None):
+            await port.stop()
+            await self.control.close()
+            await self.server.stop()
+
+    async def _recall(self) -> list[ControlCall]:
+        """What the edge remembers; nothing where it does not tell, which is logged."""
+        if self._edge is None:
+            return []
+        try:
+            return list(await asyncio.wait_for(self._edge.recall.remote(), RECALL_S))
+        except Exception as error:  # Ray raises many kinds while the edge starts or moves
+            log.warning("triton_recall_failed", error=foreign_text(error) or type(error).__name__)
+            return []
+
+    async def _repeat_load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        try:
+            await self.control.reload(name, parameters)
+        except NotFound:
+            return  # another kind of replica's
+        except ReelmeshError as error:
+            log.error("triton_model_not_loaded", model=name, error=str(error))
+
+    async def _on_change(self, ports: Ports | None) -> None:
+        """Triton died, or runs again and must be told again what it does not keep on disk."""
+        if not self._started:
+            return  # _start() goes on with it
+        if ports is not None:
+            await self.control.repeat(await self._recall())
+        await self.control.tell()
+
+    async def _announce(self, states: Sequence[ModelState], ready: Collection[str]) -> None:
+        for name in self._models.keys() - self.server.models.keys():
+            del self._models[name], self._adapters[name]
+            telemetry.MODEL_READY.labels(name, TRITON_GROUP).set(0)
+        for name, model in self.server.models.items():
+            self._adopt(model)
+            telemetry.MODEL_READY.labels(name, TRITON_GROUP).set(1 if name in ready else 0)
+        self._beat = self._heartbeat(states, ready)
+        if self._heart is not None:
+            await self._heart.update(self._beat)
+
+    def _adopt(self, model: Model) -> None:
+        if self._models.get(model.name) is not model:
+            self._adapters[model.name] = load_adapter(model, self.server, self.artifacts)
+            self._models[model.name] = model
+
+    def _heartbeat(self, states: Sequence[ModelState], ready: Collection[str]) -> Heartbeat:
+        ports = self.server.ports
+        endpoints = [] if ports is None else [
+            Endpoint(
+                model=name,
+                http=f"{self._host}:{ports.http}",
+                grpc=f"{self._host}:{ports.grpc}",
+                straight=not is_stateful(name, self.server.models),
+            )
+            for name in sorted(ready)
+        ]  # fmt: skip
+        return Heartbeat(
+            replica_id=f"triton-{self._port.control.address}",
+            kind="triton",
+            endpoints=endpoints,
+            models=list(states),
+            control=self._port.control,
+            metrics_url=self._port.metrics_url,
+        )
+
+
+def first_models(repository: Repository, names: Sequence[str], calls: Sequence[ControlCall]) -> list[Model]:
+    """The models a replica starts with: those of its share that no remembered call loads anew or unloads.
+
+    Raises:
+        NotFound: there is no such model.
+    """
+    others: set[str] = set()
+    for call in calls:
+        if (wanted := model_call(call)) is not None:
+            others.add(wanted.name)
+            if wanted.parameters.get("unload_dependents") is True and wanted.name in repository.models:
+                others |= set(steps(repository.models[wanted.name]))
+    models = [repository.get(name) for name in names if name not in others]
+    return [model for model in models if model.replica_group == TRITON_GROUP]
+
+
+def is_stateful(name: str, models: Mapping[str, Model]) -> bool:
+    """Whether a model's requests belong together in sequences, its own or those of an ensemble's step."""
+    todo, seen = [name], set[str]()
+    while todo:
+        each = todo.pop()
+        if each in seen or each not in models:
+            continue
+        seen.add(each)
+        if models[each].config.HasField("sequence_batching"):
+            return True
+        todo += steps(models[each])
+    return False
 
 
 def leased_gpus() -> int:

@@ -5,9 +5,11 @@ why; it never pretends.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +17,19 @@ import httpx
 import structlog
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import JsonValue
 
 from serving import telemetry
 from serving.backends.call import Call
+from serving.backends.control import Json
 from serving.backends.triton.client import Arrays
+from serving.backends.triton.command import HOST, Options, Ports
 from serving.backends.triton.install import TritonInstall
-from serving.backends.triton.process import DRAIN_S, HOST, Ports, TritonProcess
+from serving.backends.triton.process import Launch, TritonProcess
+from serving.backends.triton.view import is_complete
 from serving.backends.triton.workspace import Workspace
-from serving.errors import EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.errors import BadInput, EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.protocol.control import ModelState
 from serving.repository.model import Model
 
 log = structlog.get_logger()
@@ -50,14 +57,13 @@ def restart_pause_s(deaths: Sequence[float], now: float) -> float | None:
 
 
 class TritonServer:
-    """Starts a tritonserver with some models and restarts it whenever it dies or hangs.
+    """Starts a tritonserver with some models and restarts it, with those it then holds, whenever it dies or hangs.
 
     Args:
         install: which server to run.
-        models: its share of the repository.
+        models: loaded at start.
         home: the mesh's home; logs and run folders go there.
-        gpus: how many GPUs the replica leased.
-        host: address that inference is served on.
+        options: how it runs.
         on_change: told the new ports after a restart, and None when the server has died.
     """
 
@@ -66,17 +72,15 @@ class TritonServer:
         install: TritonInstall,
         models: Sequence[Model],
         home: Path,
+        options: Options | None = None,
         *,
-        gpus: int = 0,
-        host: str = HOST,
         on_change: Callable[[Ports | None], Awaitable[None]] | None = None,
     ) -> None:
-        self.models = tuple(models)
+        self.models = {model.name: model for model in models}
         self.restarts = 0
         self._install = install
         self._home = home
-        self._gpus = gpus
-        self._host = host
+        self._options = options or Options()
         self._on_change = on_change
         self._generation = 0
         self._workspace: Workspace | None = None
@@ -96,7 +100,9 @@ class TritonServer:
         started = time.monotonic()
         self._workspace = await asyncio.to_thread(Workspace.open, self._home)
         try:
-            self._process = await self._run()
+            if not all(map(is_complete, self.models.values())):
+                self._options = replace(self._options, completes=True)
+            self._process = await self._run(strict=True)
         except BaseException:
             self._workspace.close()
             raise
@@ -104,14 +110,18 @@ class TritonServer:
         await self._tell(self._process.ports)
         log.info("triton_ready", ports=self._process.ports, seconds=round(time.monotonic() - started, 2))
 
-    async def stop(self, *, drain_s: float = DRAIN_S) -> None:
-        """Drain it, end it and remove its folder; may be called twice."""
+    async def stop(self, *, drain_s: float | None = None) -> None:
+        """Drain it, end it and remove its folder; may be called twice.
+
+        Args:
+            drain_s: how long requests in flight may take; None for what its options say.
+        """
         if self._guard is not None:
             self._guard.cancel()
             await asyncio.gather(self._guard, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None:
-            await process.end(drain_s=drain_s)
+            await process.end(drain_s=self._options.exit_timeout_s if drain_s is None else drain_s)
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
             workspace.close()
@@ -128,6 +138,75 @@ class TritonServer:
                 f"tritonserver does not stay up: {self._gave_up.problem}",
                 fix=f"see {self._workspace.log_file if self._workspace else 'its log'}",
             )
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it has."""
+        return self._options.gpus
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this server's own, for as long as it is not stopped."""
+        assert self._workspace is not None  # noqa: S101 - start() made it
+        return self._workspace.folder
+
+    async def load(self, model: Model, steps: Sequence[Model] = ()) -> None:
+        """Load or reload a model, as it is on disk now.
+
+        Where that fails, what was loaded before goes on serving, and is what a restart brings back.
+
+        Args:
+            model: what to load; an ensemble's steps are loaded with it.
+            steps: of an ensemble, and of the ensembles among them.
+
+        Raises:
+            BadInput: it does not load.
+            MissingDependency: its backend is not there.
+            Unavailable: a restart is under way.
+        """
+        process = self._running()
+        new = {each.name: each for each in (*steps, model)}
+        before = {name: self.models[name] for name in new if name in self.models}
+        self.models.update(new)
+        try:
+            for each in new.values():
+                await process.show(each)
+            await process.load(model)
+        except ReelmeshError:
+            self.models.update(before)
+            for each in before.values():
+                with contextlib.suppress(BadInput):
+                    await process.show(each)
+            raise
+
+    async def unload(self, name: str, *, dependents: bool) -> None:
+        """Begin to unload a model; :meth:`index` tells when it is done."""
+        await self._running().admin.unload(name, dependents=dependents)
+
+    def forget(self, name: str) -> None:
+        """Do not bring an unloaded model back at a restart."""
+        self.models.pop(name, None)
+
+    async def hide(self, name: str) -> None:
+        """Take an unloaded model out of Triton's view, so that the index names it no longer."""
+        if self._process is not None:
+            await self._process.hide(name)
+
+    async def index(self) -> list[ModelState]:
+        """Triton's own repository index, and with it the models that it should hold and does not know."""
+        known = [] if self._process is None else await self._process.admin.index()
+        reason = "its folder cannot be read" if self._process else "tritonserver is restarting"
+        missing = sorted(self.models.keys() - {state.name for state in known})
+        return known + [ModelState(name=name, state="UNAVAILABLE", reason=reason) for name in missing]
+
+    async def ask(self, method: str, path: str, body: Json | None = None) -> JsonValue:
+        """One call to Triton's control plane: settings and shared memory; raises :class:`Unavailable` in a restart."""
+        return await self._running().admin.ask(method, path, body)
+
+    def _running(self) -> TritonProcess:
+        if self._process is None:
+            raise Unavailable("tritonserver is restarting")
+        return self._process
 
     async def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Arrays:
         """As :meth:`TensorClient.infer`; raises :class:`Unavailable` during a restart."""
@@ -150,14 +229,19 @@ class TritonServer:
         except httpx.HTTPError:
             return ""
 
-    async def _run(self) -> TritonProcess:
+    async def _run(self, *, strict: bool) -> TritonProcess:
+        """A process with the models loaded; unless ``strict``, one that does not load is left to the index to tell."""
         assert self._workspace is not None  # noqa: S101 - start() made it
         self._generation += 1
         self._workspace.clear_shared_memory()
         folder = self._workspace.run_folder(self._generation)
-        return await TritonProcess.start(
-            self._install, self.models, self._workspace, folder, gpus=self._gpus, host=self._host
-        )
+        process = await TritonProcess.start(Launch(self._install, self._workspace, self._options), folder)
+        try:
+            await process.load_all(list(self.models.values()), strict=strict)
+        except BaseException:
+            await process.end(drain_s=0)
+            raise
+        return process
 
     async def _stay_up(self, process: TritonProcess) -> None:
         try:
@@ -194,7 +278,7 @@ class TritonServer:
                 return None
             await asyncio.sleep(pause_s)
             try:
-                process = await self._run()
+                process = await self._run(strict=False)
             except ReelmeshError as error:
                 cause = error
                 log.warning("triton_restart_failed", error=str(error))

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Final
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+SHARED_MEMORY_PREFIX: Final = "reelmesh_"
+"""What the names of the mesh's own regions begin with."""
 LOGS_KEPT: Final = 5
 """Log files of earlier servers that stay for whoever asks what happened."""
 LOG_BYTES: Final = 16 << 20
@@ -24,7 +26,7 @@ class Workspace:
     def __init__(self, folder: Path, log_file: Path, lock: IO[str]) -> None:
         self.folder = folder
         self.log_file = log_file
-        self.shared_memory_prefix = f"reelmesh_{folder.name}"
+        self.shared_memory_prefix = f"{SHARED_MEMORY_PREFIX}{folder.name}"
         self._lock = lock
 
     @classmethod
@@ -47,6 +49,11 @@ class Workspace:
         """A path for one run of the server, not made yet; the folder of the run before is removed."""
         shutil.rmtree(self.folder / str(generation - 1), ignore_errors=True)
         return self.folder / str(generation)
+
+    @property
+    def trace_file(self) -> Path:
+        """Where traces go, when somebody turns tracing on; Triton numbers the files."""
+        return self.log_file.with_name(f"{self.log_file.stem}-trace.json")
 
     def open_log(self) -> IO[bytes]:
         """The log, for appending."""
@@ -83,7 +90,7 @@ def _remove_if_dead(folder: Path) -> None:
 
 
 def _clear_shared_memory(token: str) -> None:
-    for region in SHARED_MEMORY.glob(f"reelmesh_{token}*"):
+    for region in SHARED_MEMORY.glob(f"{SHARED_MEMORY_PREFIX}{token}*"):
         region.unlink(missing_ok=True)
 
 

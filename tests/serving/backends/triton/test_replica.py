@@ -21,7 +21,6 @@ from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.replica import TritonReplica
 from serving.errors import BadInput, NotFound, TooLarge, Unavailable, Unsupported
 from serving.protocol.artifact import ArtifactRef
-from serving.protocol.endpoint import Heartbeat
 from serving.protocol.tasks import (
     AudioFeaturesRequest,
     AudioFeaturesResult,
@@ -32,23 +31,14 @@ from serving.protocol.tasks import (
 )
 from serving.settings import Settings
 
+from .edge import Edge
+
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 ROOT = Path(__file__).resolve().parents[4]
 PORTRAITS = ROOT / "examples/podcast/portraits"
 RATE_HZ = 16_000
-
-
-class Edge:
-    """Stands for the Serve handle of the edge."""
-
-    def __init__(self) -> None:
-        self.beats: list[Heartbeat] = []
-        self.heartbeat = self
-
-    async def remote(self, beat: Heartbeat) -> None:
-        self.beats.append(beat)
 
 
 async def start(settings: Settings, models: list[str], edge: Edge | None = None) -> TritonReplica:

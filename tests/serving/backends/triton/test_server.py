@@ -1,9 +1,11 @@
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,8 +17,8 @@ import tritonclient.http
 
 from serving.backends.call import Call
 from serving.backends.triton import process as process_module
+from serving.backends.triton.command import HOST, Options, Ports, free_ports
 from serving.backends.triton.install import TritonInstall
-from serving.backends.triton.process import HOST, Ports, free_ports
 from serving.backends.triton.server import TritonServer, pending_requests, restart_pause_s
 from serving.errors import BadInput, DeadlineExceeded, EngineFailed, NotFound, Unavailable
 
@@ -179,16 +181,43 @@ async def test_it_gives_up_when_it_cannot_start_again(
     triton: TritonInstall, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.backends.triton.server.LONGEST_PAUSE_S", 0.01)
-    model = make_model("plus_one", PLUS_ONE, add_graph(4))
-    server = TritonServer(triton, [model], tmp_path / "home")
+    server = TritonServer(triton, [make_model("plus_one", PLUS_ONE, add_graph(4))], tmp_path / "home")
     await server.start()
     try:
-        (model.folder / "1/model.onnx").write_bytes(b"damaged meanwhile")
+        server._install = replace(triton, binary=Path("/bin/false"))
         assert server._process is not None
         server._process.kill()
         await until(lambda: server._gave_up is not None)
-        with pytest.raises(EngineFailed, match=r"does not stay up: .*cannot load 'model\.onnx'"):
+        with pytest.raises(EngineFailed, match=r"does not stay up: tritonserver ended while it started"):
             server.check()
+    finally:
+        await server.stop()
+
+
+async def test_after_a_restart_a_model_damaged_meanwhile_is_told_of_and_the_others_serve(
+    triton: TritonInstall, make_model: MakeModel, tmp_path: Path
+) -> None:
+    names = ("damaged", "gone", "sound")
+    damaged, gone, sound = (make_model(name, PLUS_ONE, add_graph(4)) for name in names)
+    server = TritonServer(triton, [damaged, gone, sound], tmp_path / "home")
+    await server.start()
+    try:
+        (damaged.folder / "1/model.onnx").write_bytes(b"damaged meanwhile")
+        shutil.rmtree(gone.folder)
+        assert server._process is not None
+        server._process.kill()
+        await until(lambda: server.ports is None)
+        assert {(state.name, state.reason) for state in await server.index()} == {
+            (name, "tritonserver is restarting") for name in names
+        }
+        await until(lambda: server.restarts == 1)
+        assert (await server.infer("sound", ONES, ["Y"], Call()))["Y"].tolist() == [[2, 2, 2, 2]]
+        states = {state.name: state for state in await server.index()}
+        assert {name: state.state for name, state in states.items()} == {
+            "damaged": "UNAVAILABLE", "gone": "UNAVAILABLE", "sound": "READY",
+        }  # fmt: skip
+        assert "cannot load 'model.onnx'" in states["damaged"].reason
+        assert states["gone"].reason == "its folder cannot be read"
     finally:
         await server.stop()
 
@@ -197,7 +226,7 @@ async def test_it_serves_on_the_address_it_is_given_and_on_no_other(
     triton: TritonInstall, make_model: MakeModel, tmp_path: Path
 ) -> None:
     model = make_model("plus_one", PLUS_ONE, add_graph(4))
-    server = TritonServer(triton, [model], tmp_path / "home", host="127.0.0.2")
+    server = TritonServer(triton, [model], tmp_path / "home", Options(host="127.0.0.2"))
     await server.start()
     try:
         answer = await server.infer("plus_one", ONES, ["Y"], Call())

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.backends.triton.install import TritonInstall
-from serving.backends.triton.view import adapted, build_backends, build_repository, is_complete
+from serving.backends.triton.view import adapted, build_backends, is_complete, write_model
 from serving.errors import MissingDependency
 from serving.repository.model import Memory, ModelCard, Share
 
@@ -54,25 +54,71 @@ def test_a_limit_in_the_configuration_wins() -> None:
 
 
 @pytest.mark.parametrize(("config", "expected"), [(PLUS_ONE, True), ('backend: "onnxruntime"', False)])
-def test_a_configuration_is_complete_when_it_names_the_tensors(config: str, expected: bool) -> None:
-    assert is_complete(parsed(config)) is expected
+def test_a_configuration_is_complete_when_it_names_the_tensors(
+    make_model: MakeModel, config: str, expected: bool
+) -> None:
+    assert is_complete(make_model("m", config, add_graph(4))) is expected
 
 
-def test_the_view_links_versions_and_leaves_the_repository_alone(make_model: MakeModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("code", "expected"), [("", True), ("    def auto_complete_config(config): ...", False)])
+def test_a_python_model_that_completes_its_configuration_is_asked(
+    make_model: MakeModel, code: str, expected: bool
+) -> None:
+    model = make_model("m", PLUS_ONE.replace("onnxruntime", "python"), b"")
+    (model.folder / "1/model.py").write_text(f"class TritonPythonModel:\n{code}\n    pass")
+    assert is_complete(model) is expected
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Path:
+    folder = tmp_path / "view"
+    folder.mkdir()
+    return folder
+
+
+def test_the_view_links_versions_and_leaves_the_repository_alone(
+    make_model: MakeModel, tmp_path: Path, view: Path
+) -> None:
+    model = make_model("m", PLUS_ONE, add_graph(4))
+    write_model(model, view, TritonInstall(tmp_path / "bin", tmp_path), gpus=0)
+    assert (view / "m/1").resolve() == model.folder / "1"
+    assert parsed((view / "m/config.pbtxt").read_text()).name == "m"
+    assert (model.folder / "config.pbtxt").read_text() == PLUS_ONE
+    assert [entry.name for entry in view.iterdir()] == ["m"]
+
+
+def test_a_model_written_again_changes_only_where_the_model_changed(
+    make_model: MakeModel, tmp_path: Path, view: Path
+) -> None:
     model = make_model("m", PLUS_ONE, add_graph(4))
     install = TritonInstall(tmp_path / "bin", tmp_path)
-    build_repository([model], tmp_path / "view", install, gpus=0)
-    assert (tmp_path / "view/m/1").resolve() == model.folder / "1"
-    assert parsed((tmp_path / "view/m/config.pbtxt").read_text()).name == "m"
-    assert (model.folder / "config.pbtxt").read_text() == PLUS_ONE
+    (model.folder / "labels.txt").write_text("a")
+    write_model(model, view, install, gpus=0)
+    before = (view / "m/config.pbtxt").stat()
+    write_model(model, view, install, gpus=0)
+    assert (view / "m/config.pbtxt").stat() == before
+    (model.folder / "labels.txt").unlink()
+    (model.folder / "2").mkdir()
+    model.config.max_batch_size = 3
+    write_model(model, view, install, gpus=0)
+    assert sorted(entry.name for entry in (view / "m").iterdir()) == ["1", "2", "config.pbtxt"]
+    assert parsed((view / "m/config.pbtxt").read_text()).max_batch_size == 3
 
 
 def test_a_backend_that_this_triton_lacks_is_named_before_anything_starts(
-    make_model: MakeModel, tmp_path: Path
+    make_model: MakeModel, tmp_path: Path, view: Path
 ) -> None:
     model = make_model("m", 'platform: "tensorrt_plan"', b"")
+    install = TritonInstall(tmp_path / "bin", tmp_path)
     with pytest.raises(MissingDependency, match=r"m/config\.pbtxt:backend: this Triton has no backend 'tensorrt'"):
-        build_repository([model], tmp_path / "view", TritonInstall(tmp_path / "bin", tmp_path), gpus=0)
+        write_model(model, view, install, gpus=0)
+
+
+def test_a_model_may_bring_its_backend_along(make_model: MakeModel, tmp_path: Path, view: Path) -> None:
+    model = make_model("m", 'backend: "own"', b"")
+    (model.folder / "libtriton_own.so").write_bytes(b"")
+    write_model(model, view, TritonInstall(tmp_path / "bin", tmp_path), gpus=0)
+    assert (view / "m/libtriton_own.so").is_symlink()
 
 
 @pytest.mark.parametrize("native", [True, False])

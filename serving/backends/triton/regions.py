@@ -1,0 +1,47 @@
+"""Checks of system shared memory before Triton maps it; used by control.py.
+
+The one invariant: what passes names one object of POSIX shared memory that is there, is long enough, and is not the
+mesh's own.
+"""
+
+from serving.backends.control import Json
+from serving.backends.triton.workspace import SHARED_MEMORY, SHARED_MEMORY_PREFIX
+from serving.errors import BadInput
+
+
+def check_region(body: Json) -> None:
+    """Look at what a registration names.
+
+    Args:
+        body: ``key``, ``offset`` and ``byte_size``, in bytes.
+
+    Raises:
+        BadInput: naming the field; in Triton's words, which calls the same an internal error.
+    """
+    key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
+    if not isinstance(key, str) or not key:
+        raise BadInput("Shared memory register request has no 'key' field", field="key")
+    start, extent = _natural(offset, "offset"), _natural(size, "byte_size")
+    name = key.removeprefix("/")
+    if "/" in name or "\0" in name or name in ("", ".", "..") or name.startswith(SHARED_MEMORY_PREFIX):
+        raise _unknown(key)
+    try:
+        length = (SHARED_MEMORY / name).stat().st_size
+    except (OSError, ValueError) as error:
+        raise _unknown(key) from error
+    if extent == 0 or start + extent > length:
+        raise BadInput(
+            f"Invalid shared memory region: '{key[:256]}' has {length} bytes",
+            field="offset" if start > length else "byte_size",
+            fix="make the region larger, or register less of it",
+        )
+
+
+def _natural(value: object, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadInput("must be a number of bytes", field=field)
+    return value
+
+
+def _unknown(key: str) -> BadInput:
+    return BadInput(f"Unable to open shared memory region: '{key[:256]}'", field="key")
