@@ -5,40 +5,16 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.flows.conftest import start_mesh, stop_mesh
+from tests.flows.conftest import start_mesh, stop_mesh, tree, wait_until_gone
 from tests.flows.test_pipelines import changed, reelmesh
 
 pytestmark = pytest.mark.timeout(400)
 
-GONE_S = 30
 SCRIPT = "\n".join(
     f"{name}: This is line {number} of a longer talk." for number in range(4) for name in ("Asha", "Ravi")
 )
-
-
-def tree(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
-
-
-def alive(processes: list[psutil.Process]) -> list[str]:
-    left = []
-    for process in processes:
-        try:
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(" ".join(process.cmdline())[:80])
-        except psutil.NoSuchProcess:
-            continue
-    return left
-
-
-def wait_until_gone(processes: list[psutil.Process]) -> None:
-    deadline = time.monotonic() + GONE_S
-    while alive(processes) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert alive(processes) == []
 
 
 def test_a_killed_mesh_leaves_no_process_and_its_jobs_go_on(tmp_path: Path) -> None:
