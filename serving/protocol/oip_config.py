@@ -11,7 +11,7 @@ from typing import Final
 from tritonclient.grpc import model_config_pb2 as pb
 
 from serving.errors import BadInput
-from serving.protocol.oip import DATATYPES, InferRequest, TensorSpec
+from serving.protocol.oip import DATATYPES, InferRequest, Tensor, TensorSpec
 
 DATATYPE_OF_CONFIG: Final = {datatype.config: name for name, datatype in DATATYPES.items()}
 """config.pbtxt's name of a datatype to the protocol's, for example TYPE_STRING to BYTES."""
@@ -29,26 +29,62 @@ def output_specs(config: pb.ModelConfig) -> tuple[TensorSpec, ...]:
 
 def check_request(config: pb.ModelConfig, request: InferRequest) -> None:
     """Raise :class:`BadInput` unless the request fits the model."""
-    specs = {spec.name: spec for spec in input_specs(config)}
-    _check_names(request.model_name, "input", [tensor.name for tensor in request.inputs], specs)
-    wanted = [output.name for output in request.outputs]
-    _check_names(request.model_name, "output", wanted, {output.name for output in config.output})
-    missing = [name for name, spec in specs.items() if not spec.optional and request.input(name) is None]
-    if missing:
-        raise BadInput(
-            f"expected {len(specs)} inputs but got {len(request.inputs)} inputs "
-            f"for model '{request.model_name}'. Missing inputs: {missing}",
-            field=missing[0],
-        )
-    for tensor in request.inputs:
-        spec = specs[tensor.name]
+    RequestCheck(config)(request)
+
+
+class RequestCheck:
+    """Checks of requests to one model, whose configuration is read once.
+
+    Args:
+        config: as parsed.
+    """
+
+    def __init__(self, config: pb.ModelConfig) -> None:
+        self.inputs = input_specs(config)
+        self._specs = {spec.name: spec for spec in self.inputs}
+        self._required = [spec.name for spec in self.inputs if not spec.optional]
+        self._outputs = frozenset(output.name for output in config.output)
+        self._max_batch_size = int(config.max_batch_size)
+        # A tensor that holds a shape has no batch dimension of its own to compare.
+        self._unbatched = frozenset(tensor.name for tensor in config.input if tensor.is_shape_tensor)
+
+    def __call__(self, request: InferRequest) -> None:
+        """Raise :class:`BadInput` unless the request fits the model."""
+        names = [tensor.name for tensor in request.inputs]
+        _check_names(request.model_name, "input", names, self._specs)
+        if request.outputs:
+            _check_names(request.model_name, "output", [output.name for output in request.outputs], self._outputs)
+        missing = [name for name in self._required if name not in names]
+        if missing:
+            raise BadInput(
+                f"expected {len(self._specs)} inputs but got {len(request.inputs)} inputs "
+                f"for model '{request.model_name}'. Missing inputs: {missing}",
+                field=missing[0],
+            )
+        for tensor in request.inputs:
+            self._check_tensor(request.model_name, tensor)
+        self._check_batch(request)
+
+    def _check_tensor(self, model: str, tensor: Tensor) -> None:
+        spec = self._specs[tensor.name]
         if tensor.datatype != spec.datatype:
             raise BadInput(
                 f"inference input '{tensor.name}' data-type is '{tensor.datatype}', "
-                f"but model '{request.model_name}' expects '{spec.datatype}'",
+                f"but model '{model}' expects '{spec.datatype}'",
                 field=tensor.name,
             )
-        _check_sizes(request.model_name, tensor.shape, spec, config.max_batch_size)
+        _check_sizes(model, tensor.shape, spec, self._max_batch_size)
+
+    def _check_batch(self, request: InferRequest) -> None:
+        if not self._max_batch_size or len(request.inputs) == 1:
+            return
+        batched = [tensor for tensor in request.inputs if tensor.name not in self._unbatched]
+        for tensor in batched:
+            if tensor.shape[0] != batched[0].shape[0]:
+                raise BadInput(
+                    f"input '{tensor.name}' batch size does not match other inputs for '{request.model_name}'",
+                    field=tensor.name,
+                )
 
 
 def _spec(config: pb.ModelConfig, tensor: pb.ModelInput | pb.ModelOutput, optional: bool) -> TensorSpec:

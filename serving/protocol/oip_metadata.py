@@ -17,7 +17,16 @@ from serving.protocol.oip import TensorSpec
 from serving.protocol.oip_config import input_specs, output_specs
 
 SERVER_NAME: Final = "reelmesh"
-EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "parameters", "statistics")
+EXTENSIONS: Final = (
+    "binary_tensor_data",
+    "classification",
+    "generate",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "sequence",
+    "statistics",
+)
 """The protocol's extensions that a Ray replica serves."""
 
 _WIDE: Final = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)

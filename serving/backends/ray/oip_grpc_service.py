@@ -3,7 +3,9 @@
 The one invariant: only calls that are served are registered, so every other one answers UNIMPLEMENTED by itself.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -12,8 +14,9 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.backends.ray.oip_grpc_stream import InferStream
 from serving.backends.ray.oip_plane import OipPlane
-from serving.errors import NotFound, ReelmeshError
+from serving.errors import NotFound, QueueFull, ReelmeshError
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import SERVICE, from_message, to_message
 from serving.protocol.oip_metadata import server_metadata
@@ -24,8 +27,13 @@ log = structlog.get_logger()
 class Context(Protocol):
     """The part of grpc.aio's context that calls use."""
 
-    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
+    ) -> NoReturn:
         """End the call with a status."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client gives up; None where it does not say."""
 
 
 Call = Callable[[Any, Context], Awaitable[Message]]
@@ -34,40 +42,43 @@ Call = Callable[[Any, Context], Awaitable[Message]]
 def oip_service(plane: OipPlane) -> grpc.GenericRpcHandler:
     """The handlers to add to a grpc.aio server."""
     calls = _Calls(plane)
-    return service_handler(
-        {
-            "ModelInfer": (pb.ModelInferRequest, calls.infer),
-            "ServerLive": (pb.ServerLiveRequest, calls.live),
-            "ServerReady": (pb.ServerReadyRequest, calls.ready),
-            "ServerMetadata": (pb.ServerMetadataRequest, calls.server),
-            "ModelReady": (pb.ModelReadyRequest, calls.model_ready),
-            "ModelMetadata": (pb.ModelMetadataRequest, calls.metadata),
-            "ModelConfig": (pb.ModelConfigRequest, calls.config),
-            "ModelStatistics": (pb.ModelStatisticsRequest, calls.statistics),
-        }
+    unary = {
+        "ModelInfer": (pb.ModelInferRequest, calls.infer),
+        "ServerLive": (pb.ServerLiveRequest, calls.live),
+        "ServerReady": (pb.ServerReadyRequest, calls.ready),
+        "ServerMetadata": (pb.ServerMetadataRequest, calls.server),
+        "ModelReady": (pb.ModelReadyRequest, calls.model_ready),
+        "ModelMetadata": (pb.ModelMetadataRequest, calls.metadata),
+        "ModelConfig": (pb.ModelConfigRequest, calls.config),
+        "ModelStatistics": (pb.ModelStatisticsRequest, calls.statistics),
+    }
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(_guarded(call), request.FromString, response_serializer=_serialize)
+        for name, (request, call) in unary.items()
+    }
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        calls.stream, pb.ModelInferRequest.FromString, response_serializer=_serialize
     )
-
-
-def service_handler(calls: Mapping[str, tuple[type[Message], Call]]) -> grpc.GenericRpcHandler:
-    """Handlers of the inference service, with errors of ours turned into statuses."""
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                _guarded(call), request.FromString, response_serializer=_serialize
-            )
-            for name, (request, call) in calls.items()
-        },
-    )
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
 class _Calls:
     def __init__(self, plane: OipPlane) -> None:
         self._plane = plane
 
-    async def infer(self, message: pb.ModelInferRequest, _: Context) -> pb.ModelInferResponse:
+    async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         self._plane.find(message.model_name, message.model_version)
-        return to_message(await self._plane.infer(from_message(message, self._plane.regions), "grpc"))
+        request = from_message(message, self._plane.regions)
+        left_s = context.time_remaining()
+        deadline_unix_s = None if left_s is None else time.time() + left_s
+        return to_message(await self._plane.infer(request, "grpc", deadline_unix_s))
+
+    async def stream(
+        self, messages: AsyncIterator[pb.ModelInferRequest], _: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async with contextlib.aclosing(InferStream(self._plane).answer(messages)) as responses:
+            async for response in responses:
+                yield response
 
     async def live(self, _message: Message, _: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -100,12 +111,23 @@ def _guarded(call: Call) -> Call:
         try:
             return await call(message, context)
         except ReelmeshError as error:
-            await context.abort(grpc.StatusCode[error.grpc_status], error_text(error))
+            # gRPC clients that retry wait for as long as this says.
+            wait = (
+                (("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),) if isinstance(error, QueueFull) else ()
+            )
+            await context.abort(grpc.StatusCode[error.grpc_status], error_text(error), wait)
         except Exception as error:
             log.exception("oip_grpc_failed")
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
 
     return guarded
+
+
+def _pushback(error: ReelmeshError) -> tuple[tuple[str, str], ...]:
+    """What gRPC clients that retry read: how long to wait."""
+    if not isinstance(error, QueueFull):
+        return ()
+    return (("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),)
 
 
 def _serialize(message: Message) -> bytes:

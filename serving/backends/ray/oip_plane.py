@@ -4,18 +4,18 @@ The one invariant: an engine sees only requests that fit the model's config.pbtx
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any, Final, Literal
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.backends.ray.outputs import with_outputs_as_asked
-from serving.backends.ray.running import RunningModel
+from serving.backends.ray.running import Observe, RunningModel
 from serving.backends.ray.served import ServedModel
 from serving.errors import Unavailable, Unsupported
-from serving.protocol.oip import InferRequest, InferResponse
-from serving.protocol.oip_config import check_request
+from serving.protocol.oip import InferRequest, InferResponse, TensorSpec
 from serving.protocol.oip_errors import check_version, unknown_model
 from serving.protocol.oip_metadata import config_document, model_metadata
 from serving.protocol.shared_memory import Regions
@@ -36,10 +36,14 @@ class OipPlane:
     Args:
         models: those served from the beginning; their engines are the plane's from then on.
         regions: shared memory of inputs and outputs; None refuses it.
+        observe: told every request that was answered, see :class:`RunningModel`.
     """
 
-    def __init__(self, models: Iterable[ServedModel] = (), regions: Regions | None = None) -> None:
+    def __init__(
+        self, models: Iterable[ServedModel] = (), regions: Regions | None = None, observe: Observe | None = None
+    ) -> None:
         self.regions = regions
+        self._observe = observe
         self._models: dict[str, RunningModel] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -52,7 +56,7 @@ class OipPlane:
         One of the same name is replaced: what it has in flight finishes there, then its engine is closed.
         """
         former = self._models.get(model.name)
-        self._models[model.name] = RunningModel(model)
+        self._models[model.name] = RunningModel(model, self._observe)
         if former is not None:
             retiring = asyncio.get_running_loop().create_task(former.retire(GRACE_S))
             self._retiring.add(retiring)
@@ -83,10 +87,25 @@ class OipPlane:
         """The models served."""
         return tuple(self._models)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet, of all models."""
+        return sum(running.in_flight for running in self._models.values())
+
     def find(self, name: str, version: str = "") -> tuple[ModelConfig, str]:
         """Config and version that answer; raises :class:`NotFound` in Triton's words."""
         served = self._running(name, version).served
         return served.config, check_version(name, version, served.versions)
+
+    def inputs(self, name: str, version: str = "") -> tuple[TensorSpec, ...]:
+        """A model's inputs; raises :class:`NotFound` in Triton's words."""
+        self.find(name, version)
+        return self._models[name].check.inputs
+
+    def decoupled(self, name: str) -> bool:
+        """Whether requests to a model may have any number of responses; False for one that is not served."""
+        running = self._models.get(name)
+        return running is not None and running.decoupled
 
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """Model metadata."""
@@ -124,7 +143,7 @@ class OipPlane:
 
     async def stream(
         self, request: InferRequest, protocol: Protocol, deadline_unix_s: float | None = None
-    ) -> AsyncIterator[InferResponse]:
+    ) -> AsyncGenerator[InferResponse, None]:
         """The same for a request with any number of responses; one that is not decoupled has one.
 
         Close the iterator to cancel the work.
@@ -133,8 +152,9 @@ class OipPlane:
         if not running.decoupled:
             yield self._as_asked(await running.infer(request, protocol), request, running)
             return
-        async for response in running.stream(request, protocol):
-            yield self._as_asked(response, request, running)
+        async with contextlib.aclosing(running.stream(request, protocol)) as responses:
+            async for response in responses:
+                yield self._as_asked(response, request, running)
 
     def _as_asked(self, response: InferResponse, request: InferRequest, running: RunningModel) -> InferResponse:
         served = running.served
@@ -152,7 +172,7 @@ class OipPlane:
         version = check_version(request.model_name, request.model_version, running.served.versions)
         if self.draining:
             raise Unavailable("the replica is shutting down", fix="send the request again")
-        check_request(running.served.config, request)
+        running.check(request)
         if request.model_version != version:
             request = replace(request, model_version=version)
         return running, running.timed(request, deadline_unix_s)

@@ -6,7 +6,7 @@ The one invariant: after retire() nothing of the model runs and its engine is cl
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from serving.backends.ray.sequences import Sequences
 from serving.backends.ray.served import ServedModel
 from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, QueueFull, ReelmeshError, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
+from serving.protocol.oip_config import RequestCheck
 from serving.protocol.oip_parameters import timeout_s
 from serving.protocol.oip_statistics import ModelStatistics, Times
 
@@ -29,16 +30,22 @@ _STREAMS: Final = 64
 """Requests of a decoupled model in flight, where nothing else is said: each holds its engine as long as it likes."""
 
 
+Observe = Callable[[InferRequest, float, Times], None]
+
+
 class RunningModel:
     """Runs requests of one model.
 
     Args:
         served: the model; its engine is closed by :meth:`retire`.
+        observe: told every request that was answered, when it came (``time.perf_counter``) and where its time went.
     """
 
-    def __init__(self, served: ServedModel) -> None:
+    def __init__(self, served: ServedModel, observe: Observe | None = None) -> None:
+        self._observe = observe
         self.served = served
         self.decoupled = bool(served.config.model_transaction_policy.decoupled)
+        self.check = RequestCheck(served.config)
         self._rules = rules_of(served.config, served.instances, served.waiting)
         self._statistics = {version: ModelStatistics() for version in served.versions}
         self._in_order = served.config.HasField("sequence_batching")
@@ -60,6 +67,11 @@ class RunningModel:
         """Statistics, one entry for each version or for the one asked for."""
         versions = [version] if version else self.served.versions
         return [self._statistics[each].document(self.served.name, each) for each in versions]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return self._in_flight
 
     def timed(self, request: InferRequest, deadline_unix_s: float | None) -> InferRequest:
         """The request with its deadline: the wire's, or its own ``timeout`` where the queue does not look after it."""
@@ -83,7 +95,7 @@ class RunningModel:
                 answer, counted.times = await runner.run(request)
             return _finished(answer, request)
 
-    async def stream(self, request: InferRequest, protocol: str) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest, protocol: str) -> AsyncGenerator[InferResponse, None]:
         """Run one checked request of a decoupled model."""
         if self._in_flight >= (self.served.instances or _STREAMS):
             raise QueueFull("Exceeds maximum queue size", field=request.model_name)
@@ -128,6 +140,8 @@ class RunningModel:
             self._gauge.dec()
             self._in_flight -= 1
             self._count(request, protocol, outcome, time.perf_counter() - started, counted.times)
+            if self._observe is not None and outcome == "ok":
+                self._observe(request, started, counted.times)
             if self._idle is not None and not self._in_flight and not self._idle.done():
                 self._idle.set_result(None)
 

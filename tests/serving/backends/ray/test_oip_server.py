@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer, grpc_options
-from serving.backends.ray.served import function_models
+from serving.backends.ray.served import FunctionEngine, ServedModel, function_models
 from serving.errors import Unavailable
 from serving.protocol.oip import InferResponse, Tensor
 from serving.settings import LimitSettings
@@ -246,7 +246,7 @@ async def test_metrics_count_requests_by_outcome(curl, http):
 async def test_calls_that_are_not_served_answer_unimplemented(ports):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for call in (stub.TraceSetting(pb.TraceSettingRequest()), stub.ModelStreamInfer(iter(())).read()):
+        for call in (stub.TraceSetting(pb.TraceSettingRequest()), stub.LogSettings(pb.LogSettingsRequest())):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
@@ -284,3 +284,37 @@ async def test_stop_lets_requests_in_flight_finish_and_closes_the_ports(doubler)
 def test_grpc_messages_may_be_a_little_larger_than_bodies():
     assert dict(grpc_options(64 << 20))["grpc.max_receive_message_length"] > 64 << 20
     assert json.dumps(grpc_options(1))
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+async def test_responses_are_compressed_where_the_client_asks(http, curl, algorithm):
+    many = [1.0] * 500
+    result = await http.infer("double", inputs(triton_http, many), response_compression_algorithm=algorithm)
+    assert result.as_numpy("Y").tolist() == [2.0] * 500
+    body = {"inputs": [{"name": "X", "shape": [500], "datatype": "FP32", "data": many}]}
+    answer = await curl.post("/v2/models/double/infer", json=body, headers={"accept-encoding": algorithm})
+    assert answer.headers["content-encoding"] == algorithm
+    assert answer.json()["outputs"][1]["data"] == [2.0] * 500
+
+
+async def test_a_full_queue_says_when_to_come_back_on_both_wires():
+    doubler = Doubler()
+    plane = OipPlane([ServedModel(CONFIG, ("1",), FunctionEngine(doubler), waiting=0)])
+    server = OipServer(plane, LIMITS)
+    http_port, grpc_port = await server.start()
+    body = {"parameters": {"sleep_s": 30}, "inputs": [{"name": "X", "shape": [1], "datatype": "FP32", "data": [1]}]}
+    async with (
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}") as curl,
+        triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as rpc,
+    ):
+        running = asyncio.create_task(curl.post("/v2/models/double/infer", json=body))
+        await doubler.entered.wait()
+        answer = await curl.post("/v2/models/double/infer", json=body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json() == {"error": "Exceeds maximum queue size"}
+        with pytest.raises(InferenceServerException, match="Exceeds maximum queue size") as caught:
+            await rpc.infer("double", inputs(triton_grpc))
+        assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        running.cancel()
+    await server.stop()
+    await plane.close(0)
