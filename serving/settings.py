@@ -47,6 +47,19 @@ class LimitSettings(_Group):
     inflight_per_replica: int = Field(
         default=64, gt=0, description="Requests one Ray replica holds before it answers 503."
     )
+    header_bytes: int = Field(
+        default=15 << 10, ge=4 << 10, le=1 << 20, description="Largest header of a request, its first line included."
+    )
+    connections: int = Field(
+        default=20_000, gt=0, description="Client connections held at a time, as far as the limit on open files goes."
+    )
+    grpc_streams: int = Field(default=1024, gt=0, description="Requests in flight on one HTTP/2 connection.")
+    open_per_replica: int = Field(
+        default=1024, gt=0, description="Requests the edge holds open at one replica of a model; more of them wait."
+    )
+    waiting_per_model: int = Field(
+        default=4096, gt=0, description="Requests for one model that wait at the edge before more get 503."
+    )
     control_calls: int = Field(default=4096, gt=0, description="Control calls kept for replicas that start later.")
     control_bytes: int = Field(default=256 << 20, gt=0, description="Size of those calls together.")
 

@@ -6,19 +6,23 @@ would, so that a new replica or model is never a reload, and a restart forgets n
 
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serving.edge.key_rules import key_rules
-from serving.edge.registry import SLOTS, Routes, Server
+from serving.edge.registry import GATEWAY_POOL, SLOTS, Routes, Server
+from serving.protocol.oip_http import HEADER_LENGTH
 from serving.settings import LimitSettings
 
 SOCKET: Final = "haproxy.sock"
 """Where HAProxy takes commands."""
 MAP_FILE: Final = "models.map"
 """The map of model, or model/version, to the number of its pool."""
+PATHS_FILE: Final = "paths.map"
+"""The same by the path of HTTP inference."""
 HAPROXY_METRICS: Final = "/haproxy"
 """Path on the metrics port under which HAProxy shows its own numbers."""
 PEEK_BYTES: Final = 600
@@ -34,14 +38,20 @@ IDLE_S: Final = 300
 """How long an idle connection is kept between requests."""
 ANSWER_S: Final = 4 * 3600
 """Longest silence of a replica; time limits on requests are the caller's business."""
-BUFFER_KIB: Final = 16
-STREAMS: Final = 1024
+QUEUE_S: Final = 5
+"""Longest wait of a request for a replica with room."""
+JSON_BYTES: Final = 16 << 10
+"""Longest JSON that goes straight to a replica: nested however deep, it ends no Triton."""
+RESERVE_BYTES: Final = 1024
+"""What HAProxy keeps of each buffer for headers it adds."""
+REPLICA_STREAMS: Final = 1024
+"""gRPC requests on one connection to a replica."""
 SOFT_STOP: Final = signal.SIGUSR1
 """HAProxy closes its listeners on it and ends when the last request has."""
-MAX_CONNECTIONS: Final = 20_000
 _LEAST_CONNECTIONS: Final = 100
-_DESCRIPTORS_PER_CONNECTION: Final = 2
 _DESCRIPTORS_RESERVED: Final = 1_000
+_CLIENT_SHARE: Final = 0.75
+"""Part of the descriptors that clients may hold; the rest is for connections to replicas."""
 _MAX_THREADS: Final = 4
 
 # Checks notice within half a second that a replica is gone; a refused connection is noticed at once. Sessions are not
@@ -78,8 +88,8 @@ class EdgeConfig:
     @property
     def max_connections(self) -> int:
         """Client connections held at a time."""
-        affordable = (self.descriptors - _DESCRIPTORS_RESERVED) // _DESCRIPTORS_PER_CONNECTION
-        return max(_LEAST_CONNECTIONS, min(MAX_CONNECTIONS, affordable))
+        affordable = int((self.descriptors - _DESCRIPTORS_RESERVED) * _CLIENT_SHARE)
+        return max(_LEAST_CONNECTIONS, min(self.limits.connections, affordable))
 
     @property
     def threads(self) -> int:
@@ -87,9 +97,19 @@ class EdgeConfig:
         return max(1, min(_MAX_THREADS, self.cpus // 2))
 
 
-def map_text(routes: Routes) -> str:
-    """The map file at the start of HAProxy."""
-    return "".join(f"{key} {pool}\n" for key, pool in sorted(routes.pools.items()))
+def map_texts(routes: Routes) -> dict[str, str]:
+    """The map files at the start of HAProxy, by name."""
+    pools = sorted(routes.pools.items())
+    return {
+        MAP_FILE: "".join(f"{key} {pool}\n" for key, pool in pools),
+        PATHS_FILE: "".join(f"{infer_path(key)} {pool}\n" for key, pool in pools),
+    }
+
+
+def infer_path(key: str) -> str:
+    """The path of HTTP inference with a model, or model/version."""
+    model, _, version = key.partition("/")
+    return f"/v2/models/{model}/versions/{version}/infer" if version else f"/v2/models/{model}/infer"
 
 
 def config_text(config: EdgeConfig, routes: Routes) -> str:
@@ -111,6 +131,7 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         metrics_fd=config.metrics_fd,
         socket=SOCKET,
         map_file=MAP_FILE,
+        paths_file=PATHS_FILE,
         maxconn=config.max_connections,
         threads=config.threads,
         drain_s=DRAIN_S,
@@ -118,8 +139,14 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         idle_s=IDLE_S,
         stall_s=STALL_S,
         answer_s=ANSWER_S,
-        streams=STREAMS,
-        buffer_kib=BUFFER_KIB,
+        queue_s=QUEUE_S,
+        grpc_streams=config.limits.grpc_streams,
+        replica_streams=REPLICA_STREAMS,
+        header_bytes=config.limits.header_bytes,
+        reserve_bytes=RESERVE_BYTES,
+        json_bytes=JSON_BYTES,
+        length_header=HEADER_LENGTH,
+        waiting_per_model=config.limits.waiting_per_model,
         peek_bytes=PEEK_BYTES,
         pools=SLOTS,
         infer_bytes=config.limits.infer_bytes,
@@ -127,21 +154,23 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         upload_bytes=config.limits.upload_bytes,
         haproxy_metrics=HAPROXY_METRICS,
         servers=servers,
-        server_options=server_options,
+        server_options=partial(server_options, limits=config.limits),
         **key_rules(keys=config.keys),
     )
 
 
-def server_options(server: Server) -> str:
-    """How HAProxy checks a server and speaks to it."""
-    return _SERVER_OPTIONS + (_H2 if server.wire == "grpc" else "")
+def server_options(server: Server, limits: LimitSettings) -> str:
+    """How HAProxy checks a server, speaks to it, and how many requests it holds there."""
+    # The gateway is not one model's replica: it bounds itself.
+    bound = "" if server.pool == GATEWAY_POOL else f" maxconn {limits.open_per_replica}"
+    return _SERVER_OPTIONS + bound + (_H2 if server.wire == "grpc" else "")
 
 
-def add_server(server: Server) -> tuple[str, ...]:
+def add_server(server: Server, limits: LimitSettings) -> tuple[str, ...]:
     """Commands that put a new server into rotation."""
     place = f"{server.backend}/{server.name}"
     return (
-        f"add server {place} {server.address} {server_options(server)}",
+        f"add server {place} {server.address} {server_options(server, limits)}",
         f"enable health {place}",
         f"enable server {place}",
     )
@@ -166,9 +195,13 @@ def delete_server(server: Server) -> str:
 
 def map_key(key: str, pool: str) -> tuple[str, ...]:
     """Commands that lead a key to a pool, whether or not it led to another before."""
-    return (f"del map {MAP_FILE} {key}", f"add map {MAP_FILE} {key} {pool}")
+    return (*unmap_key(key), *(f"add map {file} {name} {pool}" for file, name in _entries(key)))
 
 
 def unmap_key(key: str) -> tuple[str, ...]:
     """Command after which requests for the key go to the gateway."""
-    return (f"del map {MAP_FILE} {key}",)
+    return tuple(f"del map {file} {name}" for file, name in _entries(key))
+
+
+def _entries(key: str) -> tuple[tuple[str, str], ...]:
+    return (MAP_FILE, key), (PATHS_FILE, infer_path(key))

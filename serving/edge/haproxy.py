@@ -21,7 +21,7 @@ import structlog
 from serving import telemetry
 from serving.backends.launch import command_of
 from serving.edge import config as commands
-from serving.edge.config import MAP_FILE, SOCKET, EdgeConfig, config_text, map_text
+from serving.edge.config import SOCKET, EdgeConfig, config_text, map_texts
 from serving.edge.key_file import Key
 from serving.edge.key_maps import key_maps, replace_maps
 from serving.edge.ports import Ports, open_ports
@@ -158,7 +158,8 @@ class Haproxy:
         asks = self._settings.edge.keys_file is not None
         config = EdgeConfig(*self._fds, limits, descriptors=descriptors, cpus=os.cpu_count() or 1, keys=asks)
         (self._folder / "haproxy.cfg").write_text(config_text(config, routes))
-        (self._folder / MAP_FILE).write_text(map_text(routes))
+        for name, text in map_texts(routes).items():
+            (self._folder / name).write_text(text)
         for name, lines in key_maps(self._keys).items():
             (self._folder / name).write_text("".join(f"{line}\n" for line in lines))
 
@@ -259,7 +260,7 @@ class Haproxy:
             self._retired.discard(server)
             await self._run(commands.revive_server(server))
             return
-        first, *rest = commands.add_server(server)
+        first, *rest = commands.add_server(server, self._settings.limits)
         await self._runtime.run(first, accept=(EXISTS,))
         await self._run(rest)
 

@@ -2,7 +2,16 @@
 
 import pytest
 
-from serving.edge.config import EdgeConfig, add_server, config_text, map_key, map_text, unmap_key
+from serving.edge.config import (
+    EdgeConfig,
+    add_server,
+    config_text,
+    infer_path,
+    map_key,
+    map_texts,
+    server_options,
+    unmap_key,
+)
 from serving.edge.haproxy import requests_in_flight
 from serving.edge.registry import Routes, Server
 from serving.settings import LimitSettings
@@ -31,17 +40,37 @@ def test_a_start_knows_the_same_as_the_commands_would_have_told():
     routes = Routes({"m": "0", "m/2": "1"}, frozenset({server}))
     text = config_text(CONFIG, routes)
     declared = next(line.strip() for line in text.splitlines() if line.strip().startswith("server "))
-    added = add_server(server)[0]
+    added = add_server(server, CONFIG.limits)[0]
     assert declared.split()[2:] == added.split()[3:]
-    assert map_text(routes) == "m 0\nm/2 1\n"
+    assert map_texts(routes) == {
+        "models.map": "m 0\nm/2 1\n",
+        "paths.map": "/v2/models/m/infer 0\n/v2/models/m/versions/2/infer 1\n",
+    }
 
 
 def test_a_key_is_mapped_whether_or_not_it_was_before():
-    assert map_key("m", "3") == ("del map models.map m", "add map models.map m 3")
-    assert unmap_key("m") == ("del map models.map m",)
+    gone = ("del map models.map m", "del map paths.map /v2/models/m/infer")
+    assert unmap_key("m") == gone
+    assert map_key("m", "3") == (*gone, "add map models.map m 3", "add map paths.map /v2/models/m/infer 3")
 
 
-@pytest.mark.parametrize(("files", "connections"), [(1024, 100), (20_000, 9500), (1 << 20, 20_000)])
+def test_a_version_has_a_path_of_its_own():
+    assert infer_path("m/7") == "/v2/models/m/versions/7/infer"
+
+
+def test_replicas_of_models_hold_a_bounded_number_of_requests_and_the_gateway_bounds_itself():
+    limits = LimitSettings(open_per_replica=77)
+    assert "maxconn 77" in server_options(Server("http", "0", "127.0.0.1:9"), limits)
+    assert "maxconn" not in server_options(Server("http", "gateway", "127.0.0.1:9"), limits)
+
+
+def test_a_header_has_the_buffer_without_its_reserve():
+    text = config_text(EdgeConfig(5, 6, 7, LimitSettings(header_bytes=20_000)), Routes())
+    assert "tune.bufsize 21024" in text
+    assert "tune.maxrewrite 1024" in text
+
+
+@pytest.mark.parametrize(("files", "connections"), [(1024, 100), (20_000, 14_250), (1 << 20, 20_000)])
 def test_connections_fit_the_files_a_process_may_open(files, connections):
     assert EdgeConfig(1, 2, 3, LimitSettings(), descriptors=files).max_connections == connections
 
