@@ -5,7 +5,7 @@ The one invariant: it tells the edge of itself only once it answers, and leaves 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import structlog
@@ -14,11 +14,14 @@ from serving import telemetry
 from serving.backends.address import own_host
 from serving.backends.heart import Heart
 from serving.backends.ray.oip_server import grpc_options
-from serving.errors import Unavailable, foreign_text
+from serving.gateway.edge_client import ASK_S, EdgeClient
 from serving.gateway.inference_app import create_inference_app
 from serving.gateway.jobs_part import JobsPart
 from serving.gateway.oip_grpc import oip_handler
+from serving.gateway.oip_grpc_channels import Channels
+from serving.gateway.oip_health import add_health
 from serving.gateway.oip_http import oip_router
+from serving.gateway.oip_parts import mesh_plane
 from serving.gateway.server import DRAIN_S, HttpServer
 from serving.jobs.types import JobType
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
@@ -27,9 +30,6 @@ from serving.settings import Settings
 from serving.telemetry import Exposition
 
 log = structlog.get_logger()
-
-ASK_S: Final = 5.0
-"""How long another deployment may take to answer the gateway."""
 
 
 class GatewayDeployment:
@@ -59,8 +59,10 @@ class GatewayDeployment:
         if self._jobs is not None:
             await self._jobs.open()
         repository = await asyncio.to_thread(load_served, settings)
-        expected = requested(repository, settings.inference)
-        routers = [oip_router(self._endpoints, settings.limits, expected)]
+        known = [*repository.models, *repository.broken]
+        wanted = requested(repository, settings.inference)
+        self._plane = mesh_plane(EdgeClient(edge), settings, self._host, wanted, known)
+        routers = [oip_router(self._plane)]
         app = (
             create_inference_app(routers, self._metrics)
             if self._jobs is None
@@ -68,15 +70,21 @@ class GatewayDeployment:
         )
         self._http = HttpServer(app, self._host)
         await self._http.start()
-        self._grpc = grpc.aio.server(options=grpc_options(settings.limits.infer_bytes))
-        self._grpc.add_generic_rpc_handlers((oip_handler(self._endpoints, settings.limits, expected),))
-        grpc_port = self._grpc.add_insecure_port(f"{self._host}:0")
-        await self._grpc.start()
+        grpc_port = await self._start_grpc(settings)
         self._heart = Heart(edge, self._beat(grpc_port), settings.edge.heartbeat_s)
         self._heart.start()
         log.info("gateway_listening", http=self._http.port, grpc=grpc_port, job_types=sorted(catalog))
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
+
+    async def _start_grpc(self, settings: Settings) -> int:
+        self._channels = Channels(self._plane.mesh, settings.limits)
+        self._grpc = grpc.aio.server(options=grpc_options(settings.limits.infer_bytes))
+        self._grpc.add_generic_rpc_handlers((oip_handler(self._plane, self._channels),))
+        add_health(self._grpc, self._plane.mesh)
+        port: int = self._grpc.add_insecure_port(f"{self._host}:0")
+        await self._grpc.start()
+        return port
 
     def _beat(self, grpc_port: int) -> Heartbeat:
         http = f"{self._host}:{self._http.port}"
@@ -99,16 +107,10 @@ class GatewayDeployment:
         if self._jobs is not None:
             await self._jobs.end_watches()
         await asyncio.gather(self._http.stop(), self._grpc.stop(DRAIN_S))
+        await self._channels.close()
+        await self._plane.close()
         if self._jobs is not None:
             await self._jobs.close()
-
-    async def _endpoints(self) -> Sequence[Endpoint]:
-        try:
-            found: Sequence[Endpoint] = await asyncio.wait_for(self._edge.endpoints.remote(), ASK_S)
-        except Exception as error:  # Ray raises many kinds while the edge starts or moves
-            log.warning("edge_not_asked", error=foreign_text(error) or type(error).__name__)
-            raise Unavailable("the edge does not answer the gateway", fix="try again in a moment") from error
-        return found
 
     async def _metrics(self) -> Sequence[Exposition]:
         """What the edge collected, and the worker's; a part that does not answer is left out."""

@@ -1,101 +1,117 @@
 """OipMesh: the mesh as one OIP server: who serves which model, what is ready; used by the gateway's OIP routes.
 
-The one invariant: it holds no state of its own; every answer follows from the edge's endpoints at that moment.
+The one invariant: what it tells follows from the last heartbeats; it remembers nothing but the places of sequences.
 """
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from serving.errors import BadInput, Unavailable
-from serving.protocol.endpoint import ANY_MODEL, Endpoint
+from serving.errors import NotFound, Unavailable
+from serving.gateway.edge_client import Edge
+from serving.gateway.oip_checks import check_model_name
+from serving.gateway.oip_index import Entry, merge_index, missing_models
+from serving.gateway.oip_sequences import SequenceBook
+from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip_errors import unknown_model
-from serving.protocol.oip_json import parse_object
-from serving.protocol.oip_metadata import EXTENSIONS, server_metadata
+from serving.protocol.oip_metadata import server_metadata
 
-Endpoints = Callable[[], Awaitable[Sequence[Endpoint]]]
-
-MESH_EXTENSIONS: Final = (*EXTENSIONS, "model_repository")
-INDEX_BODY_BYTES: Final = 64 << 10
+EXTENSIONS: Final = (
+    "classification",
+    "sequence",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+    "generate",
+)
+"""In Triton's names and order; what Triton has beside them is core to the protocol."""
 
 
 class OipMesh:
-    """Looks at the edge's endpoints.
+    """Looks at the living replicas.
 
     Args:
-        endpoints: asks the edge.
-        expected: names of the models this mesh was asked to serve; it is ready when each has a replica.
+        edge: knows them.
+        requested: models this mesh was asked to serve; it is ready when each is.
+        known: every model of the repository.
     """
 
-    def __init__(self, endpoints: Endpoints, expected: Collection[str] = ()) -> None:
-        self._endpoints = endpoints
-        self._expected = frozenset(expected)
+    def __init__(self, edge: Edge, requested: Collection[str] = (), known: Collection[str] = ()) -> None:
+        self.edge = edge
+        self._requested = frozenset(requested)
+        self._known = frozenset(known)
+        self._sequences = SequenceBook()
 
-    async def find(self, model: str, version: str = "") -> Endpoint:
-        """A replica of the model, picked at random among those that serve the version.
+    async def find(
+        self, model: str, version: str = "", sequence: str | None = None, avoid: Collection[str] = ()
+    ) -> Endpoint:
+        """A replica that serves the version, or the newest.
+
+        Args:
+            model: its name.
+            version: empty for the newest.
+            sequence: id of the sequence the request belongs to; None picks at random.
+            avoid: gRPC addresses that do not answer, taken only where there are no others.
 
         Raises:
             NotFound: the mesh has no such model.
             Unavailable: it has, but no replica answers at the moment.
         """
-        replicas = [endpoint for endpoint in await self.replicas() if endpoint.model == model]
-        if not replicas:
-            if model in self._expected:
-                raise Unavailable(f"no replica of the model '{model}' answers", fix="try again in a moment")
-            raise unknown_model(model, version)
-        # A replica that names no version decides by itself, and answers in its own words when it has no such version.
-        return random.choice([each for each in replicas if each.version in ("", version)] or replicas)
+        found = serving_version(await self.serving(model, version), version)
+        replicas = [replica for replica in found if replica.grpc not in avoid] or found
+        return random.choice(replicas) if sequence is None else self._sequences.pick(sequence, replicas)
 
-    async def replicas(self) -> list[Endpoint]:
-        """Every endpoint of a model."""
-        return [endpoint for endpoint in await self._endpoints() if endpoint.model != ANY_MODEL]
+    async def serving(self, model: str, version: str = "") -> list[Endpoint]:
+        """Every endpoint of the model; raises as :meth:`find` does."""
+        check_model_name(model)
+        for fresh in (False, True):
+            replicas = await self.edge.replicas(fresh=fresh)
+            found = [each for replica in replicas for each in replica.endpoints if each.model == model]
+            if found:
+                return found
+        states = [state for replica in replicas for state in replica.models if state.name == model]
+        if model in missing_models(replicas, self._requested):
+            why = next((state.reason for state in states if state.reason), "no replica answers")
+            raise Unavailable(f"the model '{model}' is not ready: {why}", fix="try again in a moment")
+        if states:
+            raise NotFound(f"Request for unknown model: '{model}' has no available versions")
+        raise unknown_model(model, version)
+
+    async def engines(self) -> list[Heartbeat]:
+        """Every living replica that serves models or may: all but gateways."""
+        return [replica for replica in await self.edge.replicas(fresh=True) if replica.kind != "gateway"]
 
     async def missing(self) -> list[str]:
-        """Expected models without a replica."""
-        return sorted(self._expected - {endpoint.model for endpoint in await self.replicas()})
+        """Models that should be served and are not; empty when the mesh is ready."""
+        return missing_models(await self.edge.replicas(), self._requested)
 
-    async def index(self, only_ready: bool = False) -> list[dict[str, str]]:
+    async def index(self, only_ready: bool = False) -> list[Entry]:
         """The repository index: one entry for each model and version."""
-        ready = {(endpoint.model, endpoint.version or "1") for endpoint in await self.replicas()}
-        entries = [
-            {"name": name, "version": version, "state": "READY", "reason": ""} for name, version in sorted(ready)
-        ]
-        if only_ready:
-            return entries
-        gone = [{"name": name, "state": "UNAVAILABLE", "reason": "no replica answers"} for name in await self.missing()]
-        return sorted([*entries, *gone], key=lambda entry: (entry["name"], entry.get("version", "")))
+        entries = merge_index(await self.edge.replicas(fresh=True), self._requested, self._known)
+        return [entry for entry in entries if not only_ready or entry.get("state") == "READY"]
 
     def metadata(self) -> dict[str, Any]:
         """The answer to ``GET /v2`` for the whole mesh."""
-        return server_metadata(MESH_EXTENSIONS)
+        return server_metadata(EXTENSIONS)
 
 
-def index_wants_ready(body: bytes) -> bool:
-    """What the body of a repository index request says of ``ready``."""
-    wanted = parse_object(body, "request body").get("ready", False) if body.strip() else False
-    if not isinstance(wanted, bool):
-        raise BadInput("must be a boolean", field="ready")
-    return wanted
+def serving_version(replicas: Sequence[Endpoint], version: str) -> Sequence[Endpoint]:
+    """Those of the version, or of the newest where none is named.
+
+    A replica that names no version decides by itself; where nobody serves the version, any replica says so in its own
+    words.
+    """
+    wanted = version or max((each.version for each in replicas), key=_number)
+    return [each for each in replicas if each.version in ("", wanted)] or replicas
 
 
-def merge_statistics(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Statistics of several replicas as one: counts add up, the last inference is the latest."""
-    merged: dict[tuple[str, str], dict[str, Any]] = {}
-    for document in documents:
-        for entry in document.get("model_stats", []):
-            key = (str(entry.get("name", "")), str(entry.get("version", "")))
-            merged[key] = _sum(merged[key], entry) if key in merged else entry
-    return {"model_stats": [merged[key] for key in sorted(merged)]}
-
-
-def _sum(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    total = dict(left)
-    for name, value in right.items():
-        mine: Any = total.get(name)
-        if name == "last_inference":
-            total[name] = max(int(mine or 0), int(value))
-        elif isinstance(value, dict) and isinstance(mine, dict):
-            total[name] = _sum(mine, value)
-        elif type(value) is type(mine) and type(value) in (int, list):
-            total[name] = mine + value
-    return total
+def _number(version: str) -> int:
+    return int(version) if version.isascii() and version.isdigit() else 0

@@ -10,7 +10,8 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from serving.gateway.deployment import GatewayDeployment
-from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
+from serving.protocol.control import ControlCall
+from serving.protocol.endpoint import ANY_MODEL, Heartbeat
 from serving.settings import Settings
 from serving.telemetry import Exposition
 from tests.serving.jobs.film import CATALOG
@@ -30,14 +31,18 @@ class FakeEdge:
     def __init__(self) -> None:
         self.beats: list[Heartbeat] = []
         self.heartbeat = Method(self._heartbeat)
-        self.endpoints = Method(self._endpoints)
+        self.replicas = Method(self._replicas)
+        self.recall = Method(self._recall)
         self.metrics = Method(self._metrics)
 
     async def _heartbeat(self, beat: Heartbeat) -> None:
         self.beats.append(beat)
 
-    async def _endpoints(self) -> list[Endpoint]:
-        return [endpoint for beat in self.beats[-1:] for endpoint in beat.endpoints]
+    async def _replicas(self) -> list[Heartbeat]:
+        return self.beats[-1:]
+
+    async def _recall(self) -> list[ControlCall]:
+        return []
 
     async def _metrics(self) -> list[Exposition]:
         assert self.beats[-1].metrics_url is not None
@@ -125,7 +130,7 @@ async def test_an_edge_that_does_not_answer_is_told_in_the_protocols_shape(
     async def lost() -> None:
         raise RuntimeError("the actor died")
 
-    monkeypatch.setattr(edge.endpoints, "remote", lost)
+    monkeypatch.setattr(edge.replicas, "remote", lost)
     async with httpx.AsyncClient(base_url=f"http://{endpoint.http}", trust_env=False) as http:
         answer = await http.get("/v2/models/nope")
     assert answer.status_code == 503

@@ -1,0 +1,65 @@
+"""Inference bodies that the edge did not send straight to a replica: bounded, unpacked, checked; for OIP's routes.
+
+The one invariant: what is passed on is plain, within its bounds, and its JSON is nested no deeper than a replica bears.
+"""
+
+import asyncio
+from typing import Final
+
+from pydantic import JsonValue
+
+from serving.errors import TooLarge
+from serving.protocol.oip_compression import decompress
+from serving.protocol.oip_http import HEADER_LENGTH, header_length
+from serving.protocol.oip_json import check_depth, parse_object
+from serving.settings import LimitSettings
+
+FIELD: Final = "request body"
+_IN_PLACE_BYTES: Final = 256 << 10
+"""A larger body is checked in a thread, so that other requests need not wait."""
+
+
+async def checked_body(body: bytes, encoding: str, length: str | None, limits: LimitSettings) -> tuple[bytes, int]:
+    """The plain body, and how much of it is JSON.
+
+    Args:
+        body: as received, at most ``limits.infer_bytes``.
+        encoding: the header ``Content-Encoding``.
+        length: the header ``Inference-Header-Content-Length``.
+        limits: ``infer_bytes`` bounds the plain body, ``body_bytes`` the JSON in it.
+
+    Raises:
+        BadInput: no such encoding in the body, a header length that is no length, JSON too deep.
+        TooLarge: a bound was passed.
+        Unsupported: another encoding than gzip or deflate.
+    """
+    if len(body) <= _IN_PLACE_BYTES and not encoding:
+        return _check(body, encoding, length, limits)
+    return await asyncio.to_thread(_check, body, encoding, length, limits)
+
+
+def _check(body: bytes, encoding: str, length: str | None, limits: LimitSettings) -> tuple[bytes, int]:
+    plain = decompress(body, encoding, limits.infer_bytes)
+    json_bytes = header_length(length, len(plain))
+    if json_bytes > limits.body_bytes:
+        raise TooLarge(
+            f"the JSON part may have at most {limits.body_bytes:,} bytes",
+            field=FIELD,
+            fix=f"send tensors as binary data ({HEADER_LENGTH}), or raise limits.body_bytes",
+        )
+    check_depth(plain if json_bytes == len(plain) else plain[:json_bytes], FIELD)
+    return plain, json_bytes
+
+
+def sequence_of(document: bytes) -> str | None:
+    """The id of the sequence that an HTTP request belongs to; raises :class:`BadInput` for broken JSON."""
+    parsed = parse_object(document, FIELD) if document.strip() else {}
+    parameters = parsed.get("parameters")
+    inner = parameters.get("sequence_id") if isinstance(parameters, dict) else None
+    return sequence_text(inner if inner is not None else parsed.get("sequence_id"))
+
+
+def sequence_text(sequence: JsonValue) -> str | None:
+    """A sequence id as text; 0, the empty string and what is no id mean that there is no sequence."""
+    is_id = isinstance(sequence, int | str) and not isinstance(sequence, bool)
+    return str(sequence) if is_id and sequence else None

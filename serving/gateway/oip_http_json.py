@@ -1,0 +1,42 @@
+"""Bodies in and documents out of the gateway's OIP routes.
+
+The one invariant: a body is never read past its bound, and every refusal has the protocol's shape.
+"""
+
+from typing import Final
+
+from fastapi import Request, Response
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from serving.errors import ReelmeshError, TooLarge
+from serving.gateway.bodies import bounded_stream
+from serving.protocol.oip_errors import error_body
+from serving.protocol.oip_json import parse_object
+
+RETRY_AFTER_S: Final = "1"
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body; raises :class:`TooLarge`, and :class:`Cancelled` when the client goes away."""
+    return b"".join([piece async for piece in bounded_stream(request, limit_bytes, what="the request body")])
+
+
+async def body_object(request: Request, limit_bytes: int) -> dict[str, JsonValue]:
+    """The body as a JSON object, empty where there is none; raises :class:`BadInput`."""
+    body = await read_body(request, limit_bytes)
+    return parse_object(body, "request body") if body.strip() else {}
+
+
+def refused(error: ReelmeshError) -> Response:
+    """The answer to an error; one that may pass says when to come again."""
+    headers = {"Retry-After": RETRY_AFTER_S} if error.retryable else {}
+    if isinstance(error, TooLarge):
+        # Else the server would go on reading, and dropping, whatever the client still sends.
+        headers["Connection"] = "close"
+    return whole(error_body(error), error.http_status, headers)
+
+
+def whole(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A document as an answer."""
+    return Response(to_json(document), status, headers, media_type="application/json")
