@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import queue
 
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_sync
 import tritonclient.grpc.aio as triton_grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as config_pb
@@ -125,9 +127,26 @@ async def test_a_decoupled_model_gives_any_number_of_responses_beside_others(rpc
     assert len(found) == 4
 
 
-async def test_an_empty_final_response_comes_when_asked_for(rpc):
-    found = await stream(rpc, ("count", 1), ("count", 0), parameters={"triton_enable_empty_final_response": True})
-    assert sorted(found, key=str) == [("0", 0), ("0", None), ("1", None)]
+def streamed(address, *asked):
+    """The same with the client that can ask for empty final responses."""
+    found = queue.Queue()
+
+    def keep(result, error):
+        assert error is None
+        response = result.get_response()
+        found.put((response.id, len(response.outputs), response.parameters["triton_final_response"].bool_param))
+
+    with triton_sync.InferenceServerClient(address) as client:
+        client.start_stream(keep)
+        for index, (model, value) in enumerate(asked):
+            client.async_stream_infer(model, given(value), request_id=str(index), enable_empty_final_response=True)
+        client.stop_stream()
+    return sorted(found.queue)
+
+
+async def test_an_empty_final_response_comes_when_asked_for(ports):
+    found = await asyncio.to_thread(streamed, f"127.0.0.1:{ports[1]}", ("count", 1), ("count", 0), ("wait", 1))
+    assert found == [("0", 0, True), ("0", 1, False), ("1", 0, True), ("2", 1, True)]
 
 
 async def test_errors_are_told_inside_the_stream_which_goes_on(rpc):
