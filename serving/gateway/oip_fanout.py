@@ -57,8 +57,8 @@ class Answers:
         if not self.failed:
             return None
         first = self.failed[0].error or EngineFailed("gave no answer")
-        if not self.done and len(self.failed) == 1:
-            return first
+        if not self.done and len({str(answer.error) for answer in self.failed}) == 1:
+            return first  # in the replica's own words, which are Triton's
         count = f"{len(self.failed)} of {len(self.failed) + len(self.done)} replicas failed to {what}"
         names = ", ".join(answer.replica.replica_id for answer in self.failed)[:200]
         tail = f"; {rest}" if self.done else ""

@@ -63,6 +63,9 @@ async def test_a_load_that_fails_everywhere_leaves_what_was_remembered_before(oi
         control.refuse = "no memory"
     answer = await oip.http.post(LOAD.format("extra"))
     assert answer.status_code == 400
+    assert answer.json()["error"] == "no memory"
+    oip.controls[1].refuse = "no disk"
+    answer = await oip.http.post(LOAD.format("extra"))
     assert answer.json()["error"] == "2 of 2 replicas failed to load 'extra' (one, two): no memory"
     assert oip.edge.memory.recall() == before
 
