@@ -5,13 +5,16 @@ The one invariant: a beat that fails is logged and tried again at the next one; 
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from serving.protocol.endpoint import Heartbeat
 
 log = structlog.get_logger()
+
+GOODBYE_S: Final = 0.5
+"""How long the last beat may take: when the whole mesh stops, there is no edge to hear it."""
 
 
 class Heart:
@@ -45,15 +48,15 @@ class Heart:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        await self._send(self._beat.model_copy(update={"endpoints": [], "control": None}))
+        await self._send(self._beat.model_copy(update={"endpoints": [], "control": None}), GOODBYE_S)
 
     async def _run(self) -> None:
         while True:
             await self._send(self._beat)
             await asyncio.sleep(self._every_s)
 
-    async def _send(self, beat: Heartbeat) -> None:
+    async def _send(self, beat: Heartbeat, within_s: float | None = None) -> None:
         try:
-            await asyncio.wait_for(self._edge.heartbeat.remote(beat), timeout=max(self._every_s, 2.0))
+            await asyncio.wait_for(self._edge.heartbeat.remote(beat), timeout=within_s or max(self._every_s, 2.0))
         except Exception as error:  # Ray raises many kinds while the edge starts or moves
             log.warning("heartbeat_failed", replica=beat.replica_id, error=str(error)[:256])
