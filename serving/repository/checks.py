@@ -9,12 +9,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.protocol.tasks import TASKS
+from serving.repository.advice import advise, advise_together
+from serving.repository.checks_batching import check_batching
+from serving.repository.checks_ensemble import check_ensemble, check_ensembles
+from serving.repository.checks_instances import check_instances
+from serving.repository.checks_tensors import check_tensors
 from serving.repository.derive import DEFAULT_FILES, RAY_BACKEND, TENSOR_ENGINES, served_versions, triton_backend
 from serving.repository.findings import Finding
 from serving.repository.model import TENSOR_TASK, ModelCard
+from serving.repository.places import at_card, at_config
 from serving.repository.read import RawModel
 from serving.repository.task_io import check_task_io
 
@@ -39,27 +45,18 @@ def check_model(raw: RawModel, engines: Engines | None = None) -> Iterator[Findi
             yield from _check_engine(raw, raw.card, engines)
     if raw.config is not None and raw.card is not None:
         yield from _check_together(raw, raw.config, raw.card)
+        yield from advise(raw, raw.config, raw.card)
 
 
 def check_together(models: Sequence[RawModel]) -> Iterator[Finding]:
-    """Everything that needs all models: aliases, fallbacks, defaults."""
+    """Everything that needs all models: aliases, fallbacks, defaults, ensembles."""
     cards = {raw.name: raw for raw in models if raw.card is not None}
     yield from _check_aliases(cards)
     yield from _check_fallbacks(cards)
     yield from _check_defaults(cards)
-
-
-def at_card(raw: RawModel, field: str, problem: str, fix: str, *, warning: bool = False) -> Finding:
-    """A finding about a field of model.yaml, with its line."""
-    location = tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", field))
-    line = raw.card_lines.of(location)
-    return Finding(raw.card_file, line, field, problem, fix, "warning" if warning else "error")
-
-
-def at_config(raw: RawModel, field: str, problem: str, fix: str, *, find: str = "", warning: bool = False) -> Finding:
-    """A finding about config.pbtxt, on the line where ``find`` (by default the field's last name) first stands."""
-    line = raw.config_line(find or field.rsplit(".", maxsplit=1)[-1])
-    return Finding(raw.config_file, line, field, problem, fix, "warning" if warning else "error")
+    named = {raw.name: raw for raw in models}
+    yield from check_ensembles(named)
+    yield from advise_together(named)
 
 
 def _check_folders(raw: RawModel) -> Iterator[Finding]:
@@ -102,31 +99,8 @@ def _check_config(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
     if not triton_backend(config):
         fix = f'name one, for example backend: "{next(iter(DEFAULT_FILES))}"'
         yield at_config(raw, "backend", "neither backend nor platform is set", fix)
-    if config.max_batch_size < 0:
-        yield at_config(raw, "max_batch_size", "is negative", "use 0 for no batching")
-    if config.HasField("dynamic_batching"):
-        largest = max(config.dynamic_batching.preferred_batch_size, default=0)
-        if config.max_batch_size == 0:
-            fix = "set max_batch_size, or remove dynamic_batching"
-            yield at_config(raw, "dynamic_batching", "has no effect while max_batch_size is 0", fix, warning=True)
-        elif largest > config.max_batch_size:
-            fix = f"use at most {config.max_batch_size}"
-            field = "dynamic_batching.preferred_batch_size"
-            yield at_config(raw, field, f"{largest} is over max_batch_size", fix)
-    for kind, tensors in (("input", config.input), ("output", config.output)):
-        names = [tensor.name for tensor in tensors]
-        for index, tensor in enumerate(tensors):
-            field = f"{kind}[{index}]"
-            if not tensor.name:
-                yield at_config(raw, f"{field}.name", "is empty", "name the tensor as the model does", find=kind)
-            elif tensor.name in names[:index]:
-                yield at_config(raw, f"{field}.name", f"{tensor.name!r} is repeated", "keep one", find=tensor.name)
-            if tensor.data_type == DataType.TYPE_INVALID:
-                fix = "use TYPE_FP32, TYPE_INT64, TYPE_STRING, ..."
-                yield at_config(raw, f"{field}.data_type", "is not set", fix, find=tensor.name or kind)
-            if not tensor.dims and not tensor.HasField("reshape") and config.max_batch_size == 0:
-                fix = "give the shape, -1 where it varies"
-                yield at_config(raw, f"{field}.dims", "is empty", fix, find=tensor.name or kind)
+    for check in (check_tensors, check_batching, check_instances, check_ensemble):
+        yield from check(raw, config)
 
 
 def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:

@@ -98,6 +98,7 @@ class ModelCard(_Part):
     share: Share = Share()
     replicas: Replicas = Replicas()
     load_time_s: float | None = Field(default=None, ge=0)
+    run_time_s: float | None = Field(default=None, ge=0, description="How long one request takes by itself, measured.")
     warm_up: bool = False
     fallback: list[str] = Field(default=[], description="Models tried in order when this one is unavailable.")
     aliases: list[str] = []

@@ -14,7 +14,16 @@ from serving.errors import BadInput
 from serving.protocol.control import ModelState
 from serving.protocol.endpoint import Heartbeat
 
-ENSEMBLE = 'platform: "ensemble" ensemble_scheduling { step [ { model_name: "mlp" model_version: -1 } ] }'
+ENSEMBLE = """
+platform: "ensemble"
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ 4 ] } ]
+ensemble_scheduling {
+  step [
+    { model_name: "mlp" model_version: -1 input_map { key: "X" value: "X" } output_map { key: "Y" value: "Y" } }
+  ]
+}
+"""
 
 
 @pytest.fixture

@@ -38,8 +38,14 @@ def test_a_triton_folder_means_what_it_means_to_triton(
 
 
 def test_an_ensemble_needs_no_file_in_its_version_folder(repository: Path) -> None:
-    step = 'step [ { model_name: "other" model_version: -1 input_map { key: "X" value: "X" } } ]'
-    written(repository, "e", f'platform: "ensemble" ensemble_scheduling {{ {step} }}', "1/")
+    maps = 'input_map { key: "X" value: "X" } output_map { key: "Y" value: "Y" }'
+    step = f'step [ {{ model_name: "other" model_version: -1 {maps} }} ]'
+    tensors = " ".join(
+        f'{kind} {{ name: "{name}" data_type: TYPE_FP32 dims: [1] }}'
+        for kind, name in (("input", "X"), ("output", "Y"))
+    )
+    written(repository, "other", f'backend: "python" {tensors}', "1/model.py")
+    written(repository, "e", f'platform: "ensemble" {tensors} ensemble_scheduling {{ {step} }}', "1/")
     assert load_repository([repository]).get("e").replica_group == "triton"
 
 

@@ -9,7 +9,15 @@ from serving.settings import InferenceSettings, Settings
 
 ENSEMBLE = """\
 platform: "ensemble"
-ensemble_scheduling { step [ { model_name: "mlp" model_version: -1 }, { model_name: "other" model_version: -1 } ] }
+max_batch_size: 8
+input [ { name: "X" data_type: TYPE_FP32 dims: [4] } ]
+output [ { name: "A" data_type: TYPE_FP32 dims: [2] }, { name: "B" data_type: TYPE_FP32 dims: [2] } ]
+ensemble_scheduling {
+  step [
+    { model_name: "mlp" model_version: -1 input_map { key: "X" value: "X" } output_map { key: "Y" value: "A" } },
+    { model_name: "other" model_version: -1 input_map { key: "X" value: "X" } output_map { key: "Y" value: "B" } }
+  ]
+}
 """
 
 
