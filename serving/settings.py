@@ -60,6 +60,9 @@ class LimitSettings(_Group):
     waiting_per_model: int = Field(
         default=4096, gt=0, description="Requests for one model that wait at the edge before more get 503."
     )
+    gateway_bytes: int = Field(
+        default=1 << 30, gt=0, description="Inference and load requests that a gateway holds at a time, together."
+    )
     control_calls: int = Field(default=4096, gt=0, description="Control calls kept for replicas that start later.")
     control_bytes: int = Field(default=256 << 20, gt=0, description="Size of those calls together.")
 

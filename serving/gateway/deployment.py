@@ -5,7 +5,7 @@ The one invariant: it tells the edge of itself only once it answers, and leaves 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -30,6 +30,9 @@ from serving.settings import Settings
 from serving.telemetry import Exposition
 
 log = structlog.get_logger()
+
+_CALLS: Final = 4096
+"""gRPC calls held at a time, streams among them; more get RESOURCE_EXHAUSTED."""
 
 
 class GatewayDeployment:
@@ -79,7 +82,8 @@ class GatewayDeployment:
 
     async def _start_grpc(self, settings: Settings) -> int:
         self._channels = Channels(self._plane.mesh, settings.limits)
-        self._grpc = grpc.aio.server(options=grpc_options(settings.limits.infer_bytes))
+        options = grpc_options(settings.limits.infer_bytes)
+        self._grpc = grpc.aio.server(options=options, maximum_concurrent_rpcs=_CALLS)
         self._grpc.add_generic_rpc_handlers((oip_handler(self._plane, self._channels),))
         add_health(self._grpc, self._plane.mesh)
         port: int = self._grpc.add_insecure_port(f"{self._host}:0")

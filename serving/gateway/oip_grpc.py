@@ -12,6 +12,7 @@ import structlog
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.errors import NotFound, ReelmeshError, Unavailable
+from serving.gateway.byte_budget import ByteBudget
 from serving.gateway.oip_grpc_channels import Channels
 from serving.gateway.oip_grpc_control import Call, control_calls
 from serving.gateway.oip_grpc_messages import from_document, parsed, written
@@ -47,7 +48,9 @@ def oip_handler(plane: MeshPlane, channels: Channels) -> grpc.GenericRpcHandler:
         "ModelStatistics": calls.statistics,
         **control_calls(plane.control),
     }
-    unary = {name: grpc.unary_unary_rpc_method_handler(_guarded(name, call)) for name, call in methods.items()}
+    unary = {
+        name: grpc.unary_unary_rpc_method_handler(_guarded(name, call, plane.budget)) for name, call in methods.items()
+    }
     stream = grpc.stream_stream_rpc_method_handler(calls.stream)
     return grpc.method_handlers_generic_handler(SERVICE, {**unary, "ModelStreamInfer": stream})
 
@@ -112,11 +115,13 @@ class _Calls:
         return answer
 
 
-def _guarded(name: str, call: Call) -> Call:
+def _guarded(name: str, call: Call, budget: ByteBudget) -> Call:
     async def guarded(data: bytes, context: Any) -> bytes:  # noqa: ANN401
         try:
             check_call(grant_in(context), name, data)
-            return await call(data, context)
+            with budget.holding() as held:
+                held.take(len(data))
+                return await call(data, context)
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
         except ReelmeshError as error:

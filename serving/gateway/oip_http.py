@@ -60,7 +60,7 @@ def oip_router(plane: MeshPlane) -> APIRouter:
         router.add_api_route(base, calls.metadata)
         router.add_api_route(f"{base}/stats", calls.statistics)
         router.add_api_route(f"{base}/{{call}}", calls.act, methods=["GET", "POST"])
-    add_control_routes(router, ControlCalls(plane.control, plane.limits))
+    add_control_routes(router, ControlCalls(plane))
     router.add_api_route("/v2/{path:path}", calls.nothing, methods=_METHODS, include_in_schema=False)
     return router
 
@@ -115,12 +115,16 @@ class _Calls:
         name, version = _model(request)
         serving = await self._plane.mesh.serving(name, version)
         limits = self._plane.limits
-        received = await read_body(request, limits.infer_bytes)
         encoding, length = request.headers.get("content-encoding", ""), request.headers.get(HEADER_LENGTH)
-        body, json_bytes = await checked_body(received, encoding, None if call in _GENERATES else length, limits)
-        together = not all(replica.straight for replica in serving)
-        replica = await self._plane.mesh.find(name, version, sequence_of(body[:json_bytes]) if together else None)
-        return await self._plane.relay.send(request, replica, model_path(name, version, f"/{call}"), body, _ANSWER_S)
+        with self._plane.budget.holding() as held:
+            received = await read_body(request, limits.infer_bytes, held)
+            body, json_bytes = await checked_body(received, encoding, None if call in _GENERATES else length, limits)
+            held.take(len(body) if encoding else 0)
+            together = not all(replica.straight for replica in serving)
+            sequence = sequence_of(body[:json_bytes]) if together else None
+            replica = await self._plane.mesh.find(name, version, sequence)
+            path = model_path(name, version, f"/{call}")
+            return await self._plane.relay.send(request, replica, path, body, _ANSWER_S)
 
 
 def index_wants_ready(asked: object) -> bool:

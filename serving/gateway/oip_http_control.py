@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 
 from serving.errors import BadInput, NotFound
-from serving.gateway.oip_control import ControlPlane, Kind
+from serving.gateway.oip_control import Kind
 from serving.gateway.oip_http_json import body_object, whole
-from serving.settings import LimitSettings
+from serving.gateway.oip_parts import MeshPlane
 
 SMALL_BODY_BYTES: Final = 64 << 10
 """Bound on every body but that of a load, which may carry a model's files."""
@@ -36,17 +36,18 @@ class ControlCalls:
     """What the routes do.
 
     Args:
-        control: does it.
-        limits: ``infer_bytes`` bounds a load's body.
+        plane: does it; its limit ``infer_bytes`` bounds a load's body.
     """
 
-    def __init__(self, control: ControlPlane, limits: LimitSettings) -> None:
-        self._control = control
-        self._load_bytes = limits.infer_bytes
+    def __init__(self, plane: MeshPlane) -> None:
+        self._control = plane.control
+        self._plane = plane
 
     async def load(self, request: Request, name: str) -> Response:
         """Load or reload a model everywhere."""
-        await self._control.load(name, _parameters(await body_object(request, self._load_bytes)))
+        with self._plane.budget.holding() as held:
+            asked = await body_object(request, self._plane.limits.infer_bytes, held)
+            await self._control.load(name, _parameters(asked))
         return Response()
 
     async def unload(self, request: Request, name: str) -> Response:

@@ -11,20 +11,32 @@ from pydantic_core import to_json
 
 from serving.errors import ReelmeshError, TooLarge
 from serving.gateway.bodies import bounded_stream
+from serving.gateway.byte_budget import Held
 from serving.protocol.oip_errors import error_body
 from serving.protocol.oip_json import parse_object
 
 RETRY_AFTER_S: Final = "1"
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body; raises :class:`TooLarge`, and :class:`Cancelled` when the client goes away."""
-    return b"".join([piece async for piece in bounded_stream(request, limit_bytes, what="the request body")])
+async def read_body(request: Request, limit_bytes: int, held: Held | None = None) -> bytes:
+    """The whole body; raises :class:`TooLarge`, and :class:`Cancelled` when the client goes away.
+
+    Args:
+        request: not read yet.
+        limit_bytes: largest body.
+        held: counts it, and raises :class:`Unavailable` when there is no room.
+    """
+    pieces = []
+    async for piece in bounded_stream(request, limit_bytes, what="the request body"):
+        if held is not None:
+            held.take(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
-async def body_object(request: Request, limit_bytes: int) -> dict[str, JsonValue]:
-    """The body as a JSON object, empty where there is none; raises :class:`BadInput`."""
-    body = await read_body(request, limit_bytes)
+async def body_object(request: Request, limit_bytes: int, held: Held | None = None) -> dict[str, JsonValue]:
+    """The body as a JSON object, empty where there is none; raises :class:`BadInput`, else as :func:`read_body`."""
+    body = await read_body(request, limit_bytes, held)
     return parse_object(body, "request body") if body.strip() else {}
 
 

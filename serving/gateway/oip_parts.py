@@ -9,6 +9,7 @@ from typing import Final
 
 import httpx
 
+from serving.gateway.byte_budget import ByteBudget
 from serving.gateway.edge_client import Edge
 from serving.gateway.oip_control import ControlPlane
 from serving.gateway.oip_fanout import Fanout
@@ -31,6 +32,7 @@ class MeshPlane:
         look: documents of models.
         relay: passes HTTP requests on.
         limits: bounds on what clients may send.
+        budget: bounds what they send all together.
         client: for all HTTP calls to replicas.
     """
 
@@ -39,6 +41,7 @@ class MeshPlane:
     look: Look
     relay: Relay
     limits: LimitSettings
+    budget: ByteBudget
     client: httpx.AsyncClient
 
     async def close(self) -> None:
@@ -62,4 +65,5 @@ def mesh_plane(
     client = httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False)
     mesh = OipMesh(edge, requested, known)
     control = ControlPlane(mesh, Fanout(client), settings.inference, host)
-    return MeshPlane(mesh, control, Look(mesh, client), Relay(client), settings.limits, client)
+    budget = ByteBudget(settings.limits.gateway_bytes)
+    return MeshPlane(mesh, control, Look(mesh, client), Relay(client), settings.limits, budget, client)
