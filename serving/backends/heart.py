@@ -57,6 +57,8 @@ class Heart:
 
     async def _send(self, beat: Heartbeat, within_s: float | None = None) -> None:
         try:
-            await asyncio.wait_for(self._edge.heartbeat.remote(beat), timeout=within_s or max(self._every_s, 2.0))
+            # Not wait_for, which may lose a cancel that comes together with the answer: stop() would never return.
+            async with asyncio.timeout(within_s or max(self._every_s, 2.0)):
+                await self._edge.heartbeat.remote(beat)
         except Exception as error:  # Ray raises many kinds while the edge starts or moves
             log.warning("heartbeat_failed", replica=beat.replica_id, error=str(error)[:256])

@@ -1,4 +1,4 @@
-"""EngineReplica: one Ray Serve replica that holds the engines of a replica group; deployed by graphs.app.
+"""EngineReplica: one Ray Serve replica that holds the models of a replica group; deployed by graphs.app.
 
 The one invariant: a failed request never takes the replica down; only a failed load makes it unhealthy.
 """
@@ -6,8 +6,7 @@ The one invariant: a failed request never takes the replica down; only a failed 
 import asyncio
 import os
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,32 @@ import structlog
 from serving import telemetry
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
-from serving.backends.base import Engine, EngineContext
+from serving.backends.base import EngineContext
 from serving.backends.call import Call
+from serving.backends.control import ControlServer
+from serving.backends.control_calls import model_call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
 from serving.backends.places import Places, counted
-from serving.backends.ray.engines import load_engine
+from serving.backends.ray.control import RayControl
+from serving.backends.ray.control_models import ModelSet
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
-from serving.backends.ray.served import function_models
-from serving.errors import NotFound, foreign_text
+from serving.backends.ray.traces import Traces
+from serving.backends.repository_watch import RepositoryWatch
+from serving.errors import NotFound, Unsupported, foreign_text
+from serving.protocol.control import ControlCall
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
+from serving.protocol.oip_statistics import Times
+from serving.protocol.shared_memory import Regions
 from serving.protocol.task_tensors import from_tensors, to_tensors
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
-from serving.repository.model import Model
-from serving.repository.served import load_served
 from serving.settings import Settings
 
 log = structlog.get_logger()
+
+_NS = 1_000_000_000
 
 
 class EngineReplica:
@@ -44,95 +50,151 @@ class EngineReplica:
     Args:
         settings: of the whole mesh, resolved.
         group: the replica group, which is also the deployment's name.
-        edge: Serve handle of the edge, which is told where this replica listens.
+        edge: Serve handle of the edge, which is told where this replica listens; None for a replica on its own.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits async constructors
         self,
         settings: Settings,
         group: str,
-        edge: Any,  # noqa: ANN401  a Serve handle
+        edge: Any = None,  # noqa: ANN401  a Serve handle
     ) -> None:
         telemetry.set_up_logs(settings)
+        self._settings, self._group, self._edge = settings, group, edge
+        self._host = own_host(settings)
+        self._heart: Heart | None = None
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        repository = await asyncio.to_thread(load_served, settings)
-        self._models: Mapping[str, Model] = {model.name: model for model in repository.groups()[group]}
-        self._engines: dict[str, Engine] = {}
         self._places = Places(settings.limits.inflight_per_replica)
         self._scratch = await asyncio.to_thread(own_scratch, settings.home / "scratch", group)
-        context = EngineContext(artifacts=self._artifacts, scratch=self._scratch)
-        for model in self._models.values():
-            await self._load(model, context)
-        configs = {name: model.config for name, model in self._models.items()}
-        host = own_host(settings)
-        places = settings.limits.inflight_per_replica
-        self._plane = OipPlane(function_models(self.infer, configs, places))
-        self._oip = OipServer(self._plane, settings.limits, host=host)
-        self._heart = Heart(edge, await self._listen(group, host), settings.edge.heartbeat_s)
-        self._heart.start()
+        self._traces = Traces(settings.home / "traces" / f"{self._scratch.name}.json")
+        self._regions = Regions()
+        self._plane = OipPlane(regions=self._regions, observe=self._observe)
+        context = EngineContext(artifacts=self._artifacts, scratch=self._scratch, device=device(), ask=self._ask)
+        self._models = ModelSet(settings, group, self._plane, context, self.infer, self._tell_edge)
+        self._control = RayControl(settings, self._models, self._regions, self._traces)
+        self._oip = OipServer(self._plane, settings.limits, host=self._host)
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
+        await self._start()
 
-    async def _load(self, model: Model, context: EngineContext) -> None:
-        began = time.monotonic()
-        self._engines[model.name] = await asyncio.to_thread(load_engine, model, context)
-        seconds = time.monotonic() - began
-        telemetry.MODEL_LOAD_SECONDS.labels(model.name, "ray").set(seconds)
-        telemetry.MODEL_READY.labels(model.name, "ray").set(1)
-        log.info("model_loaded", model=model.name, engine=model.card.engine, seconds=round(seconds, 3))
+    async def _start(self) -> None:
+        """Become what replicas that started earlier are, then tell the edge."""
+        settings, inference = self._settings, self._settings.inference
+        self._watch = RepositoryWatch(settings.model_repositories, self._models, inference.repository_poll_s)
+        calls = await self._recalled()
+        await self._control.repeat(calls)
+        await self._models.start([found for call in calls if (found := model_call(call)) is not None])
+        self._ports = await self._oip.start()
+        self._server = ControlServer(self._control, _exposition, settings.limits.control_bytes, self._host)
+        await self._server.start()
+        if inference.model_control_mode == "poll":
+            self._watch.start()
+        if self._edge is not None:
+            self._heart = Heart(self._edge, self.beat(), settings.edge.heartbeat_s)
+            self._heart.start()
 
-    async def _listen(self, group: str, host: str) -> Heartbeat:
-        http_port, grpc_port = await self._oip.start()
-        return Heartbeat(
-            replica_id=f"{group}-{host}:{http_port}",
-            endpoints=[
-                Endpoint(model=name, http=f"{host}:{http_port}", grpc=f"{host}:{grpc_port}") for name in self._models
-            ],
-            metrics_url=f"http://{host}:{http_port}/metrics",
-        )
+    async def _recalled(self) -> list[ControlCall]:
+        if self._edge is None:
+            return []
+        calls: list[ControlCall] = await self._edge.recall.remote()
+        return calls
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         """Run one typed request.
 
         Raises:
             NotFound: the group does not hold the model.
+            Unsupported: the model has no typed task; it is reached by OIP.
             Unavailable: the replica already holds as many requests as it may.
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
-        if model not in self._engines:
+        if model not in self._models.models:
             raise NotFound(f"this replica does not hold the model {model!r}")
-        with counted(model, call):
-            return await self._run(model, request, call)
-
-    async def _run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
-        check_limits(self._models[model].card, request)
-        with self._places.hold(model, call):
-            return await self._engines[model].run(request, call)
+        if model not in self._models.engines:
+            raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
+        with counted(model, call), self._places.hold(model, call):
+            check_limits(self._models.models[model].card, request)
+            return await self._models.engines[model].run(request, call)
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        """Answer one OIP request through the typed task (see protocol.task_tensors)."""
-        task = TASKS[self._models[request.model_name].card.task]
-        typed = await from_tensors(task.request, request.inputs, self._artifacts)
-        result = await self._run(request.model_name, typed, Call())
-        outputs = await to_tensors(result, self._artifacts, request.wants)
-        return InferResponse(model_name=request.model_name, id=request.id, outputs=outputs)
+        """Answer one OIP request through the typed task (see protocol.task_tensors).
+
+        The place is taken before anything of the request is stored, and the request's deadline is the call's.
+        """
+        name = request.model_name
+        model, call = self._models.models[name], Call(deadline_unix_s=request.deadline_unix_s)
+        with self._places.hold(name, call):
+            typed = await from_tensors(TASKS[model.card.task].request, request.inputs, self._artifacts)
+            check_limits(model.card, typed)
+            result = await self._models.engines[name].run(typed, call)
+            outputs = await to_tensors(result, self._artifacts, request.wants)
+        return InferResponse(model_name=name, id=request.id, outputs=outputs)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ongoing requests, for Serve's autoscaler: OIP traffic does not pass Serve's handles."""
-        return {"ongoing": float(self._places.taken)}
+        return {"ongoing": float(max(self._places.taken, self._plane.in_flight))}
 
     async def check_health(self) -> None:
         """Called by Serve; raising would restart the replica."""
 
+    def beat(self) -> Heartbeat:
+        """What this replica tells the edge of itself."""
+        http, grpc = (f"{self._host}:{port}" for port in self._ports)
+        endpoints = [
+            Endpoint(model=name, http=http, grpc=grpc, straight=not self._in_sequences(name))
+            for name in self._models.serving()
+        ]
+        return Heartbeat(
+            replica_id=f"{self._group}-{http}",
+            kind="ray",
+            endpoints=endpoints,
+            models=self._models.states(),
+            control=self._server.control,
+            metrics_url=self._server.metrics_url,
+        )
+
     async def close(self) -> None:
         """Drain: leave the rotation first, then stop listening, then free the engines."""
-        await self._heart.stop()
+        if self._heart is not None:
+            await self._heart.stop()
+        await self._watch.stop()
+        if server := getattr(self, "_server", None):
+            await server.stop()
         await self._oip.stop()
-        closed = await asyncio.gather(*(engine.close() for engine in self._engines.values()), return_exceptions=True)
-        for name, error in zip(self._engines, closed, strict=True):
-            if isinstance(error, BaseException):
-                log.warning("close_failed", model=name, error=foreign_text(error))
+        try:
+            await self._plane.close(self._settings.inference.exit_timeout_s)
+        except Exception as error:  # an engine may raise anything; the others are closed all the same
+            log.warning("close_failed", group=self._group, error=foreign_text(error))
+        self._regions.unregister()
+        await asyncio.to_thread(self._traces.flush)
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+    async def _tell_edge(self) -> None:
+        if self._heart is not None:
+            await self._heart.update(self.beat())
+
+    def _in_sequences(self, model: str) -> bool:
+        return bool(self._plane.find(model)[0].HasField("sequence_batching"))
+
+    def _ask(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """A model's request to another model of this replica."""
+        return self._plane.stream(request, "grpc")
+
+    def _observe(self, request: InferRequest, started_s: float, times: Times) -> None:
+        if self._traces.record(request, round(started_s * _NS), times):
+            asyncio.get_running_loop().run_in_executor(None, self._traces.flush)
+
+
+def device() -> str:
+    """Where engines run: the GPU that Ray leased to this process, else the CPU."""
+    import ray
+
+    # Ray shows a replica only the GPUs it leased, numbered from 0.
+    return "cuda:0" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
+
+
+async def _exposition() -> str:
+    return telemetry.exposition()
 
 
 def own_scratch(parent: Path, group: str) -> Path:

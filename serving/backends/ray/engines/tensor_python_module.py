@@ -16,8 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from typing_extensions import Buffer
-
 UTILS: Final = "triton_python_backend_utils"
 _PREFIX: Final = "_reelmesh_model_"
 _numbers = itertools.count()
@@ -96,7 +94,7 @@ class _Loader(SourceFileLoader):
         module.__dict__["__builtins__"] = self._own
         super().exec_module(module)
 
-    def set_data(self, path: str, data: Buffer, *, _mode: int = 0o666) -> None:
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:  # noqa: ANN401  a buffer
         """Leaves no bytecode in the model repository, which need not be ours to write."""
 
 

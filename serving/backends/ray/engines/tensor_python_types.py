@@ -89,16 +89,16 @@ class InferenceResponse:
         self,
         output_tensors: Sequence[Tensor] = (),
         error: TritonError | None = None,
-        parameters: str | Mapping[str, oip.Parameter] = "",
+        parameters: object = "",
     ) -> None:
         self._outputs = list(output_tensors or ())
         self._error = error if error is None or isinstance(error, TritonError) else TritonError(str(error))
-        found: object = json.loads(parameters or "{}") if isinstance(parameters, str) else dict(parameters)
-        if not isinstance(found, dict) or not all(
+        found = json.loads(parameters or "{}") if isinstance(parameters, str) else parameters
+        if not isinstance(found, Mapping) or not all(
             isinstance(value, bool | int | float | str) for value in found.values()
         ):
             raise TritonModelException("parameters must be a dictionary of strings, numbers and booleans")
-        self._parameters: dict[str, oip.Parameter] = found
+        self._parameters: dict[str, oip.Parameter] = dict(found)
 
     def output_tensors(self) -> list[Tensor]:
         """The tensors."""

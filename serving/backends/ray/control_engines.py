@@ -1,0 +1,67 @@
+"""Loads a model's versions into one engine that a plane can serve; used by ModelSet.
+
+The one invariant: either every version is loaded or none stays in memory.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from serving.backends.base import EngineContext, TensorEngine
+from serving.backends.ray.engines import load_tensor_engine
+from serving.backends.ray.served import ServedModel
+from serving.errors import BadInput, ReelmeshError
+from serving.protocol.oip import InferRequest, InferResponse
+from serving.repository.derive import served_versions
+from serving.repository.model import Model
+
+
+class Versions:
+    """Several versions of one model as one engine; requests say which.
+
+    Args:
+        engines: by version.
+    """
+
+    def __init__(self, engines: Mapping[str, TensorEngine]) -> None:
+        self._engines = engines
+
+    async def execute(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ReelmeshError]:
+        """Answer a batch, all of one version."""
+        return await self._engines[requests[0].model_version].execute(requests)
+
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """Answer one request of a decoupled model."""
+        return self._engines[request.model_version].stream(request)
+
+    async def close(self) -> None:
+        """Free every version; an error of one does not keep the others."""
+        found = await asyncio.gather(*(engine.close() for engine in self._engines.values()), return_exceptions=True)
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+
+
+async def load_versions(model: Model, context: EngineContext) -> ServedModel:
+    """Load the versions that ``version_policy`` asks for.
+
+    Raises:
+        BadInput: there is none, or one does not load.
+        ReelmeshError: as the engine raises it.
+    """
+    numbers = served_versions(model.config, model.versions)
+    if not numbers:
+        raise BadInput(f"at least one version must be available under the version policy of model '{model.name}'")
+    engines: dict[str, TensorEngine] = {}
+    config = ModelConfig()
+    try:
+        for number in numbers:
+            single = Model(model.name, model.folder, model.card, model.config, (number,))
+            engine = await asyncio.to_thread(load_tensor_engine, single, context)
+            engines[str(number)] = engine
+            config = engine.config
+    except BaseException:
+        await Versions(engines).close()
+        raise
+    return ServedModel(config, tuple(engines), Versions(engines))
