@@ -31,6 +31,7 @@ class HttpServer:
         port: 0 picks a free one.
         drain_s: how long requests in flight may take to finish on stop, in whole seconds.
         name: what its errors call it.
+        http2: whether it speaks HTTP/2 (with prior knowledge) beside HTTP/1.1.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class HttpServer:
         *,
         drain_s: int = DRAIN_S,
         name: str = "the HTTP server",
+        http2: bool = False,
     ) -> None:
         self._name = name
         self._listener = listen(host, port)
@@ -53,6 +55,8 @@ class HttpServer:
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=drain_s,
+                http="zttp" if http2 else "auto",
+                http2=http2,
             )
         )
         self._serving: asyncio.Task[None] | None = None

@@ -38,6 +38,7 @@ class InferStream:
         self._plane = plane
         self._responses: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue(_UNREAD)
         self._places = asyncio.Semaphore(IN_FLIGHT)
+        self._failure: ReelmeshError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(
@@ -48,6 +49,8 @@ class InferStream:
         try:
             while (response := await self._responses.get()) is not None:
                 yield response
+            if self._failure is not None:
+                raise self._failure
         finally:
             for task in (reading, *self._tasks):
                 task.cancel()
@@ -68,8 +71,9 @@ class InferStream:
                     # Nobody waits for a request that may go on for ever.
                     before = done
             await asyncio.gather(*self._tasks)
-        except Exception:
-            log.exception("oip_stream_failed")
+        except ReelmeshError as error:
+            # What came was no message: nothing after it can be read either.
+            self._failure = error
         await self._responses.put(None)
 
     async def _serve(

@@ -83,42 +83,53 @@ async def answer_error(send: Send, error: ReelmeshError) -> None:
 
 
 @contextlib.asynccontextmanager
-async def until_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the body of the block when the client closes its connection, and raise :class:`ClientGone` then."""
-    watch = _Watch(receive)
+async def until_gone(receive: Receive, *, watch: bool = True) -> AsyncIterator["Watch"]:
+    """Cancel the body of the block when the client closes its connection, and raise :class:`ClientGone` then.
+
+    Args:
+        receive: ASGI's; nobody else may read from it while it is watched.
+        watch: whether to look by itself; else whoever reads the body says when the client leaves.
+    """
+    watching = Watch(receive, by_itself=watch)
     try:
-        yield
+        yield watching
     except asyncio.CancelledError:
-        if not watch.gone:
+        if not watching.gone:
             raise
-        watch.serving.uncancel()
+        watching.serving.uncancel()
         raise ClientGone from None
     finally:
-        watch.end()
+        watching.end()
 
 
-class _Watch:
+class Watch:
     """Cancels the task that made it when its client goes away."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, by_itself: bool) -> None:
         self.gone = False
         self.serving: asyncio.Task[Any] = _this_task()
         self._receive = receive
         self._watching: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_WATCH_AFTER_S, self._begin) if by_itself else None
 
     def _begin(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            continue
+    def leave(self) -> None:
+        """The client has gone."""
         self.gone = True
         self.serving.cancel()
 
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        self.leave()
+
     def end(self) -> None:
         """Watch no longer."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
 
