@@ -72,12 +72,25 @@ def show(
 
 
 @app.command()
-def lint(repository: Repositories = None, as_json: AsJson = False) -> None:
-    """Check every config.pbtxt and model.yaml; exit code 2 when something is wrong."""
+def lint(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR|MODEL]", help="A folder of models, a model's folder or a model; all without it."),
+    ] = None,
+    repository: Repositories = None,
+    gpu_memory_mib: Annotated[
+        float | None, typer.Option(min=1, help="Memory of a GPU, to compare declared memory with.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every config.pbtxt and model.yaml; exit code 1 when Triton or the mesh would refuse something."""
     from serving.cli.engines import known_engines
+    from serving.repository.lint import Target, target_of
     from serving.repository.lint import lint as run_lint
 
-    findings = run_lint(_paths(repository), known_engines())
+    paths = _paths(repository)
+    wanted = Target(paths) if target is None else target_of(target, paths)
+    findings = run_lint(wanted.paths, known_engines(), model=wanted.model, gpu_mib=gpu_memory_mib)
     counts = Counter(finding.severity for finding in findings)
     if as_json:
         print_json([finding_json(finding) for finding in findings])
@@ -87,7 +100,7 @@ def lint(repository: Repositories = None, as_json: AsJson = False) -> None:
         text = f"{_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}"
         stderr().print(f"[{colour}]{text}[/]")
     if counts["error"]:
-        raise typer.Exit(ExitCode.BAD_INPUT)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()

@@ -54,10 +54,10 @@ def test_config_refuses_an_unknown_task(capsys) -> None:
     assert capsys.readouterr().err.startswith("reelmesh: --task: no task 'dance'")
 
 
-def test_lint_reports_everything_and_ends_with_2(capsys, tmp_path: Path) -> None:
+def test_lint_reports_everything_and_ends_with_1(capsys, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    assert run(["models", "lint", "-r", str(tmp_path)]) == 2
+    assert run(["models", "lint", "-r", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert [line.split(":")[0] for line in captured.out.splitlines()] == ["error", "error"]
     assert captured.err == "2 errors, 0 warnings\n"
@@ -65,7 +65,7 @@ def test_lint_reports_everything_and_ends_with_2(capsys, tmp_path: Path) -> None
 
 def test_lint_as_json_has_every_part(capsys, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    assert run(["models", "lint", "-r", str(tmp_path), "--json"]) == 2
+    assert run(["models", "lint", "-r", str(tmp_path), "--json"]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
     assert set(finding) == {"severity", "file", "line", "field", "problem", "fix"}
 
@@ -81,3 +81,36 @@ def test_text_that_looks_like_markup_is_printed_as_it_is(capsys, tmp_path: Path,
     lines[start:end] = ['description: "a [bold]bed[/nothing] of music"']
     (folder / "model.yaml").write_text("\n".join(lines))
     assert "a [bold]bed[/nothing] of music" in printed(capsys, "show", "mine", "-r", str(tmp_path))
+
+
+GOOD = """
+backend: "python"
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ 4 ] } ]
+"""
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Path:
+    """One that is right and one that is wrong."""
+    for name, text in {"good": GOOD, "bad": GOOD.replace("dims: [ 4 ]", "dims: [ 0 ]", 1)}.items():
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "1" / "model.py").write_text("")
+        (tmp_path / "models" / name / "config.pbtxt").write_text(text)
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("target", "code"), [("", 1), ("good", 0), ("bad", 1)], ids=["folder of models", "good model", "bad model"]
+)
+def test_lint_takes_a_folder_of_models_or_of_one(capsys, two_models: Path, target: str, code: int) -> None:
+    assert run(["models", "lint", str(two_models / target)]) == code
+    found = capsys.readouterr().out
+    assert (f"{two_models}/bad/config.pbtxt:3:input[0].dims: 0 is no size" in found) is bool(code)
+
+
+def test_lint_takes_the_name_of_a_model(capsys, two_models: Path) -> None:
+    assert run(["models", "lint", "good", "-r", str(two_models)]) == 0
+    assert run(["models", "lint", "bad", "-r", str(two_models)]) == 1
+    assert run(["models", "lint", "god", "-r", str(two_models)]) == 2
+    assert "no model and no folder 'god': did you mean 'good'?" in capsys.readouterr().err
