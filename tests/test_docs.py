@@ -1,6 +1,7 @@
 """README and docs say what the code does: links, commands, settings, metrics and fields exist, and none is left out."""
 
 import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -112,6 +113,13 @@ def test_every_command_named_exists_with_its_options(
         assert options <= shown, words
 
 
+def test_every_flag_of_serve_is_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["serve", "--help"]) == 0
+    flags = set(re.findall(r"(?<=│ )--[\w-]+", capsys.readouterr().out))
+    assert set(rows("docs/serve.md")) == flags
+
+
 def test_every_setting_is_listed_with_its_default() -> None:
     listed = {name: cells for name, cells in rows("docs/settings.md").items() if name not in NO_SETTINGS}
     settings = {
@@ -121,8 +129,8 @@ def test_every_setting_is_listed_with_its_default() -> None:
     }
     assert {name for name in listed if name.startswith("REELMESH_")} == set(settings)
     for name, default in settings.items():
-        values = [default] if not isinstance(default, list) else [f'["{default[0]}"]']
-        shown = {None: "none", "": "empty"}.get(values[0], f"`{values[0]}`")
+        value = json.dumps([str(item) for item in default]) if isinstance(default, list) else default
+        shown = "none" if value is None else "empty" if value == "" else f"`{value}`"
         assert listed[name][0] == shown, name
 
 
