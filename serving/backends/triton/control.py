@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -23,7 +25,7 @@ from serving.backends.triton.admin import UNLOADED
 from serving.backends.triton.overrides import ensemble_steps, model_to_load
 from serving.backends.triton.regions import check_region
 from serving.backends.triton.server import TritonServer
-from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unsupported
+from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unsupported, shown
 from serving.protocol.control import ControlCall, ModelState
 from serving.repository.model import Model
 from serving.repository.served import steps
@@ -36,6 +38,10 @@ Announce = Callable[[Sequence[ModelState], Collection[str]], Awaitable[None]]
 
 SETTLE_S: Final = 0.1
 """How often the index is read while a model is being loaded or unloaded."""
+OVERRIDES: Final = "overrides"
+"""Folder in the server's own with the files that came with loads, by model."""
+UNLOAD_S: Final = 5.0
+"""How long an unload waits for what is in flight; it then goes on by itself."""
 _WORKING: Final = ("LOADING", "UNLOADING")
 _MODEL_CALL: Final = re.compile(r"/v2/repository/models/(?P<name>[^/]+)/(?P<verb>load|unload)")
 
@@ -61,19 +67,20 @@ class TritonControl:
 
     async def index(self) -> list[ModelState]:
         """Triton's index; a model whose last load failed carries the reason, whatever still serves."""
-        states = await self._server.index()
-        told = [
-            state.model_copy(update={"reason": self._failures[state.name]})
-            if state.name in self._failures and (state.state == "READY" or not state.reason)
-            else state
-            for state in states
+        states = [self._told(state) for state in await self._server.index()]
+        unknown = self._failures.keys() - {state.name for state in states}
+        return states + [
+            ModelState(name=name, state="UNAVAILABLE", reason=self._failures[name]) for name in sorted(unknown)
         ]
-        known = {state.name for state in states}
-        return told + [
-            ModelState(name=name, state="UNAVAILABLE", reason=reason)
-            for name, reason in self._failures.items()
-            if name not in known
-        ]
+
+    def _told(self, state: ModelState) -> ModelState:
+        reason = self._failures.get(state.name)
+        if reason is not None and (state.state == "READY" or not state.reason):
+            return state.model_copy(update={"reason": reason})
+        if state.state == "UNAVAILABLE" and state.name not in self._server.models:
+            # Why it did not load before does not matter once nobody wants it.
+            return state.model_copy(update={"reason": UNLOADED})
+        return state
 
     async def tell(self) -> None:
         """Announce the models as they are now, and again until none is being loaded or unloaded."""
@@ -98,7 +105,7 @@ class TritonControl:
             NotFound: no repository has the model, or another kind of replica serves it.
             BadInput: it does not load; what was loaded before goes on serving.
         """
-        async with self._turn(name):
+        async with self._turn(name), self._folders(name):
             try:
                 model = await asyncio.to_thread(self._model, name, parameters or {})
                 others = await asyncio.to_thread(ensemble_steps, self._settings, model)
@@ -123,7 +130,7 @@ class TritonControl:
         Raises:
             NotFound: this replica does not hold it.
         """
-        async with self._turn(name):
+        async with self._turn(name), self._folders(name):
             failed = self._failures.pop(name, None)
             model = self._server.models.get(name)
             if model is not None:
@@ -159,6 +166,9 @@ class TritonControl:
         if kind == "cuda" and not self._server.gpus:
             problem = f"failed to register CUDA shared memory region: '{name}', GPUs not supported"
             raise Unsupported(problem, fix="run the replica on a node with a GPU")
+        if quote(name, safe="") != name:
+            # Triton takes names out of addresses as they stand there.
+            raise BadInput("may have letters, digits, '-', '.', '_' and '~' alone", field=f"region name {shown(name)}")
         if kind == "system":
             await asyncio.to_thread(check_region, body)
         await self._change(f"{_region(kind, name)}/register", body)
@@ -179,12 +189,21 @@ class TritonControl:
             await asyncio.gather(self._follower, return_exceptions=True)
 
     def _model(self, name: str, parameters: Json) -> Model:
-        return model_to_load(self._settings, name, parameters, self._new_folder)
+        return model_to_load(self._settings, name, parameters, partial(self._new_folder, name))
 
-    def _new_folder(self) -> Path:
-        folder = self._server.scratch / "overrides" / secrets.token_hex(6)
+    def _new_folder(self, name: str) -> Path:
+        folder = self._server.scratch / OVERRIDES / name / secrets.token_hex(6)
         folder.mkdir(parents=True)
         return folder
+
+    @contextlib.asynccontextmanager
+    async def _folders(self, name: str) -> AsyncIterator[None]:
+        """Afterwards, of the folders with a model's overrides only the one in use is left."""
+        try:
+            yield
+        finally:
+            model = self._server.models.get(name)
+            await asyncio.to_thread(keep_only, model.folder if model else None, self._server.scratch / OVERRIDES / name)
 
     async def _unload(self, model: Model, *, dependents: bool) -> None:
         inner = steps(model)
@@ -193,12 +212,22 @@ class TritonControl:
         try:
             await self._tell()
             await self._server.unload(model.name, dependents=dependents)
-            states = await self._server.index()
+            states = await self._until_unloaded(names)
         finally:
             self._leaving -= names
         for name in {model.name, *inner}:
             if is_gone([state for state in states if state.name == name]):
                 self._server.forget(name)
+
+    async def _until_unloaded(self, names: Collection[str]) -> list[ModelState]:
+        """The index once the models are gone, or :data:`UNLOAD_S` seconds later."""
+        states: list[ModelState] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNLOAD_S):
+                while any(state.name in names and state.state in _WORKING for state in states) or not states:
+                    states = await self._server.index()
+                    await asyncio.sleep(SETTLE_S)
+        return states
 
     async def _tell(self) -> list[ModelState]:
         async with self._telling:
@@ -229,6 +258,13 @@ class TritonControl:
         return self._turns.setdefault(name, asyncio.Lock())
 
 
+def keep_only(kept: Path | None, parent: Path) -> None:
+    """Remove the folders in ``parent`` but one."""
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        if folder != kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def check_mode(inference: InferenceSettings) -> None:
     """Refuse clients' loads and unloads where models are not controlled explicitly."""
     if inference.model_control_mode != "explicit":
@@ -236,10 +272,8 @@ def check_mode(inference: InferenceSettings) -> None:
 
 
 def is_gone(states: Sequence[ModelState]) -> bool:
-    """Whether a model, by the states of its versions, was unloaded on purpose or is about to be."""
-    return all(
-        state.state == "UNLOADING" or (state.state == "UNAVAILABLE" and state.reason == UNLOADED) for state in states
-    )
+    """Whether a model, by the states of its versions, serves no longer and is not about to."""
+    return not any(state.state in ("READY", "LOADING") for state in states)
 
 
 class ModelCall(NamedTuple):

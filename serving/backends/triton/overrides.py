@@ -23,6 +23,7 @@ from serving.settings import Settings
 
 CONFIG: Final = "config"
 FILE: Final = "file:"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION: Final = re.compile(r"[1-9]\d{0,9}")
 
 
@@ -46,6 +47,9 @@ def model_to_load(settings: Settings, name: str, parameters: Json, make_folder: 
     if config is None or not files:
         model = _own(load_one(settings, name))
         return model if config is None else _model(name, model.folder, config, model)
+    if not _NAME.fullmatch(name):
+        problem = f"{shown(name)} cannot stand in an address"
+        raise BadInput(problem, field="model name", fix="use letters, digits, '.', '_' and '-'")
     if triton_backend(config) == RAY_BACKEND:
         raise _elsewhere(name)
     known = _known(settings, name)
