@@ -11,6 +11,7 @@ export PYTHON VENV
 BIN := $(VENV)/bin
 CORE := $(VENV)/.reelmesh-core
 FULL := $(VENV)/.reelmesh-full
+BENCH := $(VENV)/.reelmesh-bench
 TRITON := $(VENV)/.reelmesh-triton
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
@@ -32,11 +33,11 @@ up: $(CORE) $(TRITON) ## Start the mesh and leave it running until Ctrl-C
 	$(call say,Starting the mesh; Ctrl-C stops it)
 	@$(BIN)/reelmesh up $(ARGS)
 
-test: check $(TRITON) ## Run every check, then the whole test suite
+test: check $(TRITON) $(BENCH) ## Run every check, then the whole test suite
 	$(call say,Running the tests)
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(FULL) $(TRITON) ## Measure the mesh on this machine and print a summary
+bench: $(FULL) $(TRITON) $(BENCH) ## Measure the mesh on this machine and print a summary
 	$(call say,Measuring the mesh)
 	@$(BIN)/python -m loadtests.bench $(ARGS)
 
@@ -68,6 +69,12 @@ $(CORE): pyproject.toml scripts/bootstrap
 
 $(FULL): pyproject.toml scripts/bootstrap
 	@scripts/bootstrap full
+	@touch $@
+
+# The load generator, which is a Debian package.
+$(BENCH): scripts/bootstrap
+	@mkdir -p $(VENV)
+	@scripts/bootstrap bench
 	@touch $@
 
 # After whichever install there is; the wheel itself changes only with the installer.
