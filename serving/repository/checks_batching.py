@@ -57,7 +57,8 @@ def _check_preferred(raw: RawModel, where: str, sizes: Iterator[int], largest: i
         if size < 1:
             yield at_config(raw, field, f"{size} is not positive", "use a size from 1 up")
         elif size > largest:
-            yield at_config(raw, field, f"{size} is over max_batch_size", f"use at most {largest}")
+            fix = f"use at most {largest}" if largest > 0 else "set max_batch_size, or remove it"
+            yield at_config(raw, field, f"{size} is over max_batch_size", fix)
 
 
 def _check_priorities(raw: RawModel, batching: ModelDynamicBatching) -> Iterator[Finding]:
@@ -94,8 +95,8 @@ def _check_sequences(raw: RawModel, config: ModelConfig, batching: ModelSequence
         field = f"sequence_batching.control_input[{index}]"
         if tensor.control and not tensor.name:
             yield at_config(raw, f"{field}.name", "is empty", "name the tensor as the model does")
-        elif tensor.name in names or len(tensor.control) > 1:
-            yield at_config(raw, f"{field}.name", f"{tensor.name!r} has several controls", "use a tensor for each")
+        elif tensor.name in names:
+            yield at_config(raw, f"{field}.name", f"{tensor.name!r} is repeated", "use a tensor for each control")
         names.add(tensor.name)
         for control in tensor.control:
             yield from _check_control(raw, f"{field}.control", control, kinds)
@@ -119,7 +120,7 @@ def _check_control(raw: RawModel, field: str, control: _Control, kinds: set[int]
             fix = f"use one of {', '.join(DataType.Name(each) for each in _CORRELATION_TYPES)}"
             yield at_config(raw, f"{field}.data_type", f"is {DataType.Name(control.data_type)}", fix)
     elif len(pairs) != 1:
-        problem = f"{kind} has {', '.join(pairs) or 'neither of them'}"
+        problem = f"{kind} has " + (f"all of {', '.join(pairs)}" if pairs else "no values for false and true")
         yield at_config(raw, field, problem, f"set one of {', '.join(_PAIRS)}, for example [0, 1]")
     elif len(getattr(control, pairs[0])) != len(("false", "true")):
         yield at_config(raw, f"{field}.{pairs[0]}", "does not have two entries", "write false first, then true: [0, 1]")

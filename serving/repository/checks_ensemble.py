@@ -71,6 +71,11 @@ def _check_flow(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
         if tensor.name not in written:
             fix = "put it into a step's output_map, or remove it"
             yield at_config(raw, f"output[{index}]", f"no step writes {tensor.name!r}", fix)
+    outputs = {tensor.name for tensor in config.output}
+    for index, step in enumerate(steps):
+        if idle := sorted({*step.output_map.values()} - read - outputs):
+            field, fix = f"{_STEPS}[{index}].output_map", "leave it out of the map, or make it an output"
+            yield at_config(raw, field, f"nobody reads {idle[0]!r}", fix)
     ready = {tensor.name for tensor in config.input}
     waiting = dict(enumerate(steps))
     while able := [index for index, step in waiting.items() if ready.issuperset(step.input_map.values())]:
@@ -164,12 +169,9 @@ def _fit(some: Sequence[int], others: Sequence[int]) -> bool:
 
 
 def _check_circles(models: Mapping[str, RawModel]) -> Iterator[Finding]:
-    """Ensembles that come back to themselves; each is told once, at the first of its models by name."""
-    told: set[str] = set()
+    """Ensembles that come back to themselves."""
     for name in sorted(models):
-        way = _way_back(name, models)
-        if way and not told.intersection(way):
-            told.update(way)
+        if way := _way_back(name, models):
             fix = "take one of them out of the circle"
             yield at_config(models[name], _STEPS, f"leads back to itself: {' -> '.join([*way, name])}", fix)
 

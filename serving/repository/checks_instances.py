@@ -22,6 +22,8 @@ def check_instances(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
             yield at_config(raw, f"{field}.gpus", f"{kind} takes no GPUs", "remove it, or use KIND_GPU")
         if group.profile and triton_backend(config) != "tensorrt":
             yield at_config(raw, f"{field}.profile", "only TensorRT models have profiles", "remove it")
+        if any(gpu < 0 for gpu in group.gpus):
+            yield at_config(raw, f"{field}.gpus", f"{min(group.gpus)} is no GPU", "count them from 0")
         if group.count < 0:
             fix = "use a number from 1 up"
             yield at_config(raw, f"{field}.count", f"{group.count} is no number of instances", fix, warning=True)
@@ -59,7 +61,7 @@ def _check_sample(raw: RawModel, config: ModelConfig, field: str, sample: ModelW
     for index, name in enumerate(sorted(sample.inputs)):
         given, where = sample.inputs[name], f"{field}.inputs[{index}]"
         if name not in declared and declared:
-            yield at_config(raw, where, f"no input {name!r}", f"use one of {', '.join(declared)}")
+            yield at_config(raw, where, f"no input {name!r}", f"use one of {', '.join(declared)}", warning=True)
             continue
         yield from _check_data(raw, where, given)
         if name in declared:

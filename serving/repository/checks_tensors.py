@@ -18,6 +18,7 @@ from serving.repository.read import RawModel
 VARIABLE: Final = -1
 """A dimension of any size."""
 _IMAGE_DIMS: Final = 3
+_BATCH_TYPES: Final = (DataType.TYPE_INT32, DataType.TYPE_FP32)
 
 
 def check_tensors(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
@@ -105,6 +106,10 @@ def _check_batch_tensors(raw: RawModel, config: ModelConfig) -> Iterator[Finding
             for source in tensor.source_input:
                 if source not in inputs:
                     yield at_config(raw, f"{field}.source_input", f"no input {source!r}", "name a declared input")
+    for index, tensor in enumerate(config.batch_input):
+        if tensor.data_type not in _BATCH_TYPES:
+            problem = f"is {DataType.Name(tensor.data_type)}"
+            yield at_config(raw, f"batch_input[{index}].data_type", problem, "use TYPE_INT32 or TYPE_FP32")
     for index, tensor in enumerate(config.batch_output):
         for target in tensor.target_name:
             if target not in outputs:
