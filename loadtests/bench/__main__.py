@@ -1,29 +1,35 @@
 """`python -m loadtests.bench`: runs all measurements, prints them and writes them to bench/results/.
 
-The one invariant: the run is bounded (about two minutes and the podcast), and what could not be measured is
-said.
+The one invariant: the run is bounded (under four minutes, and the podcast), and what could not be measured is said.
 """
 
 import argparse
-import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from loadtests.__main__ import bounded, unreachable
 from loadtests.bench import inference, mesh
+from loadtests.bench.baselines import bare_triton, plain_ray
+from loadtests.bench.h2load import NotInstalled, program
 from loadtests.bench.inference import Addresses
+from loadtests.bench.large import measure_large
+from loadtests.bench.models import write_repository
 from loadtests.bench.podcast import EXAMPLE, PodcastFailed, make_podcast
-from loadtests.bench.results import Results, show, this_machine
+from loadtests.bench.results import Results, show, targets_of, this_machine
+from loadtests.bench.wire import WrongAnswer
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 UNREACHABLE: Final = 4
+QUICK_S: Final = 1.0
+
+Found = dict[str, Any]
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -39,12 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     if results.machine.load > 0.5 * results.machine.cores:
         stderr.print(f"The machine is busy (load {results.machine.load}); figures will be worse than they need be.")
     try:
-        with target(host, options.grpc) as found:
-            results = measure(results, found, seconds=options.seconds, podcast=options.podcast)
-    except (mesh.NotStarted, PodcastFailed) as error:
+        program()
+        found = running_mesh(host, options) if host else own_meshes(options)
+    except (mesh.NotStarted, PodcastFailed, NotInstalled, WrongAnswer) as error:
         stderr.print(f"bench: {error}", markup=False)
         return 1
-    show(results, Console(width=None if sys.stdout.isatty() else 130, highlight=False))
+    results = results.model_copy(update=found)
+    show(results, Console(width=None if sys.stdout.isatty() else 150, highlight=False))
     stderr.print(f"written to {write(results, options.out)}")
     return 0
 
@@ -52,42 +59,86 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m loadtests.bench", description="Measure the mesh on this machine.")
-    made.add_argument("--host", help="measure this running mesh (http://host:port) instead of starting one")
+    made.add_argument("--host", help="measure the studio's models on this running mesh (http://host:port)")
     made.add_argument("--grpc", help="host:port of the running mesh's gRPC")
     made.add_argument(
-        "--seconds", type=bounded(float, 0.2, 60), default=2.0, help="per path and concurrency (default: 2)"
+        "--seconds", type=bounded(float, 0.2, 30), default=1.0, help="per way, concurrency and round (default: 1)"
     )
-    made.add_argument("--no-podcast", dest="podcast", action="store_false", help="leave the podcast out")
+    made.add_argument("--quick", action="store_true", help="one short round: shows that everything works, no figures")
+    made.add_argument("--no-inference", dest="inference", action="store_false", help="leave the servers' race out")
+    made.add_argument("--no-podcast", dest="podcast", action="store_false", help="leave the studio's mesh out")
     made.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder for the JSON")
     return made
 
 
-@contextlib.contextmanager
-def target(host: str | None, grpc: str | None) -> Iterator[mesh.Started]:
-    """The running mesh, or one started for this."""
-    if host:
-        yield mesh.Started(Addresses(host, grpc), None, 0.0)
-        return
+def own_meshes(options: argparse.Namespace) -> Found:
+    """The race of the servers on the benchmark's models, then the studio's mesh."""
+    found: Found = {}
     with tempfile.TemporaryDirectory(prefix="reelmesh-bench-") as folder:
-        stderr.print("starting a mesh ...")
-        with mesh.running(Path(folder)) as started:
-            yield started
+        if options.inference:
+            (Path(folder) / "race").mkdir()
+            found |= race(Path(folder) / "race", options)
+        if options.podcast:
+            (Path(folder) / "studio").mkdir()
+            found |= studio(Path(folder) / "studio")
+    return found | {"help_s": round(mesh.help_seconds(), 3)}
 
 
-def measure(results: Results, found: mesh.Started, *, seconds: float, podcast: bool) -> Results:
-    """Everything that can be measured of a mesh that is ready."""
-    http = found.addresses.http
-    assert http is not None  # noqa: S101  a mesh always has one
-    skipped = [] if found.triton else ["bare Triton: only of a mesh that the benchmark starts itself"]
-    update: dict[str, object] = {"up_s": round(found.ready_s, 2) or None}
-    if podcast and (ROOT / EXAMPLE).exists():
+def race(folder: Path, options: argparse.Namespace) -> Found:
+    """Every server with the same models, at the same time, measured in turns."""
+    repository = folder / "repository"
+    models = write_repository(repository)
+    names = [model.name for model in models]
+    found: Found = {"skipped": []}
+    with contextlib.ExitStack() as stack:
+        stderr.print("starting reelmesh serve, tritonserver and Ray Serve ...")
+        started = stack.enter_context(mesh.running(folder, "serve", "--model-repository", str(repository)))
+        triton = None
+        if started.triton is not None:
+            triton = stack.enter_context(bare_triton(started.triton, [*names, "identity"], folder))
+        else:
+            found["skipped"].append("bare Triton: the mesh runs none")
+        plain = stack.enter_context(plain_ray(repository, names, folder))
+        ways = inference.ways_of_models(models, started.addresses, triton, plain, found["skipped"])
+        found["rows"] = measured(ways, options)
+        try:
+            stderr.print("sending a large tensor ...")
+            found["large"] = measure_large(started.addresses, triton, rounds=2 if options.quick else 7)
+        except (WrongAnswer, OSError) as error:
+            found["skipped"].append(f"64 MiB: {error}")
+    found["targets"] = targets_of(found["rows"], found.get("large"))
+    return found
+
+
+def studio(folder: Path) -> Found:
+    """The studio's own mesh: how long it takes to start, and to make the example podcast."""
+    stderr.print("starting reelmesh up ...")
+    with mesh.running(folder) as started:
+        found: Found = {"up_s": round(started.ready_s, 2)}
+        if (ROOT / EXAMPLE).exists():
+            stderr.print("making the example podcast ...")
+            found["podcast"] = make_podcast(str(started.addresses.http), ROOT)
+    return found
+
+
+def running_mesh(host: str, options: argparse.Namespace) -> Found:
+    """A mesh that somebody else started: the studio's models and its podcast."""
+    found: Found = {"skipped": ["bare servers: only with a mesh that the benchmark starts itself"]}
+    if options.podcast and (ROOT / EXAMPLE).exists():
         stderr.print("making the example podcast ...")
-        update["podcast"] = make_podcast(http, ROOT)
-    paths = inference.paths_of(found.addresses, found.triton, ROOT / "model_repository")
+        found["podcast"] = make_podcast(host, ROOT)
+    if options.inference:
+        found["rows"] = measured(inference.ways_of_studio(Addresses(host, options.grpc)), options)
+    return found
+
+
+def measured(ways: list[inference.Way], options: argparse.Namespace) -> list[Any]:
+    """All ways, telling on the terminal what goes on."""
     with stderr.status("measuring") as status:
-        update["rows"] = asyncio.run(inference.measure_all(paths, seconds, status.update))
-    update["help_s"] = round(mesh.help_seconds(), 3)
-    return results.model_copy(update={**update, "skipped": skipped})
+        told: Callable[[str], None] = status.update
+        if options.quick:
+            return inference.measure_all(ways, QUICK_S, told, concurrencies=(4,), rounds=1)
+        return inference.measure_all(ways, options.seconds, told)
 
 
 def write(results: Results, folder: Path) -> Path:

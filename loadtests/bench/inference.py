@@ -1,24 +1,24 @@
-"""Measures the ways to a model: in process, Triton itself, the mesh over Triton, the mesh over a Ray replica.
+"""Measures the ways to a model: in process, bare servers, the mesh over Triton, the mesh over a Ray replica.
 
-The one invariant: all paths of a model are measured in turns, round by round, so that what disturbs the
-machine disturbs them alike.
+The one invariant: all ways to a model are measured in turns, round by round, so that what disturbs the machine
+disturbs them alike; a figure is the median of its rounds.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from statistics import quantiles
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median, quantiles
 from typing import Final, NamedTuple
 
 from loadtests import payloads
-from loadtests.bench import wire
-from loadtests.bench.results import Row
+from loadtests.bench import h2load, wire
+from loadtests.bench.models import Model
+from loadtests.bench.results import BARE, IN_PROCESS, MESH_RAY, MESH_TRITON, PLAIN_RAY, Row
 from loadtests.payloads import Payload
 
-CONCURRENCIES: Final = (1, 8, 32)
-ROUNDS: Final = 2
-WARM_UP_S: Final = 0.3
+CONCURRENCIES: Final = (1, 16, 64)
+ROUNDS: Final = 3
+WARM_UP_S: Final = 1.0
 
-Measure = Callable[[int, float], Awaitable[wire.Sample]]
+Measure = Callable[[int, float], wire.Sample]
 
 
 class Addresses(NamedTuple):
@@ -37,81 +37,119 @@ class Way(NamedTuple):
     measure: Measure
 
 
-def in_process(payload: Payload, file: Path) -> Way:
-    """ONNX Runtime in this process: what no server can beat."""
-    import onnxruntime as ort
+def in_process(model: Model) -> Way:
+    """ONNX Runtime in this process: what no server can beat without batching."""
+    session, inputs = model.session(), model.payload.arrays()
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    inputs = payload.arrays()
+    def run() -> None:
+        session.run(None, inputs)
 
-    async def measure(concurrency: int, seconds: float) -> wire.Sample:
-        return await wire.thread_loop(lambda: session.run(None, inputs), concurrency, seconds)
+    def measure(concurrency: int, seconds: float) -> wire.Sample:
+        return wire.thread_loop(run, concurrency, seconds)
 
-    return Way(payload.model, "in process", "call", measure)
+    return Way(model.name, IN_PROCESS, "call", measure)
 
 
-def over_the_wire(payload: Payload, name: str, addresses: Addresses) -> list[Way]:
-    """The server's HTTP and gRPC."""
-    paths = []
+def over_the_wire(
+    payload: Payload, name: str, addresses: Addresses, wanted: bytes | None = None, model: str = ""
+) -> list[Way]:
+    """The server's HTTP and gRPC, after one answer of each was looked at; raises :class:`wire.WrongAnswer`.
+
+    Args:
+        payload: what is sent.
+        name: of the way.
+        addresses: where.
+        wanted: the output's raw bytes; None takes any.
+        model: what the row is called, if not as the payload's.
+    """
+    found = []
     if addresses.http is not None:
-        http = addresses.http
-
-        async def by_http(concurrency: int, seconds: float) -> wire.Sample:
-            return await wire.http_loop(http, payload, concurrency, seconds)
-
-        paths.append(Way(payload.model, name, "HTTP", by_http))
+        found.append(("HTTP", *wire.http_request(addresses.http, payload)))
     if addresses.grpc is not None:
-        target = addresses.grpc
-
-        async def by_grpc(concurrency: int, seconds: float) -> wire.Sample:
-            return await wire.grpc_loop(target, payload, concurrency, seconds)
-
-        paths.append(Way(payload.model, name, "gRPC", by_grpc))
-    return paths
+        found.append(("gRPC", *wire.grpc_request(addresses.grpc, payload)))
+    for _, _, got in found:
+        if wanted is not None:
+            wire.check_output(payload, got, wanted)
+    return [Way(model or payload.model, name, kind, _sender(request)) for kind, request, _ in found]
 
 
-def paths_of(mesh: Addresses, triton: Addresses | None, repository: Path) -> list[Way]:
-    """All ways, the baselines first."""
-    mel, spoken = payloads.log_mel(), payloads.speech()
-    file = repository / "log_mel" / "1" / "model.onnx"
+def over_plain_ray(payload: Payload, base_url: str, wanted: bytes) -> Way:
+    """Plain Ray Serve's HTTP; raises :class:`wire.WrongAnswer`."""
+    request, got = wire.plain_request(base_url + payload.model, payload)
+    wire.check_output(payload, got, wanted)
+    return Way(payload.model, PLAIN_RAY, "HTTP", _sender(request))
+
+
+def _sender(request: wire.Request) -> Measure:
+    def measure(concurrency: int, seconds: float) -> wire.Sample:
+        return h2load.measure(request, concurrency, seconds)
+
+    return measure
+
+
+def ways_of_models(
+    models: Iterable[Model], mesh: Addresses, triton: Addresses | None, plain: str | None, skipped: list[str]
+) -> list[Way]:
+    """All ways to the benchmark's models, the baselines first; what does not answer rightly is put into ``skipped``."""
+    ways = []
+    for model in models:
+        wanted = model.session().run(None, model.payload.arrays())[0].tobytes()
+        ways.append(in_process(model))
+        if triton is not None:
+            ways += over_the_wire(model.payload, BARE, triton, wanted)
+        ways += over_the_wire(model.payload, MESH_TRITON, mesh, wanted)
+        try:
+            ways += over_the_wire(model.on_ray(), MESH_RAY, mesh, wanted, model.name)
+        except (wire.WrongAnswer, OSError) as error:
+            skipped.append(f"{model.name}, {MESH_RAY}: {error}")
+        if plain is not None:
+            ways.append(over_plain_ray(model.payload, plain, wanted))
+    return ways
+
+
+def ways_of_studio(mesh: Addresses) -> list[Way]:
+    """Two models of the studio's own repository, at a mesh that runs."""
     return [
-        *([in_process(mel, file)] if file.exists() else []),
-        *(over_the_wire(mel, "bare Triton", triton) if triton else []),
-        *over_the_wire(mel, "mesh over Triton", mesh),
-        *over_the_wire(spoken, "mesh over Ray", mesh),
+        *over_the_wire(payloads.log_mel(), MESH_TRITON, mesh),
+        *over_the_wire(payloads.speech(), MESH_RAY, mesh),
     ]
 
 
-async def measure_all(paths: Sequence[Way], seconds: float, told: Callable[[str], None]) -> list[Row]:
-    """Every path at every concurrency, ``seconds`` seconds in :data:`ROUNDS` rounds each."""
-    for path in paths:
-        told(f"warming up: {path.model}, {path.name}, {path.wire}")
-        await path.measure(2, WARM_UP_S)
+def measure_all(
+    ways: Sequence[Way],
+    seconds: float,
+    told: Callable[[str], None],
+    concurrencies: Sequence[int] = CONCURRENCIES,
+    rounds: int = ROUNDS,
+) -> list[Row]:
+    """Every way at every concurrency, ``rounds`` rounds of ``seconds`` seconds each."""
+    for way in ways:
+        told(f"warming up: {way.model}, {way.name}, {way.wire}")
+        way.measure(2, WARM_UP_S)
     rows = []
-    for concurrency in CONCURRENCIES:
-        parts: dict[int, list[wire.Sample]] = {index: [] for index in range(len(paths))}
-        for number in range(ROUNDS):
-            for index, path in enumerate(paths):
-                told(f"{path.model}, {path.name}, {path.wire}, {concurrency} at a time, round {number + 1}")
-                parts[index].append(await path.measure(concurrency, seconds / ROUNDS))
-        rows += [summary(paths[index], concurrency, samples) for index, samples in parts.items()]
-    return sorted(rows, key=lambda row: row.model)
+    for concurrency in concurrencies:
+        samples: list[list[wire.Sample]] = [[] for _ in ways]
+        for number in range(rounds):
+            for way, taken in zip(ways, samples, strict=True):
+                told(f"{way.model}, {way.name}, {way.wire}, {concurrency} at a time, round {number + 1}")
+                taken.append(way.measure(concurrency, seconds))
+        rows += [summary(way, concurrency, taken) for way, taken in zip(ways, samples, strict=True)]
+    return sorted(rows, key=lambda row: (row.model, row.wire, row.concurrency))
 
 
-def summary(path: Way, concurrency: int, samples: Sequence[wire.Sample]) -> Row:
-    """One row of the rounds together."""
-    latencies = sorted(latency for sample in samples for latency in sample.latencies)
-    cuts = quantiles(latencies, n=100, method="inclusive") if len(latencies) > 1 else latencies * 99
+def summary(way: Way, concurrency: int, samples: Sequence[wire.Sample]) -> Row:
+    """One row: medians of the rounds."""
+    cuts = [
+        quantiles(sample.latencies, n=100, method="inclusive") if len(sample.latencies) > 1 else sample.latencies * 99
+        for sample in samples
+    ]
     return Row(
-        model=path.model,
-        path=path.name,
-        wire=path.wire,
+        model=way.model,
+        path=way.name,
+        wire=way.wire,
         concurrency=concurrency,
-        requests=len(latencies),
-        per_second=round(len(latencies) / sum(sample.seconds for sample in samples), 1),
-        p50_ms=round(cuts[49] * 1000, 3),
-        p99_ms=round(cuts[98] * 1000, 3),
+        requests=sum(len(sample.latencies) for sample in samples),
+        per_second=round(median(len(sample.latencies) / sample.seconds for sample in samples), 1),
+        p50_ms=round(median(cut[49] for cut in cuts) * 1000, 3),
+        p99_ms=round(median(cut[98] for cut in cuts) * 1000, 3),
     )

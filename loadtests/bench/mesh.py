@@ -30,7 +30,7 @@ class Started(NamedTuple):
     """A mesh that answers, and the seconds from command to ready."""
 
     addresses: Addresses
-    triton: Addresses | None
+    triton: psutil.Process | None
     ready_s: float
 
 
@@ -55,8 +55,12 @@ def reelmesh() -> list[str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Started]:
+def running(folder: Path, *words: str) -> Iterator[Started]:
     """A mesh of its own on free ports.
+
+    Args:
+        folder: for its home.
+        words: the command that starts it and its flags; none for ``up``.
 
     Raises:
         NotStarted: it ended, or was not ready within :data:`READY_S` seconds.
@@ -65,20 +69,20 @@ def running(folder: Path) -> Iterator[Started]:
     with tempfile.TemporaryFile("w+", dir=folder) as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [*reelmesh(), "up", "--json", "--home", str(folder / "home"), *ports],
+            [*reelmesh(), *(words or ("up",)), "--json", "--home", str(folder / "home"), *ports],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
         )
         try:
-            addresses = read_addresses(process, errors)
+            addresses = read_addresses(process, errors, (words or ("up",))[0])
             ready_s = time.perf_counter() - started
             yield Started(addresses, triton_of(process.pid), ready_s)
         finally:
             stop(process)
 
 
-def read_addresses(process: subprocess.Popen[str], errors: IO[str]) -> Addresses:
+def read_addresses(process: subprocess.Popen[str], errors: IO[str], command: str = "up") -> Addresses:
     """Wait for the JSON that says that the mesh is ready."""
     timer = threading.Timer(READY_S, process.kill)
     timer.start()
@@ -93,7 +97,7 @@ def read_addresses(process: subprocess.Popen[str], errors: IO[str]) -> Addresses
     finally:
         timer.cancel()
     errors.seek(0)
-    raise NotStarted(f"`reelmesh up` did not become ready: {errors.read()[-800:]}")
+    raise NotStarted(f"`reelmesh {command}` did not become ready: {errors.read()[-800:]}")
 
 
 def complete(text: str) -> dict[str, Any] | None:
@@ -105,19 +109,16 @@ def complete(text: str) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def triton_of(pid: int) -> Addresses | None:
-    """Where the tritonserver below a mesh listens, from its command line; None if there is none to be seen.
+def triton_of(pid: int) -> psutil.Process | None:
+    """The tritonserver below a mesh; None if there is none to be seen.
 
-    Ray's processes leave the tree of the command, so all of this user's processes younger than it are looked
-    at.
+    Ray's processes leave the tree of the command, so all of this user's processes younger than it are looked at.
     """
     born = psutil.Process(pid).create_time()
     for process in psutil.process_iter(["cmdline", "create_time"]):
         words = process.info["cmdline"] or []
         if words and Path(words[0]).name == "tritonserver" and process.info["create_time"] >= born:
-            flags = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-            if {"--http-port", "--grpc-port"} <= flags.keys():
-                return Addresses(f"http://127.0.0.1:{flags['--http-port']}", f"127.0.0.1:{flags['--grpc-port']}")
+            return process
     return None
 
 

@@ -14,6 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+IN_PROCESS: Final = "in process"
+BARE: Final = "bare Triton"
+MESH_TRITON: Final = "mesh over Triton"
+MESH_RAY: Final = "mesh over Ray"
+PLAIN_RAY: Final = "plain Ray Serve"
 PACKAGES: Final = ("reelmesh", "ray", "onnxruntime", "grpcio", "numpy")
 
 
@@ -32,6 +37,31 @@ class Row(_Part):
     per_second: float
     p50_ms: float
     p99_ms: float
+
+
+class Large(_Part):
+    """One large tensor there and back, in milliseconds; ``model_ms`` is the model's own time by its statistics."""
+
+    mib: int
+    memcpy_ms: float
+    model_ms: float
+    shared_ms: float
+    mesh_grpc_ms: float
+    bare_grpc_ms: float | None
+
+
+class Target(_Part):
+    """One figure that the mesh is held to; at least, or else at most."""
+
+    name: str
+    value: float
+    goal: float
+    at_least: bool
+
+    @property
+    def met(self) -> bool:
+        """Whether it is reached."""
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
 class StageTime(_Part):
@@ -76,6 +106,8 @@ class Results(_Part):
     help_s: float | None = None
     up_s: float | None = None
     rows: list[Row] = []
+    large: Large | None = None
+    targets: list[Target] = []
     podcast: Podcast | None = None
     skipped: list[str] = []
 
@@ -110,6 +142,10 @@ def show(results: Results, console: Console) -> None:
         console.print(f"reelmesh up, from command to ready: {results.up_s:.1f} s (aim: under 25)")
     if results.rows:
         console.print(inference_table(results.rows))
+    if results.large is not None:
+        show_large(results.large, console)
+    if results.targets:
+        console.print(target_table(results.targets))
     if results.podcast is not None:
         show_podcast(results.podcast, console)
     for skipped in results.skipped:
@@ -117,22 +153,93 @@ def show(results: Results, console: Console) -> None:
 
 
 def inference_table(rows: list[Row]) -> Table:
-    """Throughput and latency, and throughput relative to the first path of the same model and concurrency."""
-    table = Table("model", "path", "wire", "at a time", "per second", "p50", "p99", "of bare", title="Inference")
-    bare = {(row.model, row.wire, row.concurrency): row.per_second for row in rows if row.path.startswith("bare")}
+    """Throughput and latency, and throughput and p99 relative to bare Triton's of the same model and concurrency."""
+    table = Table(
+        "model", "wire", "at a time", "path", "per second", "p50", "p99", "of bare", "p99 of bare", title="Inference"
+    )
+    bare = {_place(row): row for row in rows if row.path == BARE}
     for row in rows:
-        baseline = bare.get((row.model, row.wire, row.concurrency))
+        baseline = bare.get(_place(row)) if row.path != BARE else None
         table.add_row(
             row.model,
-            row.path,
             row.wire,
             str(row.concurrency),
+            row.path,
             f"{row.per_second:,.0f}",
             f"{row.p50_ms:.2f} ms",
             f"{row.p99_ms:.2f} ms",
-            f"{row.per_second / baseline:.0%}" if baseline and not row.path.startswith("bare") else "",
+            f"{row.per_second / baseline.per_second:.2f}" if baseline else "",
+            f"{row.p99_ms / baseline.p99_ms:.2f}" if baseline else "",
         )
     return table
+
+
+def target_table(targets: list[Target]) -> Table:
+    """What the mesh is held to, and what it reached in this run."""
+    table = Table("target", "goal", "reached", "", title="Targets")
+    for target in targets:
+        goal = f"{'at least' if target.at_least else 'at most'} {target.goal:g}"
+        table.add_row(target.name, goal, f"{target.value:.2f}", "met" if target.met else "missed")
+    return table
+
+
+def show_large(large: Large, console: Console) -> None:
+    """The large tensor."""
+    table = Table("way", "median", title=f"{large.mib} MiB there and back")
+    table.add_row("plain memcpy", f"{large.memcpy_ms:.1f} ms")
+    table.add_row("the model's own time", f"{large.model_ms:.1f} ms")
+    table.add_row("shared memory through the mesh", f"{large.shared_ms:.1f} ms")
+    if large.bare_grpc_ms is not None:
+        table.add_row("gRPC to bare Triton", f"{large.bare_grpc_ms:.1f} ms")
+    table.add_row("gRPC through the mesh", f"{large.mesh_grpc_ms:.1f} ms")
+    console.print(table)
+
+
+def targets_of(rows: list[Row], large: Large | None) -> list[Target]:
+    """What these figures say of the goals; a goal without its figures is left out."""
+    found = {(row.path, *_place(row)): row for row in rows}
+    targets = []
+    for row in rows:
+        bare = found.get((BARE, *_place(row)))
+        if row.path == MESH_TRITON and bare is not None:
+            where = f"{row.model}, {row.wire}, {row.concurrency} at a time"
+            name = f"mesh over Triton to bare Triton, {where}"
+            throughput, tail = row.per_second / bare.per_second, row.p99_ms / bare.p99_ms
+            targets.append(Target(name=f"{name}: throughput", value=throughput, goal=0.90, at_least=True))
+            targets.append(Target(name=f"{name}: p99", value=tail, goal=1.15, at_least=False))
+        plain = found.get((PLAIN_RAY, *_place(row)))
+        if row.path == MESH_RAY and row.model == "mlp" and plain is not None:
+            name = f"mesh over Ray to plain Ray Serve, {row.model}, HTTP, {row.concurrency} at a time"
+            value = row.per_second / plain.per_second
+            targets.append(Target(name=name, value=value, goal=15, at_least=True))
+    return [*targets, *_against_best(rows), *(_targets_of_large(large) if large else [])]
+
+
+def _against_best(rows: list[Row]) -> list[Target]:
+    """2,500 requests/s on a Ray replica where bare Triton reaches 9,000: the best of each, as a share."""
+    best = {
+        path: max((row.per_second for row in rows if row.model == "mlp" and row.path == path), default=0.0)
+        for path in (BARE, MESH_RAY)
+    }
+    if not all(best.values()):
+        return []
+    name = "mesh over Ray to bare Triton, mlp, best of all"
+    return [Target(name=name, value=best[MESH_RAY] / best[BARE], goal=round(2500 / 9000, 3), at_least=True)]
+
+
+def _targets_of_large(large: Large) -> list[Target]:
+    shared = large.shared_ms / (large.memcpy_ms + large.model_ms)
+    name = f"{large.mib} MiB by shared memory to memcpy and the model's own time"
+    targets = [Target(name=name, value=shared, goal=1.3, at_least=False)]
+    if large.bare_grpc_ms is not None:
+        name = f"{large.mib} MiB by gRPC, mesh to bare Triton: throughput"
+        value = large.bare_grpc_ms / large.mesh_grpc_ms
+        targets.append(Target(name=name, value=value, goal=0.85, at_least=True))
+    return targets
+
+
+def _place(row: Row) -> tuple[str, str, int]:
+    return row.model, row.wire, row.concurrency
 
 
 def show_podcast(podcast: Podcast, console: Console) -> None:

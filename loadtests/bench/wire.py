@@ -1,22 +1,35 @@
-"""Closed-loop clients that send one fixed request as fast as it is answered; used by bench.inference.
+"""One request as the bytes that travel, its right answer, and the measurement without a wire; used by bench.inference
+and bench.h2load.
 
-They are thin on purpose (bytes out, bytes in, status checked), because on a small machine a client's own work
-is taken from the server it measures. The one invariant: every measurement counts complete answers only, and
-raises on a wrong one.
+The one invariant: before a way is measured one answer of it was looked at, and its length is what the others are held
+to.
 """
 
-import asyncio
+import http.client
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2 as pb
 
-from loadtests.payloads import Payload
+from loadtests.payloads import Payload, split_answer
+from serving.protocol.oip_wire import RESPONSE_CONTENTS, split_contents
 
-Send = Callable[[], Awaitable[None]]
+METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
+FIRST_ANSWER_S: Final = 60.0
+GRPC_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_OK: Final = 200
+_FRAME_BYTES: Final = 5
 
 
 class Sample(NamedTuple):
@@ -30,77 +43,88 @@ class WrongAnswer(Exception):
     """The server answered with something else than a result; the text holds the beginning of it."""
 
 
-async def closed_loop(senders: list[Send], seconds: float) -> Sample:
-    """Let every sender send its next request when it has the answer, for ``seconds`` seconds."""
-    latencies: list[float] = []
-    end = time.perf_counter() + seconds
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one client sends, again and again.
 
-    async def run(send: Send) -> None:
-        while (started := time.perf_counter()) < end:
-            await send()
-            latencies.append(time.perf_counter() - started)
-
-    started = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for send in senders:
-            group.create_task(run(send))
-    return Sample(latencies, time.perf_counter() - started)
-
-
-async def http_loop(base_url: str, payload: Payload, concurrency: int, seconds: float) -> Sample:
-    """One keep-alive connection per sender."""
-    address = urlsplit(base_url)
-    body, headers = payload.http()
-    head = [f"POST {payload.path} HTTP/1.1", f"Host: {address.netloc}", f"Content-Length: {len(body)}"]
-    head += [f"{name}: {value}" for name, value in headers.items()]
-    request = "\r\n".join([*head, "", ""]).encode() + body
-    streams = [await asyncio.open_connection(address.hostname, address.port, limit=1 << 24) for _ in range(concurrency)]
-
-    def sender(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Send:
-        async def send() -> None:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(content_length(head))
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise WrongAnswer(head[:200].decode(errors="replace"))
-
-        return send
-
-    try:
-        return await closed_loop([sender(*stream) for stream in streams], seconds)
-    finally:
-        for _, writer in streams:
-            writer.close()
-
-
-def content_length(head: bytes) -> int:
-    """From a response's head; WrongAnswer if it has none."""
-    lower = head.lower()
-    start = lower.find(b"\r\ncontent-length:")
-    if start < 0:
-        raise WrongAnswer(head[:200].decode(errors="replace"))
-    start += len(b"\r\ncontent-length:")
-    return int(lower[start : lower.index(b"\r\n", start)])
-
-
-async def grpc_loop(target: str, payload: Payload, concurrency: int, seconds: float) -> Sample:
-    """One channel, as tritonclient has; requests are serialized once and answers stay bytes."""
-    request = payload.grpc()
-    options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-
-        async def send() -> None:
-            if not await call(request):
-                raise WrongAnswer("an empty message")
-
-        return await closed_loop([send] * concurrency, seconds)
-
-
-async def thread_loop(run: Callable[[], object], concurrency: int, seconds: float) -> Sample:
-    """The baseline without a wire: ``run`` in as many threads, for functions that release the interpreter's
-    lock.
+    Args:
+        url: with the path.
+        body: of HTTP, or the framed message of gRPC.
+        headers: beside those that the client adds itself.
+        grpc: HTTP/2 and a framed message.
+        answer_bytes: length of a right answer's body.
     """
+
+    url: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    grpc: bool = False
+    answer_bytes: int = 0
+
+
+def http_request(base_url: str, payload: Payload) -> tuple[Request, bytes]:
+    """The request by HTTP with binary tensors, and the output's raw bytes; raises :class:`WrongAnswer`."""
+    body, headers = payload.http()
+    status, answered, answer = post(base_url + payload.path, body, headers)
+    if status != _OK:
+        raise WrongAnswer(f"{payload.model}: {status} {answer[:200]!r}")
+    try:
+        _, outputs = split_answer(answered, answer)
+    except ValueError:
+        # Where the request does not ask for binary outputs, or a server ignores it.
+        raise WrongAnswer(f"{payload.model}: no binary answer: {answer[:200]!r}") from None
+    return Request(base_url + payload.path, body, headers, answer_bytes=len(answer)), outputs[payload.output]
+
+
+def grpc_request(target: str, payload: Payload) -> tuple[Request, bytes]:
+    """The request by gRPC, and the first output's raw bytes; raises :class:`WrongAnswer`."""
+    message = payload.grpc()
+    with grpc.insecure_channel(target, options=GRPC_OPTIONS) as channel:
+        try:
+            answer: bytes = channel.unary_unary(METHOD)(message, timeout=FIRST_ANSWER_S)
+        except grpc.RpcError as error:
+            raise WrongAnswer(f"{payload.model}: {error.code().name}: {error.details()}") from error
+    rest, contents = split_contents(answer, RESPONSE_CONTENTS)
+    names = [output.name for output in pb.ModelInferResponse.FromString(rest).outputs]
+    framed = b"\0" + len(message).to_bytes(4, "big") + message
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+    request = Request(f"http://{target}{METHOD}", framed, headers, True, len(answer) + _FRAME_BYTES)
+    return request, bytes(contents[names.index(payload.output)])
+
+
+def plain_request(url: str, payload: Payload) -> tuple[Request, bytes]:
+    """The first input's raw bytes by a plain POST, and the raw bytes of the answer; raises :class:`WrongAnswer`."""
+    body = bytes(payload.inputs[0].data)
+    headers = {"Content-Type": "application/octet-stream"}
+    status, _, answer = post(url, body, headers)
+    if status != _OK:
+        raise WrongAnswer(f"{payload.model}: {status} {answer[:200]!r}")
+    return Request(url, body, headers, answer_bytes=len(answer)), answer
+
+
+def check_output(payload: Payload, got: bytes, wanted: bytes) -> None:
+    """Raise :class:`WrongAnswer` unless the output is what the model gives in process."""
+    same = len(got) == len(wanted) and np.allclose(
+        np.frombuffer(got, np.float32), np.frombuffer(wanted, np.float32), rtol=1e-3, atol=1e-4
+    )
+    if not same:
+        raise WrongAnswer(f"{payload.model}: the answer is another than in process")
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of one POST."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.netloc, timeout=FIRST_ANSWER_S)
+    try:
+        connection.request("POST", address.path, body, dict(headers))
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def thread_loop(run: Callable[[], object], concurrency: int, seconds: float) -> Sample:
+    """The baseline without a wire: ``run`` in as many threads, for functions that release the interpreter's lock."""
 
     def loop(end: float) -> list[float]:
         latencies = []
@@ -110,8 +134,6 @@ async def thread_loop(run: Callable[[], object], concurrency: int, seconds: floa
         return latencies
 
     started = time.perf_counter()
-    loops = asyncio.get_running_loop()
     with ThreadPoolExecutor(concurrency) as pool:
-        pending = [loops.run_in_executor(pool, loop, started + seconds) for _ in range(concurrency)]
-        latencies = [latency for part in await asyncio.gather(*pending) for latency in part]
-    return Sample(latencies, time.perf_counter() - started)
+        parts = list(pool.map(loop, [started + seconds] * concurrency))
+    return Sample([latency for part in parts for latency in part], time.perf_counter() - started)
