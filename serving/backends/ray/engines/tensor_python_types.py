@@ -22,6 +22,7 @@ FLAG_START: Final = 1
 FLAG_END: Final = 2
 FINAL: Final = 1
 _RESERVED: Final = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
+_PARAMETERS: Final = (bool, int, float, str)
 _CPU: Final = 1
 """DLPack's device type of main memory."""
 
@@ -89,14 +90,12 @@ class InferenceResponse:
         self,
         output_tensors: Sequence[Tensor] = (),
         error: TritonError | None = None,
-        parameters: object = "",
+        parameters: Any = "",  # noqa: ANN401  JSON text or a mapping, from code that nobody has checked
     ) -> None:
         self._outputs = list(output_tensors or ())
         self._error = error if error is None or isinstance(error, TritonError) else TritonError(str(error))
         found = json.loads(parameters or "{}") if isinstance(parameters, str) else parameters
-        if not isinstance(found, Mapping) or not all(
-            isinstance(value, bool | int | float | str) for value in found.values()
-        ):
+        if not isinstance(found, Mapping) or any(type(value) not in _PARAMETERS for value in found.values()):
             raise TritonModelException("parameters must be a dictionary of strings, numbers and booleans")
         self._parameters: dict[str, oip.Parameter] = dict(found)
 
