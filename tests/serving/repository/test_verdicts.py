@@ -23,9 +23,11 @@ TENSORS = """\
 input [ { name: "X" data_type: TYPE_FP32 dims: [ 4 ] } ]
 output [ { name: "Y" data_type: TYPE_FP32 dims: [ 4 ] } ]"""
 MODEL = """\
+import triton_python_backend_utils as triton
+
 class TritonPythonModel:
     def execute(self, requests):
-        return [None for _ in requests]
+        return [triton.InferenceResponse([]) for _ in requests]
 """
 STEPS = ("good", "two", "decoupled")
 """What ensembles are made of, loaded first."""
@@ -97,8 +99,12 @@ async def serving(triton: TritonInstall, repository: Path, folder: Path) -> Asyn
     finally:
         child.kill()
         await child.wait()
-        for region in Path("/dev/shm").glob(f"reelmesh_{os.getpid()}*"):
-            region.unlink(missing_ok=True)
+        clear_regions()
+
+
+def clear_regions() -> None:
+    for region in Path("/dev/shm").glob(f"reelmesh_{os.getpid()}*"):
+        region.unlink(missing_ok=True)
 
 
 async def lives(client: httpx.AsyncClient) -> bool:
