@@ -49,7 +49,7 @@ class Channel:
     """Made inside a running event loop.
 
     Args:
-        address: ``host:port``, ``grpc://host:port`` or, encrypted, ``grpcs://host:port``.
+        address: ``host:port``, ``grpc://host:port``, encrypted ``grpcs://host:port``, or ``unix:/path``.
         metadata: sent with every call.
         server: put before the texts of its errors.
 
@@ -139,6 +139,8 @@ def parse_address(address: str) -> tuple[str, bool]:
     """``host:port``, and whether it is encrypted; raises :class:`BadInput` for another form."""
     scheme = next((scheme for scheme in SCHEMES if address.startswith(scheme)), "")
     target = address.removeprefix(scheme).rstrip("/")
+    if target.startswith("unix:/"):  # a server of this machine, as gRPC names it
+        return target, False
     host, _, port = target.rpartition(":")
     if not host or "/" in target or not (port.isascii() and port.isdigit()):
         raise BadInput(

@@ -20,12 +20,29 @@ STUB_MEMORY_BYTES: Final = 1 << 20
 """Shared memory a model instance starts with, and grows by; big tensors grow it on their own."""
 
 
+SOCKET_PORT: Final = 1
+"""Triton adds the port to the name of its socket for gRPC."""
+
+
 class Ports(NamedTuple):
-    """Where one tritonserver listens, on the loopback."""
+    """Where one tritonserver is reached, on the loopback."""
 
     http: int
     grpc: int
     metrics: int
+
+
+class Sockets(NamedTuple):
+    """The Unix sockets of one tritonserver, for who is on its machine."""
+
+    http: str
+    grpc: str
+    metrics: str
+
+    @classmethod
+    def within(cls, folder: Path) -> "Sockets":
+        """Its sockets in a folder."""
+        return cls(f"{folder}/http", f"{folder}/grpc:{SOCKET_PORT}", f"{folder}/metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +64,37 @@ class Options:
 
 
 def server_arguments(
-    folder: Path, ports: Ports, shared_memory_prefix: str, token: str, trace_file: Path, options: Options
+    folder: Path,
+    ports: Ports,
+    shared_memory_prefix: str,
+    token: str,
+    trace_file: Path,
+    options: Options,
+    *,
+    sockets: Sockets | None = None,
 ) -> list[str]:
     """The arguments of tritonserver.
 
     Model control, shared memory, tracing and log settings want the token: a client that finds the port can infer and
     look, and cannot map memory of this machine.
     """
+    http, grpc, metrics, grpc_port = options.host, options.host, HOST, ports.grpc
+    if sockets:
+        http, grpc, metrics = (f"unix:{path}" for path in sockets)
+        grpc_port = SOCKET_PORT
     restricted = f"model-repository,shared-memory,trace,logging:{TOKEN_HEADER}={token}"
     return [
         f"--model-repository={folder / 'repository'}",
         f"--backend-directory={folder / 'backends'}",
         "--model-control-mode=explicit",
         *([] if options.completes else ["--disable-auto-complete-config"]),
-        f"--http-address={options.host}",
+        f"--http-address={http}",
         f"--http-port={ports.http}",
         f"--http-restricted-api={restricted}",
-        f"--grpc-address={options.host}",
-        f"--grpc-port={ports.grpc}",
+        f"--grpc-address={grpc.removesuffix(f':{SOCKET_PORT}')}",
+        f"--grpc-port={grpc_port}",
         f"--grpc-restricted-protocol={restricted}",
-        f"--metrics-address={HOST}",
+        f"--metrics-address={metrics}",
         f"--metrics-port={ports.metrics}",
         f"--allow-gpu-metrics={'true' if options.gpus else 'false'}",
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",

@@ -21,7 +21,8 @@ from serving import telemetry
 from serving.backends.launch import command_of
 from serving.backends.triton.admin import TritonAdmin
 from serving.backends.triton.client import TensorClient
-from serving.backends.triton.command import Options, Ports, environment, free_ports, is_free, server_arguments
+from serving.backends.triton.command import Options, environment, is_free, server_arguments
+from serving.backends.triton.doors import Doors
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, write_model
 from serving.backends.triton.workspace import Workspace
@@ -45,13 +46,15 @@ class TritonProcess:
     """A live tritonserver; made by :meth:`start`."""
 
     def __init__(
-        self, child: asyncio.subprocess.Process, ports: Ports, token: str, repository: Path, launch: "Launch"
+        self, child: asyncio.subprocess.Process, doors: Doors, token: str, repository: Path, launch: "Launch"
     ) -> None:
-        host = launch.options.host
+        host, ports = launch.options.host, doors.ports
         self.ports = ports
-        self.client = TensorClient(f"{host}:{ports.grpc}", token)
+        self.sockets = doors.sockets
+        self.client = TensorClient(f"unix:{doors.sockets.grpc}" if doors.sockets else f"{host}:{ports.grpc}", token)
         self.admin = TritonAdmin(f"{host}:{ports.http}", token)
         self._child = child
+        self._doors = doors
         self._repository = repository
         self._launch = launch
 
@@ -70,13 +73,14 @@ class TritonProcess:
         workspace = launch.workspace
         token = secrets.token_hex(16)
         for _ in range(PORT_TRIES):
-            ports = free_ports()
+            doors = await Doors.open(workspace, folder.name, launch.options.host)
             command = [str(launch.install.binary)]
             command += server_arguments(
-                folder, ports, workspace.shared_memory_prefix, token, workspace.trace_file, launch.options
-            )
+                folder, doors.ports, workspace.shared_memory_prefix, token, workspace.trace_file, launch.options,
+                sockets=doors.sockets,
+            )  # fmt: skip
             child = await _spawn(command, workspace, folder, variables)
-            process = cls(child, ports, token, folder / "repository", launch)
+            process = cls(child, doors, token, folder / "repository", launch)
             try:
                 if await process._came_up():
                     return process
@@ -84,7 +88,7 @@ class TritonProcess:
                 await process.end(drain_s=0)
                 raise
             await process.end(drain_s=0)
-            if all(is_free(port) for port in ports):
+            if all(is_free(port) for port in doors.ports):
                 break
         tail = " ".join(workspace.log_tail().split())[-200:]
         raise EngineFailed(f"tritonserver ended while it started: {tail}", fix=f"see {workspace.log_file}")
@@ -129,16 +133,17 @@ class TritonProcess:
         finally:
             self.kill()
             await self._child.wait()
+            await self._doors.close()
             await self.client.close()
             await self.admin.close()
 
     async def _came_up(self) -> bool:
         """Wait for its ports; False when the process ended instead."""
-        started, host = time.monotonic(), self._launch.options.host
+        started = time.monotonic()
         while time.monotonic() - started < LIVE_TIMEOUT_S:
             if self._child.returncode is not None:
                 return False
-            if await _listens(host, self.ports.http) and await _listens(host, self.ports.grpc):
+            if await self._doors.answer():
                 return True
             await asyncio.sleep(0.02)
         raise EngineFailed(f"tritonserver did not listen within {LIVE_TIMEOUT_S:g} s")
@@ -243,12 +248,3 @@ async def _spawn(
             cwd=folder,
             env=variables,
         )  # fmt: skip
-
-
-async def _listens(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True

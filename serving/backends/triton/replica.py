@@ -194,12 +194,14 @@ class TritonReplica:
             self._models[model.name] = model
 
     def _heartbeat(self, states: Sequence[ModelState], ready: Collection[str]) -> Heartbeat:
-        ports = self.server.ports
+        ports, sockets = self.server.ports, self.server.sockets
         endpoints = [] if ports is None else [
             Endpoint(
                 model=name,
                 http=f"{self._host}:{ports.http}",
                 grpc=f"{self._host}:{ports.grpc}",
+                http_socket=sockets and sockets.http,
+                grpc_socket=sockets and sockets.grpc,
                 straight=not is_stateful(name, self.server.models),
             )
             for name in sorted(ready)

@@ -23,7 +23,7 @@ from serving import telemetry
 from serving.backends.call import Call
 from serving.backends.control import Json
 from serving.backends.triton.client import Arrays
-from serving.backends.triton.command import HOST, Options, Ports
+from serving.backends.triton.command import HOST, Options, Ports, Sockets
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.process import Launch, TritonProcess
 from serving.backends.triton.view import is_complete
@@ -130,6 +130,11 @@ class TritonServer:
     def ports(self) -> Ports | None:
         """Where it listens, or None while it cannot serve."""
         return None if self._process is None else self._process.ports
+
+    @property
+    def sockets(self) -> Sockets | None:
+        """Its Unix sockets, where it has some and can serve."""
+        return None if self._process is None else self._process.sockets
 
     def check(self) -> None:
         """Raise :class:`EngineFailed` once the server has given up; a restart under way is no failure yet."""

@@ -8,12 +8,15 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from pathlib import Path
 from typing import IO, Final
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 SHARED_MEMORY_PREFIX: Final = "reelmesh_"
 """What the names of the mesh's own regions begin with."""
+SOCKET_PATH_BYTES: Final = 90
+"""Longest path of a socket, with room for the port that Triton adds; the kernel takes 107 bytes."""
 LOGS_KEPT: Final = 5
 """Log files of earlier servers that stay for whoever asks what happened."""
 LOG_BYTES: Final = 16 << 20
@@ -50,6 +53,19 @@ class Workspace:
         shutil.rmtree(self.folder / str(generation - 1), ignore_errors=True)
         return self.folder / str(generation)
 
+    def sockets(self, generation: str) -> Path | None:
+        """A folder for the Unix sockets of one run, made; None where the machine's temporary folder lies too deep.
+
+        The home may lie anywhere, and a socket's path is short; nobody else may open the folder.
+        """
+        folder = _socket_folder(self.folder.name) / generation
+        if len(os.fsencode(folder)) > SOCKET_PATH_BYTES:
+            return None
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder.parent.chmod(0o700)
+        return folder
+
     @property
     def trace_file(self) -> Path:
         """Where traces go, when somebody turns tracing on; Triton numbers the files."""
@@ -76,6 +92,7 @@ class Workspace:
         """Remove everything but the log."""
         self.clear_shared_memory()
         shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(_socket_folder(self.folder.name), ignore_errors=True)
         self._lock.close()
 
 
@@ -85,8 +102,13 @@ def _remove_if_dead(folder: Path) -> None:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear_shared_memory(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(_socket_folder(folder.name), ignore_errors=True)
     except OSError:
         return
+
+
+def _socket_folder(token: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"reelmesh-{token}"
 
 
 def _clear_shared_memory(token: str) -> None:

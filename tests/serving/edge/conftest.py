@@ -8,22 +8,24 @@ import sys
 from pathlib import Path
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton_grpc
 import tritonclient.http.aio as triton_http
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from serving.backends.http_server import HttpServer
 from serving.backends.ray.oip_plane import OipPlane
-from serving.backends.ray.oip_server import OipServer, grpc_options, listen
+from serving.backends.ray.oip_server import OipServer, grpc_options
 from serving.backends.ray.served import function_models
 from serving.edge.deployment import EdgeDeployment
 from serving.gateway.oip_grpc import oip_handler
+from serving.gateway.oip_grpc_channels import Channels
 from serving.gateway.oip_http import oip_router
+from serving.gateway.oip_parts import mesh_plane
 from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.settings import Settings
 from serving.telemetry import exposition
 from tests.serving.edge.replica import echo_config, echoing
 
@@ -55,14 +57,25 @@ class Edge(EdgeDeployment):
         return edge
 
 
+class NearEdge:
+    """What the gateway's EdgeClient tells, without Ray in between."""
+
+    def __init__(self, edge):
+        self._edge = edge
+
+    async def replicas(self, *, fresh=False):
+        return await self._edge.replicas()
+
+
 class Gateway:
     """What the real gateway mounts, on ports of its own."""
 
     def __init__(self, edge, limits, expected=()):
         app = FastAPI()
         self.calls = 0
-        self._client = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0))
-        app.include_router(oip_router(edge.endpoints, limits, expected, self._client))
+        self._plane = mesh_plane(NearEdge(edge), Settings(limits=limits), HOST, list(expected), list(expected))
+        self._channels = Channels(self._plane.mesh, limits)
+        app.include_router(oip_router(self._plane))
         app.get("/metrics", response_class=PlainTextResponse)(exposition)
         app.post("/v1/jobs")(lambda: "made")
 
@@ -71,23 +84,20 @@ class Gateway:
             self.calls += 1
             return await call_next(request)
 
-        self._server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
-        self._server.capture_signals = contextlib.nullcontext
+        self._server = HttpServer(app, HOST, drain_s=1)
         self._grpc = grpc.aio.server(options=grpc_options(limits.infer_bytes))
-        self._grpc.add_generic_rpc_handlers((oip_handler(edge.endpoints, limits, expected),))
+        self._grpc.add_generic_rpc_handlers((oip_handler(self._plane, self._channels),))
 
     async def start(self):
-        listener = listen(HOST)
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        await self._server.start()
         rpc = self._grpc.add_insecure_port(f"{HOST}:0")
         await self._grpc.start()
-        await until(lambda: self._server.started)
-        return listener.getsockname()[1], rpc
+        return self._server.port, rpc
 
     async def stop(self):
-        self._server.should_exit = True
-        await asyncio.gather(self._task, self._grpc.stop(1))
-        await self._client.aclose()
+        await asyncio.gather(self._server.stop(), self._grpc.stop(1))
+        await self._channels.close()
+        await self._plane.close()
 
 
 class Child:

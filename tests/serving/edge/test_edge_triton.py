@@ -18,13 +18,20 @@ from tests.serving.edge.conftest import HOST, Gateway, inputs
 KINDS = (triton_http, triton_grpc)
 
 
+def endpoint_of(server):
+    ports, sockets = server.ports, server.sockets
+    http, rpc = f"{HOST}:{ports.http}", f"{HOST}:{ports.grpc}"
+    return Endpoint(model="plus_one", http=http, grpc=rpc, http_socket=sockets.http, grpc_socket=sockets.grpc)
+
+
 @pytest.fixture
 async def triton(mesh, settings, tmp_path):
     install(default_folder())
     model = write_model(tmp_path / "models", "plus_one", PLUS_ONE, add_graph(4))
     server = TritonServer(find_tritonserver(Settings()), [model], settings.home)
     await server.start()
-    endpoint = Endpoint(model="plus_one", http=f"{HOST}:{server.ports.http}", grpc=f"{HOST}:{server.ports.grpc}")
+    endpoint = endpoint_of(server)
+    assert endpoint.http_socket, "on one machine the edge and Triton speak by sockets"
     await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[endpoint]))
     yield server
     await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[]))

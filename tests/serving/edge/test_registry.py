@@ -80,6 +80,14 @@ def test_replicas_of_a_model_share_its_pool_on_both_wires():
     assert addresses(routes, "m", "grpc") == {"127.0.0.1:1001", "127.0.0.1:1002"}
 
 
+def test_a_replica_on_the_same_machine_is_reached_by_its_sockets():
+    near = endpoint("m").model_copy(update={"http_socket": "/tmp/x/http", "grpc_socket": "/tmp/x/grpc:1"})
+    routes = routes_of(table(a=[near]), Routes())
+    assert addresses(routes, "m") == {"unix@/tmp/x/http"}
+    assert addresses(routes, "m", "grpc") == {"unix@/tmp/x/grpc:1"}
+    assert {server.name for server in routes.servers} == {"unix__tmp_x_http", "unix__tmp_x_grpc_1"}
+
+
 def test_the_gateway_is_a_pool_without_a_key():
     routes = routes_of(table(g=[endpoint("*", 9)]), Routes())
     assert routes.pools == {}
