@@ -14,6 +14,9 @@ _TOKEN: Final = re.compile(
 )
 _PART: Final = re.compile(r"([A-Za-z_]\w*)(?:\[(\d+)\])?")
 
+MAX_DEPTH: Final = 32
+"""Triton's messages nest six deep; what is deeper is not looked at."""
+
 Path = tuple[tuple[str, int], ...]
 """Names with their index; a field that is not repeated has index 0."""
 
@@ -45,6 +48,8 @@ def _lines(text: str) -> Mapping[Path, int]:
             in_list, value_due = piece == "[", piece == "["
         elif piece in "{<":
             here = _next(inside, name, start, counts, found)
+            if len(open_messages) == MAX_DEPTH:
+                break
             open_messages.append((inside, name, in_list))
             inside, in_list, value_due = here, False, False
         elif piece in "}>":
