@@ -7,6 +7,7 @@ The one invariant: it imports nothing of the mesh, since it runs in Triton's pro
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,6 +85,7 @@ class TritonPythonModel:
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.strings = {tensor.name for tensor in inputs if tensor.type == "tensor(string)"}
         self.outputs = {tensor["name"] for tensor in config["output"]}
+        self.words = {tensor.name for tensor in outputs if tensor.type == "tensor(string)"}
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer what the scheduler batched together, in order."""
@@ -109,7 +111,8 @@ class TritonPythonModel:
     def _answer_group(self, requests: list[Request], feeds: list[Arrays]) -> list[Response]:
         """Run alike requests as one batch; when it fails, each alone, so that none fails for its neighbour."""
         sizes = [next(iter(feed.values())).shape[0] for feed in feeds]
-        names = sorted({name for request in requests for name in request.requested_output_names()})
+        wanted = [request.requested_output_names() for request in requests]
+        names = wanted[0] if all(each == wanted[0] for each in wanted) else sorted(set(chain.from_iterable(wanted)))
         try:
             joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
             outputs = self._outputs(names, joined)
@@ -117,21 +120,27 @@ class TritonPythonModel:
                 raise ValueError("an output does not have the batch as its first dimension")
         except Exception:  # whatever ONNX Runtime raises; _run reports it for the request that caused it
             return [self._run(request, feed) for request, feed in zip(requests, feeds, strict=True)]
-        edges = np.cumsum([0, *sizes])
+        ends = list(accumulate(sizes))
         return [
-            respond({name: outputs[name][start:end] for name in request.requested_output_names()})
-            for request, start, end in zip(requests, edges[:-1], edges[1:], strict=True)
+            self._respond({name: outputs[name][end - size : end] for name in names})
+            for names, size, end in zip(wanted, sizes, ends, strict=True)
         ]
 
     def _run(self, request: Request, feed: Arrays) -> Response:
         try:
-            return respond(self._outputs(request.requested_output_names(), feed))
+            return self._respond(self._outputs(request.requested_output_names(), feed))
         except Exception as error:  # the kinds ONNX Runtime raises share no base class
             return fail(f"onnx runtime error: {error}", invalid="InvalidArgument" in type(error).__name__)
 
     def _outputs(self, names: Iterable[str], feed: Arrays) -> Arrays:
         wanted = [name for name in names if name in self.outputs]
         return dict(zip(wanted, self.session.run(wanted, feed), strict=True))
+
+    def _respond(self, outputs: Arrays) -> Response:
+        """A response with the outputs; of what ONNX Runtime gives, parts of a batch too, all is contiguous."""
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, encoded(array) if name in self.words else array) for name, array in outputs.items()]
+        )
 
     def _feed(self, request: Request) -> Arrays | Response:
         """The request's tensors by name, leaving out optional ones that are absent; or the error response."""
@@ -269,7 +278,7 @@ def alike(feeds: Sequence[Arrays | Any]) -> list[list[int]]:
     groups: dict[object, list[int]] = {}
     for place, feed in enumerate(feeds):
         if isinstance(feed, dict):
-            key = tuple((name, array.shape[1:]) for name, array in feed.items())
+            key = tuple([(name, array.shape[1:]) for name, array in feed.items()])
             groups.setdefault(key, []).append(place)
     return list(groups.values())
 
@@ -284,16 +293,6 @@ def encoded(array: np.ndarray) -> np.ndarray:
     """ONNX Runtime's str as Triton's bytes."""
     words = [word if isinstance(word, bytes) else str(word).encode() for word in array.reshape(-1)]
     return np.array(words, dtype=object).reshape(array.shape)
-
-
-def respond(outputs: Arrays) -> Response:
-    """A response with the outputs."""
-    return pb_utils.InferenceResponse(
-        [
-            pb_utils.Tensor(name, encoded(array) if array.dtype == object else np.ascontiguousarray(array))
-            for name, array in outputs.items()
-        ]
-    )
 
 
 def fail(message: str, *, invalid: bool) -> Response:
