@@ -185,6 +185,21 @@ async def test_servers_that_left_are_deleted(mesh, replica):
     await until(lambda: not mesh.edge._haproxy._retired, within_s=15)
 
 
+async def test_heartbeats_at_one_moment_all_take_effect(mesh):
+    """Replicas that load or unload a model together tell of it together."""
+    names = [f"r{number}" for number in range(6)]
+    for model in ("left", "right"):
+        beats = [heartbeat(name, model, (9000 + place, 9100 + place)) for place, name in enumerate(names)]
+        await asyncio.gather(*(mesh.edge.heartbeat(beat) for beat in beats))
+        told = await mesh.edge._haproxy._runtime.ask("show servers state")
+        standing = {line.split()[3] for line in told.splitlines() if "_90" in line and line.split()[6] == "0"}
+        assert len(standing) == len(names)
+        gone = [beat.model_copy(update={"endpoints": []}) for beat in beats]
+        await asyncio.gather(*(mesh.edge.heartbeat(beat) for beat in gone))
+        told = await mesh.edge._haproxy._runtime.ask("show servers state")
+        assert not [line for line in told.splitlines() if "_90" in line and line.split()[6] == "0"]
+
+
 async def test_a_killed_haproxy_comes_back_with_its_routes(mesh, gateway, replica):
     async with mesh.clients() as ((http, kind), _):
         await http.infer("echo", inputs(kind))
