@@ -32,6 +32,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_PICTURE_BYTES = 300_000
 GROUPS = {"jobs", "keys", "models", "k8s"}
 """Commands with sub-commands."""
+CARD_CELLS = 3
+"""Value, default and meaning: what tables of card fields have beside the name, and no other table of that page."""
 NO_SETTINGS = {"REELMESH_URL", "REELMESH_KEY", "REELMESH_LOAD_MODELS"}
 """Variables of commands, not of the mesh."""
 
@@ -161,7 +163,8 @@ def is_metric(value: object) -> bool:
 
 def test_every_field_of_a_model_card_is_listed() -> None:
     listed = rows("docs/model-repository.md")
-    assert [name for name in listed if name not in TASKS] == [name for name, _ in fields(ModelCard)]
+    of_card = [name for name, cells in listed.items() if len(cells) == CARD_CELLS]
+    assert of_card == [name for name, _ in fields(ModelCard)]
     assert set(TASKS) <= set(listed)
 
 
