@@ -228,7 +228,9 @@ class Haproxy:
 
     async def _follow(self) -> None:
         """Take the steps from what HAProxy knows to what is wanted."""
-        steps = changes(self._known, self._wanted)
+        # Held on to, since another heartbeat may change what is wanted while these steps are taken.
+        wanted = self._wanted
+        steps = changes(self._known, wanted)
         if not steps or self._child is None or self._child.returncode is not None:
             return
         try:
@@ -244,9 +246,9 @@ class Haproxy:
         except EngineFailed as error:
             self._start_afresh(self._child, error)
             return
-        self._known = self._wanted
+        self._known = wanted
         telemetry.EDGE_CHANGES.inc(len(steps))
-        log.info("edge_routes_changed", models=sorted(self._wanted.pools), servers=len(self._wanted.servers))
+        log.info("edge_routes_changed", models=sorted(wanted.pools), servers=len(wanted.servers))
 
     @staticmethod
     def _start_afresh(child: asyncio.subprocess.Process, error: EngineFailed) -> None:
