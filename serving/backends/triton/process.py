@@ -12,9 +12,11 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import psutil
 import structlog
 
 from serving import telemetry
@@ -126,9 +128,10 @@ class TritonProcess:
         """Let requests in flight finish for at most ``drain_s`` seconds, then end the process and all it started."""
         try:
             if self._child.returncode is None and drain_s > 0:
+                instances = await asyncio.to_thread(psutil.Process(self._child.pid).children)
                 self._child.terminate()
-                await asyncio.wait_for(self._child.wait(), drain_s + EXIT_MARGIN_S)
-        except (TimeoutError, ProcessLookupError):
+                await self._drained(instances, drain_s + EXIT_MARGIN_S)
+        except (TimeoutError, ProcessLookupError, psutil.Error):
             log.warning("triton_killed", drained_s=drain_s)
         finally:
             self.kill()
@@ -136,6 +139,22 @@ class TritonProcess:
             await self._doors.close()
             await self.client.close()
             await self.admin.close()
+
+    async def _drained(self, instances: Sequence[psutil.Process], timeout_s: float) -> None:
+        """Until nothing is in flight any more; raises :class:`TimeoutError`.
+
+        Triton ends its model instances, which are processes, when the last request is answered, and looks once a
+        second whether they have ended. So it is not waited for longer than they run.
+        """
+        waits: set[asyncio.Task[object]] = {asyncio.create_task(self._child.wait())}
+        if instances:
+            gone = partial(psutil.wait_procs, instances, timeout_s + EXIT_MARGIN_S)
+            waits.add(asyncio.create_task(asyncio.to_thread(gone)))
+        done, rest = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        if not done:
+            raise TimeoutError
 
     async def _came_up(self) -> bool:
         """Wait for its ports; False when the process ended instead."""
