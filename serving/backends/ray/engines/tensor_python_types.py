@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 
 from serving.backends.ray.engines.tensor_config import Array
+from serving.backends.ray.engines.tensor_python_dlpack import CPU, from_capsule, to_capsule
 from serving.backends.ray.engines.tensor_python_errors import TritonError, TritonModelException
 from serving.protocol import oip
 
@@ -23,8 +24,6 @@ FLAG_END: Final = 2
 FINAL: Final = 1
 _RESERVED: Final = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
 _PARAMETERS: Final = (bool, int, float, str)
-_CPU: Final = 1
-"""DLPack's device type of main memory."""
 
 
 class Tensor:
@@ -56,31 +55,18 @@ class Tensor:
 
     def to_dlpack(self) -> Any:  # noqa: ANN401  a capsule
         """A DLPack capsule over the same memory."""
-        return self._array.__dlpack__()
+        return to_capsule(self._array)
 
-    def __dlpack__(self, **options: Any) -> Any:  # noqa: ANN401  as the array standard has it
-        return self._array.__dlpack__(**options)
+    def __dlpack__(self, **_options: Any) -> Any:  # noqa: ANN401  as the array standard has it
+        return to_capsule(self._array)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU, 0
+        return CPU, 0
 
     @staticmethod
     def from_dlpack(name: str, tensor: Any) -> "Tensor":  # noqa: ANN401  a capsule or whatever gives one
         """A tensor over the memory of a DLPack capsule, or of an object that has ``__dlpack__``."""
-        return Tensor(name, np.from_dlpack(tensor if hasattr(tensor, "__dlpack__") else _Capsule(tensor)))
-
-
-class _Capsule:
-    """Gives a bare capsule the face that numpy wants."""
-
-    def __init__(self, capsule: Any) -> None:  # noqa: ANN401  a capsule
-        self._capsule = capsule
-
-    def __dlpack__(self, **_options: Any) -> Any:  # noqa: ANN401  as the array standard has it
-        return self._capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU, 0
+        return Tensor(name, from_capsule(tensor))
 
 
 class InferenceResponse:
@@ -89,11 +75,12 @@ class InferenceResponse:
     def __init__(
         self,
         output_tensors: Sequence[Tensor] = (),
-        error: TritonError | None = None,
+        error: Any = None,  # noqa: ANN401  a TritonError, from code that nobody has checked
         parameters: Any = "",  # noqa: ANN401  JSON text or a mapping, from code that nobody has checked
     ) -> None:
         self._outputs = list(output_tensors or ())
-        self._error = error if error is None or isinstance(error, TritonError) else TritonError(str(error))
+        known = error is None or isinstance(error, TritonError)
+        self._error: TritonError | None = error if known else TritonError(str(error))
         found = json.loads(parameters or "{}") if isinstance(parameters, str) else parameters
         if not isinstance(found, Mapping) or any(type(value) not in _PARAMETERS for value in found.values()):
             raise TritonModelException("parameters must be a dictionary of strings, numbers and booleans")
