@@ -269,6 +269,24 @@ async def test_an_ensemble_is_loaded_with_its_steps_and_unloaded_with_them_on_re
     await replica.control.load("simple", {})
 
 
+async def test_versions_and_files_beside_the_model_are_there_as_the_folder_has_them(
+    replica: TritonReplica, repository: Path, edge: Edge
+) -> None:
+    folder = write_python(repository, "versions", 1, 'backend: "python" version_policy { all {} }')
+    (folder / "extra").mkdir()
+    (folder / "extra/step.txt").write_text("30")
+    shutil.copytree(folder / "1", folder / "2")
+    read = "float((__import__('pathlib').Path(__file__).parent.parent / 'extra/step.txt').read_text())"
+    (folder / "2/model.py").write_text(PYTHON.format(step=read))
+    await replica.control.load("versions", {})
+    told = [(state.version, state.state) for state in edge.beats[-1].models if state.name == "versions"]
+    assert told == [("1", "READY"), ("2", "READY")]
+    assert [endpoint.model for endpoint in edge.beats[-1].endpoints] == ["simple", "versions"]
+    assert await add(replica, "versions") == 31
+    assert await add(replica, "versions/versions/1") == 2
+    await replica.control.unload("versions", dependents=False)
+
+
 async def test_a_sequence_model_is_kept_off_the_straight_way(replica: TritonReplica, edge: Edge) -> None:
     await replica.control.load("simple_sequence", {})
     straight = {endpoint.model: endpoint.straight for endpoint in edge.beats[-1].endpoints}
