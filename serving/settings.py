@@ -47,6 +47,11 @@ class LimitSettings(_Group):
     inflight_per_replica: int = Field(
         default=64, gt=0, description="Requests one Ray replica holds before it answers 503."
     )
+    queued_per_model: int = Field(
+        default=1024,
+        gt=0,
+        description="Requests that wait in a Ray replica for a tensor model without `max_queue_size`.",
+    )
     header_bytes: int = Field(
         default=15 << 10, ge=4 << 10, le=1 << 20, description="Largest header of a request, its first line included."
     )

@@ -195,7 +195,11 @@ class ModelSet:
         engine = await asyncio.to_thread(load_engine, model, self._context)
         self.engines[model.name] = engine
         return ServedModel(
-            model.config, ("1",), TypedEngine(self._typed, engine), self._settings.limits.inflight_per_replica
+            model.config,
+            ("1",),
+            TypedEngine(self._typed, engine),
+            self._settings.limits.inflight_per_replica,
+            waiting=0,
         )
 
     def _loaded(self, model: Model, served: ServedModel, seconds: float) -> None:

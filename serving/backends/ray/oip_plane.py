@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from serving.backends.ray.batch_rules import QUEUE_SIZE
 from serving.backends.ray.outputs import with_outputs_as_asked
 from serving.backends.ray.running import Observe, RunningModel
 from serving.backends.ray.served import ServedModel
@@ -37,11 +38,17 @@ class OipPlane:
         models: those served from the beginning; their engines are the plane's from then on.
         regions: shared memory of inputs and outputs; None refuses it.
         observe: told every request that was answered, see :class:`RunningModel`.
+        queue_size: requests that wait for a model which does not say itself how many may.
     """
 
     def __init__(
-        self, models: Iterable[ServedModel] = (), regions: Regions | None = None, observe: Observe | None = None
+        self,
+        models: Iterable[ServedModel] = (),
+        regions: Regions | None = None,
+        observe: Observe | None = None,
+        queue_size: int = QUEUE_SIZE,
     ) -> None:
+        self._queue_size = queue_size
         self.regions = regions
         self._observe = observe
         self._models: dict[str, RunningModel] = {}
@@ -56,7 +63,7 @@ class OipPlane:
         One of the same name is replaced: what it has in flight finishes there, then its engine is closed.
         """
         former = self._models.get(model.name)
-        self._models[model.name] = RunningModel(model, self._observe)
+        self._models[model.name] = RunningModel(model, self._observe, self._queue_size)
         if former is not None:
             retiring = asyncio.get_running_loop().create_task(former.retire(GRACE_S))
             self._retiring.add(retiring)

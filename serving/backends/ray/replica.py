@@ -68,7 +68,9 @@ class EngineReplica:
         self._scratch = await asyncio.to_thread(own_scratch, settings.home / "scratch", group)
         self._traces = Traces(settings.home / "traces" / f"{self._scratch.name}.json")
         self._regions = Regions()
-        self._plane = OipPlane(regions=self._regions, observe=self._observe)
+        self._plane = OipPlane(
+            regions=self._regions, observe=self._observe, queue_size=settings.limits.queued_per_model
+        )
         context = EngineContext(artifacts=self._artifacts, scratch=self._scratch, device=device(), ask=self._ask)
         self._models = ModelSet(settings, group, self._plane, context, self.infer, self._tell_edge)
         self._control = RayControl(settings, self._models, self._regions, self._traces)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from serving import telemetry
-from serving.backends.ray.batch_rules import rules_of
+from serving.backends.ray.batch_rules import QUEUE_SIZE, rules_of
 from serving.backends.ray.scheduler import Scheduler
 from serving.backends.ray.sequence_rules import sequence_rules_of
 from serving.backends.ray.sequences import Sequences
@@ -39,14 +39,16 @@ class RunningModel:
     Args:
         served: the model; its engine is closed by :meth:`retire`.
         observe: told every request that was answered, when it came (``time.perf_counter``) and where its time went.
+        queue_size: bound of its queue, where neither it nor its configuration has one.
     """
 
-    def __init__(self, served: ServedModel, observe: Observe | None = None) -> None:
+    def __init__(self, served: ServedModel, observe: Observe | None = None, queue_size: int = QUEUE_SIZE) -> None:
         self._observe = observe
         self.served = served
         self.decoupled = bool(served.config.model_transaction_policy.decoupled)
         self.check = RequestCheck(served.config)
-        self._rules = rules_of(served.config, served.instances, served.waiting)
+        self._queue_size = queue_size if served.waiting is None else served.waiting
+        self._rules = rules_of(served.config, served.instances, self._queue_size)
         self._statistics = {version: ModelStatistics() for version in served.versions}
         self._in_order = served.config.HasField("sequence_batching")
         self._runners = {version: self._runner(counts) for version, counts in self._statistics.items()}
@@ -61,7 +63,7 @@ class RunningModel:
         scheduler = Scheduler(served.name, self._rules, served.engine, counts)
         if not self._in_order:
             return scheduler
-        return Sequences(sequence_rules_of(served.config), scheduler, served.waiting)
+        return Sequences(sequence_rules_of(served.config), scheduler, self._queue_size)
 
     def documents(self, version: str = "") -> list[dict[str, Any]]:
         """Statistics, one entry for each version or for the one asked for."""

@@ -11,7 +11,6 @@ from typing import Protocol
 import structlog
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.backends.ray.batch_rules import QUEUE_SIZE
 from serving.errors import EngineFailed, ReelmeshError, Unsupported, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
 
@@ -44,7 +43,8 @@ class ServedModel:
         engine: runs it.
         instances: batches in flight at a time; 0 means as many as ``instance_group`` says. Typed engines, which bound
             themselves, ask for as many as the replica holds.
-        waiting: requests that wait for an instance, at most, where config.pbtxt has no ``max_queue_size``.
+        waiting: requests that wait for an instance, at most, where config.pbtxt has no ``max_queue_size``; None means
+            the plane's own bound.
         labels: names of an output's classes in order, by output (``label_filename``).
     """
 
@@ -52,7 +52,7 @@ class ServedModel:
     versions: Sequence[str]
     engine: Executes
     instances: int = 0
-    waiting: int = QUEUE_SIZE
+    waiting: int | None = None
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
