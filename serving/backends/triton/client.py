@@ -1,4 +1,4 @@
-"""TensorClient: inference and model control of one tritonserver; used by process.py, server.py and adapters.
+"""TensorClient: inference by one tritonserver; held by process.py, used by server.py and adapters.
 
 The one invariant: whatever goes wrong on the wire leaves here as an error of serving.errors, chosen by its gRPC
 status.
@@ -8,12 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-import grpc
 from numpy.typing import NDArray
 
 from serving.backends.call import Call
 from serving.client import NEVER, Mesh
-from serving.errors import BadInput, EngineFailed, ReelmeshError, foreign_text
+from serving.errors import EngineFailed, foreign_text
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,7 +35,7 @@ class TensorClient:
 
     Args:
         address: ``host:port`` of its gRPC service.
-        token: value of the header that opens the restricted part of the protocol: model control, shared memory.
+        token: value of the header that opens the restricted part of the protocol: shared memory.
     """
 
     def __init__(self, address: str, token: str = "") -> None:
@@ -65,13 +64,6 @@ class TensorClient:
             raise EngineFailed(f"Triton: no output '{missing[0]}' in the answer", field=model)
         return dict(result)
 
-    async def load(self, model: str, timeout_s: float) -> None:
-        """Load a model of the repository; raises :class:`BadInput` with the cause when it does not load."""
-        try:
-            await self._mesh.load(model, timeout_s=timeout_s)
-        except ReelmeshError as error:
-            raise BadInput(load_reason(_whole_text(error)), field=model) from error
-
     async def is_live(self, timeout_s: float) -> bool:
         """Whether the server answers within ``timeout_s`` seconds."""
         return await self._mesh.live(timeout_s)
@@ -93,9 +85,3 @@ def load_reason(said: str) -> str:
         r"\s+At:\s.*",
     )
     return foreign_text(re.sub("|".join(noise), "", said, flags=re.DOTALL).strip("; \n"))
-
-
-def _whole_text(error: ReelmeshError) -> str:
-    """What the server said; in the error itself it is cut, and the cause may come last."""
-    cause = error.__cause__
-    return str(cause.details()) if isinstance(cause, grpc.aio.AioRpcError) else error.problem
