@@ -130,7 +130,9 @@ def test_dependents_are_unloaded_where_that_is_asked_for(explicit: Mesh, wire: s
         client.unload_model("mlp_ray", unload_dependents=True)
         assert not client.is_model_ready("mlp_ray")
         return
+    client.unload_model("simple")
     client.load_model("simple_ensemble")
+    assert states(client, wire)["simple"] == "READY", "an ensemble brings the models it is made of"
     client.infer("simple_ensemble", numbers(module))
     client.unload_model("simple_ensemble", unload_dependents=True)
     assert states(client, wire)["simple"] == "UNAVAILABLE"
