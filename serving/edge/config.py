@@ -44,8 +44,9 @@ JSON_BYTES: Final = 16 << 10
 """Longest JSON that goes straight to a replica: nested however deep, it ends no Triton."""
 RESERVE_BYTES: Final = 1024
 """What HAProxy keeps of each buffer for headers it adds."""
-REPLICA_STREAMS: Final = 1024
-"""gRPC requests on one connection to a replica."""
+REPLICA_STREAMS: Final = 16
+"""gRPC requests on one connection to a replica: Triton serves several connections better than one. With 64 in flight,
+16 reached 1.4 times the throughput of 1024 and cost 37 instead of 44 microseconds of HAProxy."""
 SOFT_STOP: Final = signal.SIGUSR1
 """HAProxy closes its listeners on it and ends when the last request has."""
 _LEAST_CONNECTIONS: Final = 100
