@@ -1,7 +1,7 @@
 """A real tritonserver with tiny models, shared by all tests of this folder."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +120,22 @@ async def server(
         os.environ["PYTEST_CURRENT_TEST"] = current
     yield shared
     await shared.stop()
+
+
+Make = Callable[[str, int], str]
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Make]:
+    """``shared(name, size)``: a region of shared memory of this test's own, by key."""
+    made: list[Path] = []
+
+    def make(name: str, size: int) -> str:
+        place = Path("/dev/shm") / f"{tmp_path.name}_{name}"
+        place.write_bytes(bytes(size))
+        made.append(place)
+        return f"/{place.name}"
+
+    yield make
+    for place in made:
+        place.unlink(missing_ok=True)
