@@ -39,7 +39,8 @@ def cluster_settings() -> Settings:
             http_port=EDGE_PORTS["http"],
             grpc_port=EDGE_PORTS["grpc"],
             metrics_port=EDGE_PORTS["metrics"],
-            allow_anonymous=True,  # until an overlay mounts a key file, the NetworkPolicies are what keeps strangers out
+            # Until an overlay mounts a key file, the NetworkPolicies are what keeps strangers out.
+            allow_anonymous=True,
         ),
         log=LogSettings(style="json"),
     )

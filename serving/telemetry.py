@@ -122,7 +122,9 @@ EDGE_CHANGES: Final = Counter(
 EDGE_RESTARTS: Final = Counter("reelmesh_edge_restarts", "Times HAProxy died and was started again.", registry=METRICS)
 EDGE_KEYS: Final = Gauge("reelmesh_edge_keys", "Bearer keys in use.", registry=METRICS)
 EDGE_KEY_FILES_REFUSED: Final = Counter(
-    "reelmesh_edge_key_files_refused", "Times the key file was wrong and the keys read before it stayed.", registry=METRICS
+    "reelmesh_edge_key_files_refused",
+    "Times the key file was wrong and the keys read before it stayed.",
+    registry=METRICS,
 )
 
 # Artifacts.
