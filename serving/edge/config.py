@@ -40,8 +40,8 @@ ANSWER_S: Final = 4 * 3600
 """Longest silence of a replica; time limits on requests are the caller's business."""
 QUEUE_S: Final = 5
 """Longest wait of a request for a replica with room."""
-JSON_BYTES: Final = 16 << 10
-"""Longest JSON that goes straight to a replica: nested however deep, it ends no Triton."""
+JSON_BYTES: Final = 8 << 10
+"""Longest JSON that goes straight to a replica: nested however deep, it ends no Triton, and the buffer holds it all."""
 RESERVE_BYTES: Final = 1024
 """What HAProxy keeps of each buffer for headers it adds."""
 REPLICA_STREAMS: Final = 16

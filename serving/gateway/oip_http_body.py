@@ -12,6 +12,7 @@ from serving.errors import TooLarge
 from serving.protocol.oip_compression import decompress
 from serving.protocol.oip_http import HEADER_LENGTH, header_length
 from serving.protocol.oip_json import check_depth, parse_object
+from serving.protocol.oip_shapes import check_json_shapes
 from serving.settings import LimitSettings
 
 FIELD: Final = "request body"
@@ -47,7 +48,11 @@ def _check(body: bytes, encoding: str, length: str | None, limits: LimitSettings
             field=FIELD,
             fix=f"send tensors as binary data ({HEADER_LENGTH}), or raise limits.body_bytes",
         )
-    check_depth(plain if json_bytes == len(plain) else plain[:json_bytes], FIELD)
+    document = plain if json_bytes == len(plain) else plain[:json_bytes]
+    check_depth(document, FIELD)
+    # Only tensors in JSON need the look into them, and the word may be written with escapes.
+    if b'"data"' in document or b"\\u" in document:
+        check_json_shapes(parse_object(document, FIELD))
     return plain, json_bytes
 
 

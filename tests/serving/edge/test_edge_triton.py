@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton_grpc
@@ -14,6 +15,7 @@ from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.settings import Settings
 from tests.serving.backends.triton.conftest import PLUS_ONE, add_graph, write_model
 from tests.serving.edge.conftest import HOST, Gateway, inputs
+from tests.serving.edge.test_edge import talk
 
 KINDS = (triton_http, triton_grpc)
 
@@ -96,3 +98,49 @@ async def test_many_requests_at_once_are_all_answered(mesh, gateway, triton):
     async with mesh.clients() as clients:
         for client, kind in clients:
             assert sum(await asyncio.gather(*(ask(client, kind) for _ in range(64)))) == 256
+
+
+HOSTILE = {
+    "deep": [b"[" * 200_000],
+    "deep-small": [b"[" * 8192],
+    "raw-for-a-batch": [b"x" * 64, "Inference-Header-Content-Length: 0"],
+    "negative": [b"{}", "Inference-Header-Content-Length: -1"],
+    "beyond": [b"{}", "Inference-Header-Content-Length: 3"],
+    "huge": [b"{}", "Inference-Header-Content-Length: 99999999999999999999"],
+    "shape": [b'{"inputs":[{"name":"X","datatype":"FP32","shape":[9223372036854775807,4],"data":[1]}]}'],
+    "terabyte": [b'{"inputs":[{"name":"X","datatype":"FP32","shape":[1,1099511627776],"data":[1]}]}'],
+    "bytes": [b'{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"parameters":{"binary_data_size":-5}}]}'],
+    "packed": [b"\x1f\x8b garbage", "Content-Encoding: gzip"],
+}
+
+
+TRITONS_WORDS = ("deep-small", "bytes")
+"""What does no harm goes straight to Triton, which answers 500 to JSON that is none and to a size below 0."""
+
+
+async def test_hostile_inference_is_refused_and_triton_lives(mesh, gateway, triton):
+    child = triton._process._child.pid
+    for name, (body, *headers) in HOSTILE.items():
+        lines = "".join(f"{line}\r\n" for line in [*headers, f"Content-Length: {len(body)}", "Connection: close"])
+        head = f"POST /v2/models/plus_one/infer HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+        answer = await talk(mesh, head + body)
+        assert answer[9:10] == (b"5" if name in TRITONS_WORDS else b"4"), (name, answer[:300])
+        assert b'"error"' in answer, name
+    async with grpc.aio.insecure_channel(mesh.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for message in (
+            b"",
+            b"\x0a",
+            b"\x0a\x08plus_one\x12\xff",
+            b"\x0a\x08plus_one" + b"\x3a\x7f" * 50,
+            b"\xff" * 700,
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(message, timeout=5)
+            assert caught.value.code() != grpc.StatusCode.DEADLINE_EXCEEDED
+    assert triton._process._child.pid == child, "it did not die meanwhile"
+    async with mesh.clients() as clients:
+        for client, kind in clients:
+            tensor = kind.InferInput("X", [1, 4], "FP32")
+            tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
+            assert (await client.infer("plus_one", [tensor])).as_numpy("Y").tolist() == [[1, 1, 1, 1]]

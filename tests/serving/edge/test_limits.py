@@ -18,6 +18,9 @@ from tests.serving.edge.test_edge import talk
 
 INFER = b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 BODY = json.dumps({"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "data": [1.5]}]}).encode()
+PLAIN = json.dumps(
+    {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}
+).encode()
 
 
 def post(*headers, body=BODY):
@@ -32,8 +35,17 @@ def status_of(answer):
 
 
 async def test_a_small_request_goes_straight(mesh, gateway, replica):
-    assert status_of(await talk(mesh, post())) == 200
+    assert status_of(await talk(mesh, split(len(PLAIN), PLAIN + bytes(4)))) == 200
     assert gateway.calls == 0
+
+
+@pytest.mark.parametrize("word", ['"data"', '"d\\u0061ta"'], ids=["plain", "escaped"])
+async def test_tensors_in_json_are_counted_by_the_gateway(mesh, gateway, replica, word):
+    body = BODY.replace(b'"data"', word.encode())
+    assert status_of(await talk(mesh, post(body=body))) == 200
+    huge = body.replace(b"[1]", b"[1, 1099511627776]")
+    assert status_of(await talk(mesh, post(body=huge))) == 400
+    assert gateway.calls == 2
 
 
 def split(value, body=BODY):
@@ -72,7 +84,7 @@ async def test_two_lengths_of_the_json_are_not_for_the_replica_to_choose_from(me
 
 @pytest.mark.parametrize(("size", "straight"), [(JSON_BYTES, True), (JSON_BYTES + 1, False)])
 async def test_json_goes_straight_up_to_its_bound(mesh, gateway, replica, size, straight):
-    assert status_of(await talk(mesh, post(body=BODY.ljust(size)))) == 200
+    assert status_of(await talk(mesh, split(size, PLAIN.ljust(size) + bytes(4)))) == 200
     assert (gateway.calls == 0) is straight
 
 
