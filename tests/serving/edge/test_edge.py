@@ -104,7 +104,7 @@ async def test_statistics_of_all_replicas_add_up(mesh, gateway, replica, setting
 UNKNOWN = [
     ("nobody", "", "Request for unknown model: 'nobody' is not found", "404", "StatusCode.NOT_FOUND"),
     ("echo", "7", "Request for unknown model: 'echo' version 7 is not found", "404", "StatusCode.NOT_FOUND"),
-    ("absent", "", "no replica of the model 'absent' answers", "503", "StatusCode.UNAVAILABLE"),
+    ("absent", "", "the model 'absent' is not ready: no replica answers", "503", "StatusCode.UNAVAILABLE"),
     ("no/such model", "", "unknown model|there is no POST", "404", "StatusCode.NOT_FOUND"),
 ]
 
