@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--host", help="measure the studio's models on this running mesh (http://host:port)")
     made.add_argument("--grpc", help="host:port of the running mesh's gRPC")
     made.add_argument(
-        "--seconds", type=bounded(float, 0.2, 30), default=1.0, help="per way, concurrency and round (default: 1)"
+        "--seconds", type=bounded(float, 0.2, 30), default=2.0, help="per way, concurrency and round (default: 2)"
     )
     made.add_argument("--quick", action="store_true", help="one short round: shows that everything works, no figures")
     made.add_argument("--no-inference", dest="inference", action="store_false", help="leave the servers' race out")

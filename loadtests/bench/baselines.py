@@ -46,6 +46,7 @@ def bare_triton(like: psutil.Process, models: Sequence[str], folder: Path) -> It
         "--http-port": http_port,
         "--grpc-address": "127.0.0.1",
         "--grpc-port": grpc_port,
+        "--metrics-address": "127.0.0.1",
         "--metrics-port": metrics_port,
         "--trace-config": f"triton,file={folder / 'bare-trace.json'}",
     }

@@ -27,7 +27,7 @@ ON_RAY: Final = "_on_ray"
 """Behind the name of the copy that a Ray replica serves."""
 
 CONFIG: Final = """backend: "{backend}"
-max_batch_size: 64
+max_batch_size: {batch}
 input [ {{ name: "X" data_type: TYPE_FP32 dims: [ {dims} ] }} ]
 output [ {{ name: "Y" data_type: TYPE_FP32 dims: [ {out} ] }} ]
 instance_group [ {{ count: {instances} kind: KIND_CPU }} ]
@@ -86,19 +86,28 @@ def write_repository(folder: Path) -> list[Model]:
     (version / "model.py").write_text(IDENTITY, encoding="utf-8")
     (folder / "identity" / "config.pbtxt").write_text(IDENTITY_CONFIG, encoding="utf-8")
     return [
-        _write(folder, "mlp", mlp(), vector, f"{WIDTH}", 1),
-        _write(folder, "conv", conv(layers_for(CONV_MS)), picture, f"{CHANNELS}, 1, 1", min(cores, 2)),
+        _write(folder, "mlp", mlp(), vector, out=f"{WIDTH}", batch=64, instances=1),
+        # Joining saves such a model nothing: a batch of 64 would only make its first request wait for all of them.
+        _write(
+            folder,
+            "conv",
+            conv(layers_for(CONV_MS)),
+            picture,
+            out=f"{CHANNELS}, 1, 1",
+            batch=4,
+            instances=min(cores, 2),
+        ),
     ]
 
 
-def _write(folder: Path, name: str, model: onnx.ModelProto, array: np.ndarray[Any, Any], out: str, count: int) -> Model:
+def _write(folder: Path, name: str, model: onnx.ModelProto, array: np.ndarray[Any, Any], **config: str | int) -> Model:
     dims = ", ".join(map(str, array.shape[1:]))
     data = model.SerializeToString()
     for copy, backend in ((name, "onnxruntime"), (name + ON_RAY, "ray")):
         version = folder / copy / "1"
         version.mkdir(parents=True)
         (version / "model.onnx").write_bytes(data)
-        text = CONFIG.format(backend=backend, dims=dims, out=out, instances=count)
+        text = CONFIG.format(backend=backend, dims=dims, **config)
         (folder / copy / "config.pbtxt").write_text(text, encoding="utf-8")
     return Model(Payload(name, (Tensor.from_array("X", array),), "Y"), folder / name / "1" / "model.onnx")
 
