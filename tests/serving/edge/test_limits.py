@@ -39,13 +39,20 @@ async def test_a_small_request_goes_straight(mesh, gateway, replica):
     assert gateway.calls == 0
 
 
-@pytest.mark.parametrize("word", ['"data"', '"d\\u0061ta"'], ids=["plain", "escaped"])
+@pytest.mark.parametrize("word", ['"data"', '"data" \r\n\t', '"d\\u0061ta"'], ids=["plain", "spaced", "escaped"])
 async def test_tensors_in_json_are_counted_by_the_gateway(mesh, gateway, replica, word):
     body = BODY.replace(b'"data"', word.encode())
     assert status_of(await talk(mesh, post(body=body))) == 200
     huge = body.replace(b"[1]", b"[1, 1099511627776]")
     assert status_of(await talk(mesh, post(body=huge))) == 400
     assert gateway.calls == 2
+
+
+@pytest.mark.parametrize("word", ["data", "\\u65e5"], ids=["data", "escaped"])
+async def test_a_tensor_may_have_the_name_data_and_go_straight(mesh, gateway, replica, word):
+    named = PLAIN.replace(b'"X"', f'"{word}"'.encode())
+    assert status_of(await talk(mesh, split(len(named), named + bytes(4)))) == 400  # the replica's own answer
+    assert gateway.calls == 0
 
 
 def split(value, body=BODY):
