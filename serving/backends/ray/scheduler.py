@@ -52,6 +52,7 @@ class Scheduler:
         self._woken = False
         self._alarm: asyncio.TimerHandle | None = None
         self._fruitless = 0
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -77,9 +78,12 @@ class Scheduler:
 
         Raises:
             QueueFull: too many wait already.
+            Unavailable: it is closed.
         """
+        if self._closed:
+            raise self._gone()
         loop, rules = asyncio.get_running_loop(), self._rules
-        rows = request.inputs[0].shape[0] if rules.joins and request.inputs else 1
+        rows = request.inputs[0].shape[0] if rules.most > 1 and request.inputs else 1
         level = rules.level(int(request.parameters.get("priority", 0))) if rules.levels else 0
         work = Work(request, rows, rules.bucket(request), level, loop.time(), loop.create_future())
         self._line.add(work, rules.instances - len(self._running))
@@ -101,7 +105,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """Refuse what waits and cancel what runs."""
-        gone = Unavailable(f"model '{self._name}' is unloaded")
+        self._closed, gone = True, self._gone()
         for work in list(self._line.in_order(0.0)):
             self._line.discard(work)
             work.settle(gone)
@@ -110,6 +114,9 @@ class Scheduler:
                 work.settle(gone)
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"model '{self._name}' is unloaded")
 
     def _set_timers(self, work: Work, loop: asyncio.AbstractEventLoop) -> None:
         request = work.request
@@ -169,7 +176,8 @@ class Scheduler:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # A task that was cancelled before its first step never came to do this itself.
-        self._running.pop(task, None)
+        for work in self._running.pop(task, ()):
+            self._depart(work, Cancelled("nobody waits for the answer"))
         self._wake()
 
     async def _run(self, batch: Sequence[Work]) -> None:

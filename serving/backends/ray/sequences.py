@@ -131,7 +131,7 @@ class Sequences:
         """End a sequence that has nothing left to do, or give it time to go on."""
         if sequence.users:
             return
-        if sequence.ended:
+        if sequence.ended or not sequence.placed:
             self._end(key, sequence)
         else:
             loop = asyncio.get_running_loop()

@@ -209,3 +209,28 @@ async def test_closing_settles_everything(gate):
         with pytest.raises(Unavailable, match="unloaded"):
             await work.future
     assert gate.cancelled == 1
+
+
+async def test_a_batch_cancelled_before_its_first_step_holds_up_no_response_after_it(gate):
+    under = scheduler(gate, keep_order=True)
+    first = under.submit(ask("first"))
+    asyncio.get_running_loop().call_soon(under.drop, first)  # comes between the forming of its batch and its start
+    await settle()
+    gate.open.set()
+    assert (await asyncio.wait_for(under.run(ask("second")), 1))[0].id == "second"
+    assert gate.batches == [["second"]]
+
+
+async def test_what_comes_after_the_close_is_refused(gate):
+    under = scheduler(gate)
+    await under.close()
+    with pytest.raises(Unavailable, match="model 'm' is unloaded"):
+        under.submit(ask("late"))
+
+
+async def test_rows_of_a_request_that_joins_no_other_are_counted_too(gate):
+    counts = ModelStatistics()
+    under = Scheduler("m", BatchRules(joins=False, most=4), gate, counts)
+    gate.open.set()
+    await under.run(ask("wide", rows=3))
+    assert list(counts.batches) == [3]
