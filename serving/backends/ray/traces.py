@@ -22,6 +22,8 @@ MAX_BYTES: Final = 16 << 20
 """Largest trace file."""
 BUFFERED: Final = 256
 """Traces kept in memory before they are written, where ``log_frequency`` says nothing."""
+MOST_BUFFERED: Final = 8192
+"""The same, whatever ``log_frequency`` says."""
 _NS: Final = 1_000_000_000
 
 
@@ -61,9 +63,9 @@ class Traces:
         if not self._active or not self.settings.timestamps(model) or not self._chosen(model):
             return False
         self._number += 1
-        self._waiting += timeline(self._number, request, started_ns, times)
+        self._waiting.extend(timeline(self._number, request, started_ns, times))
         frequency = self.settings.number(model, "log_frequency")
-        return len(self._waiting) // 2 >= (frequency or BUFFERED)
+        return len(self._waiting) // 2 >= min(frequency or BUFFERED, MOST_BUFFERED)
 
     def flush(self) -> None:
         """Write what waits; blocks."""

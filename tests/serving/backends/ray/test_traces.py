@@ -74,3 +74,9 @@ def test_a_folder_that_cannot_be_written_harms_no_request(tmp_path):
     change(traces, trace_level=["TIMESTAMPS"], trace_rate=1)
     ask(traces, 1)
     traces.flush()
+
+
+def test_traces_that_wait_are_written_however_many_may_wait(traces, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BUFFERED", 3)
+    change(traces, trace_level=["TIMESTAMPS"], trace_rate=1, log_frequency=2**31 - 1)
+    assert ask(traces, 3) == [False, False, True]
