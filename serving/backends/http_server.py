@@ -12,6 +12,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from serving.backends.http2 import Http2Protocol
 from serving.errors import Unavailable
 
 DRAIN_S: Final = 5
@@ -31,7 +32,7 @@ class HttpServer:
         port: 0 picks a free one.
         drain_s: how long requests in flight may take to finish on stop, in whole seconds.
         name: what its errors call it.
-        http2: whether it speaks HTTP/2 (with prior knowledge) beside HTTP/1.1.
+        http2: whether it speaks HTTP/2 (with prior knowledge) in place of HTTP/1.1.
     """
 
     def __init__(
@@ -55,8 +56,7 @@ class HttpServer:
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=drain_s,
-                http="zttp" if http2 else "auto",
-                http2=http2,
+                http=Http2Protocol if http2 else "auto",
             )
         )
         self._serving: asyncio.Task[None] | None = None

@@ -16,6 +16,9 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 _TIMEOUT_DIGITS: Final = 8
 # What HTTP/2 headers may hold as it is; the rest is percent-encoded.
 _SAFE: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+_LONGEST_ESCAPE: Final = 12
+MESSAGE_BYTES: Final = 4096
+"""Most bytes of a status's text: clients refuse headers that are larger than 8 KiB together."""
 
 STATUS_CODES: Final = {
     "OK": 0,
@@ -52,7 +55,10 @@ def status_trailers(status: str, text: str = "") -> list[tuple[bytes, bytes]]:
     """The trailers that end a call."""
     trailers = [(b"grpc-status", str(STATUS_CODES.get(status, STATUS_CODES["UNKNOWN"])).encode())]
     if text:
-        trailers.append((b"grpc-message", quote(text, safe=_SAFE).encode()))
+        told = quote(text, safe=_SAFE)
+        if len(told) > MESSAGE_BYTES:
+            told = quote(text[: MESSAGE_BYTES // _LONGEST_ESCAPE], safe=_SAFE)
+        trailers.append((b"grpc-message", told.encode()))
     return trailers
 
 

@@ -17,13 +17,15 @@ from starlette.types import Receive, Scope, Send
 from serving.backends.ray.oip_grpc_service import Call, StreamCall
 from serving.backends.ray.oip_http_wire import ClientGone, Headers, Watch, until_gone
 from serving.errors import BadInput, DeadlineExceeded, QueueFull, ReelmeshError, TooLarge
-from serving.protocol.grpc_wire import PREFIX_BYTES, Frames, frame, status_trailers, timeout_s
+from serving.protocol.grpc_wire import Frames, frame, status_trailers, timeout_s
 from serving.protocol.oip_errors import error_text
 
 log = structlog.get_logger()
 
 _TYPE: Final = b"application/grpc"
 _SECONDS_MS: Final = 1000
+_KEPT_BYTES: Final = 64
+"""What keeping a message costs besides its own bytes."""
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -56,6 +58,9 @@ class GrpcApp:
             await send({"type": "http.response.start", "status": 415, "headers": []})
             await send({"type": "http.response.body"})
             return
+        if headers.get(b"te") != b"trailers":
+            # Uvicorn leaves trailers, and so the status, out for who does not say this; no gRPC client does without.
+            scope["headers"].append((b"te", b"trailers"))
         try:
             await _Exchange(headers, receive, send, self._message_bytes).run(scope["path"], self._calls, self._streams)
         except ClientGone:
@@ -172,7 +177,7 @@ class _Inbox:
 
     def put(self, raw: bytes) -> None:
         """Keep a message; raises :class:`TooLarge` when too much waits."""
-        self._held += len(raw) + PREFIX_BYTES
+        self._held += len(raw) + _KEPT_BYTES
         if self._held > 2 * self._most_bytes:
             raise TooLarge(f"holds more than {2 * self._most_bytes} bytes of requests that wait", field="stream")
         self._waiting.put_nowait(raw)
@@ -186,7 +191,7 @@ class _Inbox:
         while (raw := await self._waiting.get()) is not None:
             if isinstance(raw, ReelmeshError):
                 raise raw
-            self._held -= len(raw) + PREFIX_BYTES
+            self._held -= len(raw) + _KEPT_BYTES
             yield _parsed(self._kind, raw)
 
 

@@ -68,3 +68,8 @@ def test_texts_of_statuses_are_percent_encoded():
         (b"grpc-message", b"no 'm' 100%25%0A"),
     ]
     assert status_trailers("OK") == [(b"grpc-status", b"0")]
+
+
+def test_a_long_text_is_cut_to_what_clients_take_as_a_header():
+    assert dict(status_trailers("INTERNAL", "x" * 100))[b"grpc-message"] == b"x" * 100
+    assert len(dict(status_trailers("INTERNAL", "\N{GRINNING FACE}" * 4096))[b"grpc-message"]) <= 4096

@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+import zttp
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.backends.http_server import HttpServer
@@ -173,3 +174,23 @@ async def test_nonsense_on_the_wire_is_refused_and_the_server_lives(port, channe
             continue
     writer.close()
     assert await echo(channel, named("m")) == named("m")
+
+
+async def test_a_client_that_does_not_ask_for_trailers_gets_its_status_all_the_same(port):
+    client = zttp.Connection(zttp.CLIENT, protocol=zttp.HTTP2)
+    client.initiate_connection()
+    headers = [(b"host", b"a"), (b"content-type", b"application/grpc")]
+    stream = client.send_request(b"POST", ECHO.encode(), b"2", headers)
+    stream.send_data(frame(named("m")))
+    stream.end_message()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    trailers = None
+    async with asyncio.timeout(5):
+        while trailers is None:
+            writer.write(client.data_to_send())
+            client.receive_data(await reader.read(65536))
+            while (event := client.next_event()) is not zttp.NEED_DATA:
+                if isinstance(event, zttp.EndOfMessage):
+                    trailers = dict(event.trailers or ())
+    writer.close()
+    assert trailers == {b"grpc-status": b"0"}
