@@ -21,6 +21,8 @@ BYTE_SIZE: Final = "shared_memory_byte_size"
 OFFSET: Final = "shared_memory_offset"
 MAX_REGIONS: Final = 1024
 _LARGEST: Final = 2**63 - 1
+OWN_PREFIX: Final = "reelmesh_"
+"""What the names of the mesh's own regions begin with; nobody else may have them mapped."""
 _RESERVED_KEY: Final = "triton_python_backend_shm_region_"
 
 
@@ -185,7 +187,7 @@ def _offset(tensor: str, parameters: Parameters) -> int:
 
 def _open(name: str, key: str, offset: int, byte_size: int) -> Region:
     plain = key.removeprefix("/")
-    if not re.fullmatch(r"[^/\x00]{1,255}", plain) or plain in (".", ".."):
+    if not re.fullmatch(r"[^/\x00]{1,255}", plain) or plain in (".", "..") or plain.startswith(OWN_PREFIX):
         raise BadInput(f"Unable to open shared memory region: '{key[:MAX_NAME_CHARS]}'", field="key")
     if _RESERVED_KEY in plain:
         raise BadInput(

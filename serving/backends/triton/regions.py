@@ -5,8 +5,8 @@ mesh's own.
 """
 
 from serving.backends.control import Json
-from serving.backends.triton.workspace import SHARED_MEMORY, SHARED_MEMORY_PREFIX
 from serving.errors import BadInput
+from serving.protocol.shared_memory import FOLDER, OWN_PREFIX
 
 
 def check_region(body: Json) -> None:
@@ -23,10 +23,10 @@ def check_region(body: Json) -> None:
         raise BadInput("Shared memory register request has no 'key' field", field="key")
     start, extent = _natural(offset, "offset"), _natural(size, "byte_size")
     name = key.removeprefix("/")
-    if "/" in name or "\0" in name or name in ("", ".", "..") or name.startswith(SHARED_MEMORY_PREFIX):
+    if "/" in name or "\0" in name or name in ("", ".", "..") or name.startswith(OWN_PREFIX):
         raise _unknown(key)
     try:
-        length = (SHARED_MEMORY / name).stat().st_size
+        length = (FOLDER / name).stat().st_size
     except (OSError, ValueError) as error:
         raise _unknown(key) from error
     if extent == 0 or start + extent > length:

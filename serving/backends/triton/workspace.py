@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
-SHARED_MEMORY_PREFIX: Final = "reelmesh_"
-"""What the names of the mesh's own regions begin with."""
+from serving.protocol.shared_memory import FOLDER as SHARED_MEMORY
+from serving.protocol.shared_memory import OWN_PREFIX
+
 SOCKET_PATH_BYTES: Final = 90
 """Longest path of a socket, with room for the port that Triton adds; the kernel takes 107 bytes."""
 LOGS_KEPT: Final = 5
@@ -29,7 +29,7 @@ class Workspace:
     def __init__(self, folder: Path, log_file: Path, lock: IO[str]) -> None:
         self.folder = folder
         self.log_file = log_file
-        self.shared_memory_prefix = f"{SHARED_MEMORY_PREFIX}{folder.name}"
+        self.shared_memory_prefix = f"{OWN_PREFIX}{folder.name}"
         self._lock = lock
 
     @classmethod
@@ -112,7 +112,7 @@ def _socket_folder(token: str) -> Path:
 
 
 def _clear_shared_memory(token: str) -> None:
-    for region in SHARED_MEMORY.glob(f"{SHARED_MEMORY_PREFIX}{token}*"):
+    for region in SHARED_MEMORY.glob(f"{OWN_PREFIX}{token}*"):
         region.unlink(missing_ok=True)
 
 

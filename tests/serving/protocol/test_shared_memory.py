@@ -171,3 +171,13 @@ def test_the_number_of_regions_is_bounded(block, monkeypatch):
 def test_without_regions_shared_memory_is_refused():
     with pytest.raises(Unsupported, match="shared memory is not supported for 'X'"):
         region_data(None, "X", parameters(1))
+
+
+def test_the_meshs_own_regions_are_nobody_elses():
+    own = shared_memory.SharedMemory(f"{shm.OWN_PREFIX}{os.getpid()}", create=True, size=64)
+    try:
+        with pytest.raises(BadInput, match="Unable to open shared memory region"):
+            Regions().register("r", own.name, 0, 64)
+    finally:
+        own.close()
+        own.unlink()
