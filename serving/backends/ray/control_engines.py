@@ -12,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from serving.backends.base import EngineContext, TensorEngine
 from serving.backends.ray.engines import load_tensor_engine
 from serving.backends.ray.served import ServedModel
+from serving.backends.ray.warm_up import warm_up
 from serving.errors import BadInput, ReelmeshError, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.repository.derive import served_versions
@@ -51,7 +52,7 @@ async def load_versions(model: Model, context: EngineContext) -> ServedModel:
     """Load the versions that ``version_policy`` asks for.
 
     Raises:
-        BadInput: there is none, or one does not load.
+        BadInput: there is none, or one does not load or warm up.
         ReelmeshError: as the engine raises it.
     """
     numbers = served_versions(model.config, model.versions)
@@ -65,6 +66,7 @@ async def load_versions(model: Model, context: EngineContext) -> ServedModel:
             engine = await asyncio.to_thread(load_tensor_engine, single, context)
             engines[str(number)] = engine
             config = engine.config
+            await warm_up(model.folder, config, str(number), engine)
         labels = await asyncio.to_thread(labels_of, model)
     except BaseException:
         await Versions(engines).close()

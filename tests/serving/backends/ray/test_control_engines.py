@@ -74,3 +74,10 @@ def test_labels_come_from_the_models_folder_alone(tmp_path, name):
     (tmp_path / "m").mkdir()
     with pytest.raises(BadInput, match="there is no file"):
         labels_of(Model("m", tmp_path / "m", card("onnxruntime"), config, (1,)))
+
+
+async def test_a_model_is_warmed_up_before_it_serves(tmp_path):
+    sample = 'model_warmup { name: "s" inputs { key: "X" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }'
+    await load_versions(with_versions(tmp_path, sample), context(tmp_path))
+    with pytest.raises(BadInput, match="unexpected shape for input 'X'"):
+        await load_versions(with_versions(tmp_path / "wrong", sample.replace("4", "5")), context(tmp_path))
