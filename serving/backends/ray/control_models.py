@@ -5,9 +5,12 @@ The one invariant: a model in READY is in the plane; a load that fails leaves wh
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -15,8 +18,9 @@ from serving import telemetry
 from serving.backends.base import Engine, EngineContext
 from serving.backends.control import Json
 from serving.backends.control_calls import ModelCall
+from serving.backends.overrides import FOLDER, keep_only, read_overrides
 from serving.backends.ray.control_engines import load_versions
-from serving.backends.ray.control_overrides import newcomer, overridden, read_overrides
+from serving.backends.ray.control_overrides import newcomer, overridden
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.served import FunctionEngine, Infer, ServedModel
@@ -32,6 +36,9 @@ log = structlog.get_logger()
 
 UNLOADED: Final = "unloaded"
 """Triton's reason for a model that was let go."""
+
+MOST_TOLD: Final = 4096
+"""Models of which it is told that they do not load: clients may make up names."""
 
 Changed = Callable[[], Awaitable[None]]
 
@@ -58,7 +65,7 @@ class ModelSet:
         self._typed = typed
         self._changed = changed
         self._states: dict[str, dict[str, ModelState]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._leaving: set[str] = set()
         self.models: dict[str, Model] = {}
         self.engines: dict[str, Engine] = {}
@@ -92,11 +99,13 @@ class ModelSet:
 
     async def index(self) -> list[ModelState]:
         """Every model of the group, those that are not loaded too."""
-        repository = await asyncio.to_thread(load_served, self._settings)
-        found = [state for name in self._states for state in self._states[name].values()]
-        found += [
-            ModelState(name=name, state="UNAVAILABLE") for name in self._known(repository) if name not in self._states
-        ]
+        try:
+            known = self._known(await asyncio.to_thread(load_served, self._settings))
+        except BadInput as error:  # somebody is at work on the folders; what serves goes on
+            log.warning("repository_not_read", error=str(error))
+            known = []
+        found = self.states()
+        found += [ModelState(name=name, state="UNAVAILABLE") for name in known if name not in self._states]
         return sorted(found, key=_by_name)
 
     def states(self) -> list[ModelState]:
@@ -132,18 +141,26 @@ class ModelSet:
             return
         async with self._lock(name):
             if name in self._plane.names():
-                self._mark(name, "UNLOADING", "")
-                self._leaving.add(name)
-                await self._changed()
-                await self._plane.remove(name, self._settings.inference.exit_timeout_s)
-                self._leaving.discard(name)
+                await self._take_out(name)
             self.models.pop(name, None)
             self.engines.pop(name, None)
             telemetry.MODEL_READY.labels(name, "ray").set(0)
             self._mark(name, "UNAVAILABLE", UNLOADED)
             if hide:
                 del self._states[name]
+            await asyncio.to_thread(keep_only, None, self._own_folder(name))
         await self._changed()
+
+    async def _take_out(self, name: str) -> None:
+        self._mark(name, "UNLOADING", "")
+        self._leaving.add(name)
+        try:
+            await self._changed()
+            await self._plane.remove(name, self._settings.inference.exit_timeout_s)
+        except Exception as error:  # whatever an engine raises while it closes, nothing reaches it any more
+            log.warning("close_failed", model=name, error=foreign_text(error))
+        finally:
+            self._leaving.discard(name)
 
     def _known(self, repository: Repository) -> list[str]:
         return [model.name for model in repository.groups().get(self._group, ())]
@@ -166,7 +183,11 @@ class ModelSet:
             if made is None or made.replica_group != self._group:
                 raise
             known = made
-        return overridden(known, overrides, self._context.scratch / "overrides" / f"{name}-{time.time_ns()}")
+        return overridden(known, overrides, self._own_folder(name) / secrets.token_hex(6))
+
+    def _own_folder(self, name: str) -> Path:
+        """Where files of a model's loads lie, each load's in a folder of its own."""
+        return self._context.scratch / FOLDER / name
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
@@ -177,15 +198,30 @@ class ModelSet:
             try:
                 model = await asyncio.to_thread(self._overridden, name, parameters)
                 self._states.setdefault(name, {"": ModelState(name=name, state="LOADING")})
-                served = await self._served(model)
+                served = await self._added(model)
             except NotFound:
                 raise
             except Exception as error:  # an engine may raise anything
                 self._failed(name, error)
                 raise _load_error(name, error) from error
-            self.models[name] = model
+            else:
+                self.models[name] = model
+                self._loaded(model, served, time.monotonic() - began)
+            finally:
+                used = self.models.get(name)
+                await asyncio.to_thread(keep_only, used.folder if used else None, self._own_folder(name))
+
+    async def _added(self, model: Model) -> ServedModel:
+        """Load a model and let it serve; where it cannot, nothing of it stays loaded."""
+        served = await self._served(model)
+        try:
             self._plane.add(served)
-            self._loaded(model, served, time.monotonic() - began)
+        except BaseException:
+            await served.engine.close()
+            raise
+        if isinstance(served.engine, TypedEngine):
+            self.engines[model.name] = served.engine.typed
+        return served
 
     async def _served(self, model: Model) -> ServedModel:
         if model.card.task == TENSOR_TASK:
@@ -193,7 +229,6 @@ class ModelSet:
         if model.name in self.engines:
             raise Conflict(f"model '{model.name}' is loaded and cannot be replaced while it serves", field="model")
         engine = await asyncio.to_thread(load_engine, model, self._context)
-        self.engines[model.name] = engine
         return ServedModel(
             model.config,
             ("1",),
@@ -213,7 +248,11 @@ class ModelSet:
 
     def _failed(self, name: str, error: Exception) -> None:
         """What served before goes on; else the index says why nothing does."""
-        if name in self._states and name not in self._plane.names():
+        if name not in self._states or name in self._plane.names():
+            return
+        if len(self._states) > MOST_TOLD:
+            del self._states[name]
+        else:
             reason = error_text(error) if isinstance(error, ReelmeshError) else foreign_text(error)
             self._mark(name, "UNAVAILABLE", reason)
 
@@ -230,15 +269,18 @@ class TypedEngine(FunctionEngine):
     Args:
         infer: answers one request through the engine.
         engine: is closed with it.
+
+    Attributes:
+        typed: the engine.
     """
 
     def __init__(self, infer: Infer, engine: Engine) -> None:
         super().__init__(infer)
-        self._engine = engine
+        self.typed = engine
 
     async def close(self) -> None:
         """Free the engine."""
-        await self._engine.close()
+        await self.typed.close()
 
 
 def _load_error(name: str, error: Exception) -> ReelmeshError:

@@ -120,6 +120,36 @@ async def test_a_bad_load_is_refused_and_what_served_goes_on(explicit, name, par
     assert (await explicit.index())["strings"][0] == "READY"
 
 
+async def test_a_config_that_cannot_wait_in_line_is_refused_and_leaves_nothing_behind(explicit):
+    wrong = {**CONFIG, "dynamic_batching": {"preferred_batch_size": [100]}}
+    answer = await explicit.load("strings", config=json.dumps(wrong))
+    assert (answer.status_code, "preferred size must be positive" in answer.text) == (400, True)
+    state, reason = (await explicit.index())["strings"]
+    assert state == "UNAVAILABLE" and "preferred size" in reason
+    assert (await explicit.load("strings")).status_code == 200
+    assert (await explicit.load("strings", config=json.dumps(wrong))).status_code == 400
+    assert explicit.edge.names == ["add_sub", "strings"]
+
+
+async def test_files_of_loads_are_removed_but_those_in_use(explicit, tmp_path):
+    files = {"file:1/model.py": base64.b64encode((MODELS / "strings/1/model.py").read_bytes()).decode(),
+             "file:1/helper.py": base64.b64encode((MODELS / "strings/1/helper.py").read_bytes()).decode()}  # fmt: skip
+    for broken in ({}, {}, {"file:1/model.py": "ZGVm"}):
+        await explicit.load("sent", config=json.dumps(CONFIG), **(files | broken))
+    assert "sent" in explicit.edge.names
+    assert len(list((tmp_path / "home/scratch").glob("*/overrides/sent/*"))) == 1
+    await explicit.unload("sent")
+    assert not list((tmp_path / "home/scratch").glob("*/overrides/sent/*"))
+
+
+async def test_a_new_model_needs_a_name_that_stands_in_an_address(explicit):
+    files = {"file:1/model.py": "", "config": json.dumps(CONFIG)}
+    for name in ("x" * 200, "a%20b", "%0a", "..."):
+        answer = await explicit.load(name, **files)
+        assert (answer.status_code, "cannot stand in an address" in answer.text) == (400, True), answer.text
+    assert set(await explicit.index()) == {"accumulate", "add_sub", "strings"}
+
+
 async def test_a_model_that_does_not_load_says_why_in_the_index(tmp_path):
     models = repository(tmp_path / "models", "strings", "add_sub")
     (models / "strings/1/model.py").write_text("raise RuntimeError('out of luck')")
@@ -148,7 +178,9 @@ async def test_polling_follows_the_folders(tmp_path):
             file.unlink() if file.is_file() else file.rmdir()
         (models / "strings").rmdir()
         await until(lambda: stands.edge.names == ["add_sub"])
-        assert "strings" not in await stands.index()
+        async with asyncio.timeout(10):
+            while "strings" in await stands.index():  # noqa: ASYNC110  as above
+                await asyncio.sleep(0.02)
 
 
 async def until(condition):
