@@ -154,7 +154,7 @@ def _targets(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
     targets: dict[str, list[Endpoint]] = {}
     for model, replicas in by_model.items():
         newest = max(_number(replica.version) for replica in replicas)
-        targets[model] = [replica for replica in replicas if _number(replica.version) in (0, newest)]
+        targets[model] = [each for each in replicas if not each.version or _number(each.version) == newest]
         for replica in replicas:
             if (key := f"{model}/{replica.version}") and replica.version and _KEY.fullmatch(key):
                 targets.setdefault(key, []).append(replica)

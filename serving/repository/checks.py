@@ -17,7 +17,14 @@ from serving.repository.checks_batching import check_batching
 from serving.repository.checks_ensemble import check_ensemble, check_ensembles
 from serving.repository.checks_instances import check_instances
 from serving.repository.checks_tensors import check_tensors
-from serving.repository.derive import DEFAULT_FILES, RAY_BACKEND, TENSOR_ENGINES, served_versions, triton_backend
+from serving.repository.derive import (
+    DEFAULT_FILES,
+    RAY_BACKEND,
+    TENSOR_ENGINES,
+    is_version,
+    served_versions,
+    triton_backend,
+)
 from serving.repository.findings import Finding
 from serving.repository.model import TENSOR_TASK, ModelCard
 from serving.repository.places import at_card, at_config
@@ -60,10 +67,13 @@ def check_together(models: Sequence[RawModel]) -> Iterator[Finding]:
 
 
 def _check_folders(raw: RawModel) -> Iterator[Finding]:
+    files = {*DEFAULT_FILES.values(), *([raw.config.default_model_filename] if raw.config is not None else [])} - {""}
     for path in sorted(raw.folder.iterdir()):
-        looks_versioned = re.fullmatch(r"[vV]?\d[\d.]*", path.name) is not None
-        if path.is_dir() and looks_versioned and not re.fullmatch(r"[1-9]\d{0,9}", path.name):
-            fix = "rename it to a whole number from 1 up"
+        if is_version(path.name) or not path.is_dir():
+            continue
+        named_as_one = re.fullmatch(r"[vV]?\d[\d.]*", path.name) is not None
+        if named_as_one or any((path / file).exists() for file in files):
+            fix = "rename it to a whole number, without a zero in front"
             problem = f"version folder {path.name!r} is not a number Triton counts, so it never serves"
             yield Finding(path, 0, "-", problem, fix, "warning")
     needs_files = raw.config is not None and raw.card is not None and _has_files(raw.card)

@@ -3,6 +3,7 @@
 The one invariant: it decides as Triton does when it completes a configuration, so that a folder means the same here.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,14 @@ PLATFORM_BACKENDS: Final = {
     "ensemble": "ensemble",
 }
 """Triton's older ``platform`` names and the backend each means."""
+
+
+_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+def is_version(name: str) -> bool:
+    """Whether a folder of this name is a version to Triton: digits without a leading zero, 0 itself among them."""
+    return _VERSION.fullmatch(name) is not None
 
 
 def triton_backend(config: ModelConfig) -> str:

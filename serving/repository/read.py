@@ -14,7 +14,14 @@ from pydantic import ValidationError
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.repository.card_problems import findings_from
-from serving.repository.derive import RAY_BACKEND, derived_card, file_backend, tensor_engine, triton_backend
+from serving.repository.derive import (
+    RAY_BACKEND,
+    derived_card,
+    file_backend,
+    is_version,
+    tensor_engine,
+    triton_backend,
+)
 from serving.repository.findings import Finding
 from serving.repository.model import TENSOR_TASK, ModelCard
 from serving.repository.yaml_lines import Lines, YamlProblem, load_yaml
@@ -92,12 +99,7 @@ def read_model(folder: Path) -> RawModel:
 
 
 def _versions(folder: Path) -> tuple[int, ...]:
-    """Version folders as Triton counts them: digits without a leading zero."""
-    return tuple(
-        sorted(
-            int(path.name) for path in folder.iterdir() if re.fullmatch(r"[1-9]\d{0,9}", path.name) and path.is_dir()
-        )
-    )
+    return tuple(sorted(int(path.name) for path in folder.iterdir() if is_version(path.name) and path.is_dir()))
 
 
 def _read_text(raw: RawModel, file: Path) -> str | None:

@@ -66,6 +66,13 @@ def test_heartbeats_are_told_in_order_of_the_replicas_ids():
     assert [each.replica_id for each in both.heartbeats()] == ["a", "b"]
 
 
+def test_version_0_is_a_version_like_others():
+    routes = routes_of(table(a=[endpoint("m", 1, "0"), endpoint("m", 1, "2")], b=[endpoint("m", 2, "0")]), Routes())
+    assert addresses(routes, "m") == {"127.0.0.1:1"}
+    assert addresses(routes, "m/0") == {"127.0.0.1:1", "127.0.0.1:2"}
+    assert addresses(routes_of(table(b=[endpoint("m", 2, "0")]), Routes()), "m") == {"127.0.0.1:2"}
+
+
 def test_a_model_whose_requests_belong_together_is_left_to_the_gateway():
     picked = endpoint("chat").model_copy(update={"straight": False})
     routes = routes_of(table(a=[picked, endpoint("m")]), Routes())

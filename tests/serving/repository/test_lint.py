@@ -231,9 +231,11 @@ def test_a_missing_file_that_can_be_exported_says_how(repository: Path, triton_m
     assert lines(repository)[0].endswith("run `reelmesh optimize m`")
 
 
-@pytest.mark.parametrize("name", ["v1", "1.0", "01"])
+@pytest.mark.parametrize("name", ["v1", "1.0", "01", "latest"])
 def test_a_version_folder_that_triton_passes_over_is_a_warning(repository: Path, triton_model, name: str) -> None:
-    (triton_model("m") / name).mkdir()
+    folder = triton_model("m") / name
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"")
     assert lines(repository) == []
     assert "is not a number Triton counts" in lines(repository, "warning")[0]
 

@@ -15,6 +15,14 @@ def test_a_plain_triton_folder_is_a_model(repository: Path, triton_model) -> Non
     assert model.version_folder() == repository / "mlp" / "3"
 
 
+def test_version_0_serves_as_it_does_in_triton_and_a_leading_zero_is_no_version(repository: Path, triton_model) -> None:
+    folder = triton_model("mlp", versions=(0,))
+    (folder / "00").mkdir()
+    model = load_repository([repository]).get("mlp")
+    assert model.versions == (0,)
+    assert model.version_folder() == folder / "0"
+
+
 def test_an_onnx_file_without_config_is_a_model_that_triton_completes(repository: Path) -> None:
     (repository / "bare" / "1").mkdir(parents=True)
     (repository / "bare" / "1" / "model.onnx").write_bytes(b"")
