@@ -3,8 +3,9 @@
 The one invariant: nothing else in the mesh reads the environment for its own configuration.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -53,7 +54,7 @@ class LimitSettings(_Group):
         description="Requests that wait in a Ray replica for a tensor model without `max_queue_size`.",
     )
     header_bytes: int = Field(
-        default=15 << 10, ge=4 << 10, le=1 << 20, description="Largest header of a request, its first line included."
+        default=15 << 10, ge=4 << 10, le=1 << 20, description="Largest header of a request, without its first line."
     )
     connections: int = Field(
         default=20_000, gt=0, description="Client connections held at a time, as far as the limit on open files goes."
@@ -82,12 +83,16 @@ class InferenceSettings(_Group):
     load_models: list[str] = Field(
         default=[], description="With explicit control, the models loaded at start; `*` means all."
     )
-    repository_poll_s: float = Field(default=15.0, gt=0, description="How often folders are looked at with poll.")
+    repository_poll_s: float = Field(
+        default=15.0, gt=0, le=86_400, allow_inf_nan=False, description="How often folders are looked at with poll."
+    )
     triton: Literal["auto", "off"] = Field(
         default="auto", description="off: Ray replicas serve ONNX and Python models, Triton is not started."
     )
     replicas: dict[str, int] = Field(default={}, description="Least number of replicas by model name.")
-    exit_timeout_s: float = Field(default=30.0, ge=0, description="How long requests in flight may take on stop.")
+    exit_timeout_s: float = Field(
+        default=30.0, ge=0, le=86_400, allow_inf_nan=False, description="How long requests in flight may take on stop."
+    )
 
 
 class WorkerSettings(_Group):
@@ -153,11 +158,27 @@ class Settings(BaseSettings):
         )
 
 
-def settings_problem(error: Exception) -> BadInput:
-    """A :class:`BadInput` that names the variable to mend, from the ValidationError that ``Settings()`` raised."""
+Group = TypeVar("Group", bound=_Group)
+
+
+def with_values(group: Group, name: str, values: Mapping[str, Any]) -> Group:
+    """The group of that name with other values, checked as those of the environment are; raises :class:`BadInput`."""
+    try:
+        return type(group).model_validate(group.model_dump(exclude_unset=True) | dict(values))
+    except ValidationError as error:
+        raise settings_problem(error, name) from error
+
+
+def settings_problem(error: Exception, *groups: str) -> BadInput:
+    """A :class:`BadInput` that names the variable to mend.
+
+    Args:
+        error: the ValidationError that ``Settings()``, or the group in it, raised.
+        groups: the way to that group.
+    """
     if not isinstance(error, ValidationError):
         return BadInput(str(error), field="settings")
     first = error.errors(include_url=False)[0]
-    variable = "REELMESH_" + "__".join(str(part) for part in first["loc"]).upper()
+    variable = "REELMESH_" + "__".join(str(part) for part in (*groups, *first["loc"])).upper()
     problem = first["msg"][:1].lower() + first["msg"][1:]
     return BadInput(f"{first['input']!r:.80}: {problem}", field=variable, fix="correct the variable or the flag")

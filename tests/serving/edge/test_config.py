@@ -64,10 +64,11 @@ def test_replicas_of_models_hold_a_bounded_number_of_requests_and_the_gateway_bo
     assert "maxconn" not in server_options(Server("http", "gateway", "127.0.0.1:9"), limits)
 
 
-def test_a_header_has_the_buffer_without_its_reserve():
-    text = config_text(EdgeConfig(5, 6, 7, LimitSettings(header_bytes=20_000)), Routes())
-    assert "tune.bufsize 21024" in text
-    assert "tune.maxrewrite 1024" in text
+@pytest.mark.parametrize(("allowed", "buffer"), [(15 << 10, 64 << 10), (100_000, 101_024)])
+def test_a_header_that_is_allowed_fits_the_buffer_without_its_reserve(allowed, buffer):
+    text = config_text(EdgeConfig(5, 6, 7, LimitSettings(header_bytes=allowed)), Routes())
+    assert f"tune.bufsize {buffer}\n" in text
+    assert "tune.maxrewrite 1024\n" in text
 
 
 @pytest.mark.parametrize(("files", "connections"), [(1024, 100), (20_000, 14_250), (1 << 20, 20_000)])

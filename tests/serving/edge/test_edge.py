@@ -253,7 +253,10 @@ async def talk(mesh, data):
     ("data", "status"),
     [
         pytest.param(b"nonsense\r\n\r\n", 400, id="not-http"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 400, id="huge-header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 431, id="huge-header"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 99_000 + b"\r\n\r\n", 400, id="header-over-the-buffer"
+        ),
         pytest.param(b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, id="length"),
         pytest.param(
             b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n", 413, id="infer"
