@@ -12,6 +12,7 @@ from serving.protocol.control import ControlCall
 
 _MODEL_CALL: Final = re.compile(r"/v2/repository/models/(?P<name>[^/]+)/(?P<verb>load|unload)")
 _REGION_CALL: Final = re.compile(r"/v2/systemsharedmemory/region/(?P<name>[^/]+)/register")
+_LET_GO_CALL: Final = re.compile(r"/v2/systemsharedmemory/region/(?P<name>[^/]+)/unregister")
 _TRACE_CALL: Final = re.compile(r"/v2/(models/(?P<name>[^/]+)/)?trace/setting")
 
 
@@ -37,6 +38,12 @@ def model_call(call: ControlCall) -> ModelCall | None:
 def region_call(call: ControlCall) -> str | None:
     """The region of system shared memory that a remembered call registers; None for other calls."""
     match = _REGION_CALL.fullmatch(call.path)
+    return None if match is None else unquote(match["name"])
+
+
+def let_go_call(call: ControlCall) -> str | None:
+    """The region of system shared memory that a call unregisters; None for other calls."""
+    match = _LET_GO_CALL.fullmatch(call.path)
     return None if match is None else unquote(match["name"])
 
 

@@ -31,6 +31,7 @@ class Heart:
         self._beat = beat
         self._every_s = every_s
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     def start(self) -> None:
         """Begin; the first beat is sent at once."""
@@ -39,7 +40,7 @@ class Heart:
     async def update(self, beat: Heartbeat) -> None:
         """Send another heartbeat from now on, the first one at once: the replica's addresses have changed."""
         self._beat = beat
-        await self._send(beat)
+        await self._send()
 
     async def stop(self) -> None:
         """Leave the mesh: one last beat with neither endpoints nor a control port."""
@@ -48,17 +49,19 @@ class Heart:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        await self._send(self._beat.model_copy(update={"endpoints": [], "control": None}), GOODBYE_S)
+        self._beat = self._beat.model_copy(update={"endpoints": [], "control": None})
+        await self._send(GOODBYE_S)
 
     async def _run(self) -> None:
         while True:
-            await self._send(self._beat)
+            await self._send()
             await asyncio.sleep(self._every_s)
 
-    async def _send(self, beat: Heartbeat, within_s: float | None = None) -> None:
+    async def _send(self, within_s: float | None = None) -> None:
         try:
             # Not wait_for, which may lose a cancel that comes together with the answer: stop() would never return.
-            async with asyncio.timeout(within_s or max(self._every_s, 2.0)):
-                await self._edge.heartbeat.remote(beat)
+            # In turn, so that an older beat never reaches the edge after a newer one.
+            async with asyncio.timeout(within_s or max(self._every_s, 2.0)), self._turn:
+                await self._edge.heartbeat.remote(self._beat)
         except Exception as error:  # Ray raises many kinds while the edge starts or moves
-            log.warning("heartbeat_failed", replica=beat.replica_id, error=str(error)[:256])
+            log.warning("heartbeat_failed", replica=self._beat.replica_id, error=str(error)[:256])

@@ -1,4 +1,4 @@
-"""RepositoryWatch: control mode ``poll``, which loads and unloads models as their folders change; run by Ray replicas.
+"""RepositoryWatch: control mode ``poll``, which loads and unloads models as their folders change; run by replicas.
 
 The one invariant: a folder is loaded once for each change of it; one that does not load is tried again when it changes.
 """

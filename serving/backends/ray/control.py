@@ -11,7 +11,7 @@ import structlog
 from pydantic import JsonValue
 
 from serving.backends.control import Json, RegionKind
-from serving.backends.control_calls import model_call, region_call, sets_logs, trace_call
+from serving.backends.control_calls import ModelCall, let_go_call, model_call, region_call, sets_logs, trace_call
 from serving.backends.ray import control_logs as logs
 from serving.backends.ray.control_models import ModelSet
 from serving.backends.ray.traces import Traces
@@ -50,6 +50,13 @@ class RayControl:
                 await self._repeat(call)
             except ReelmeshError as error:
                 log.warning("call_not_repeated", key=call.key, error=str(error))
+
+    async def repeat_model(self, call: ModelCall) -> None:
+        """Load or unload a model, whatever the control mode is."""
+        if call.load:
+            await self._models.reload(call.name, call.parameters)
+        else:
+            await self._models.remove(call.name)
 
     async def index(self) -> list[ModelState]:
         """Every model of the group."""
@@ -109,6 +116,8 @@ class RayControl:
         region, traced = region_call(call), trace_call(call)
         if region is not None:
             await self.register_region("system", region, call.body)
+        elif (left := let_go_call(call)) is not None:
+            await self.unregister_region("system", left)
         elif traced is not None:
             await self.trace_settings(traced, call.body)
         elif sets_logs(call):

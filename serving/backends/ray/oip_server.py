@@ -21,7 +21,7 @@ __all__ = ["DRAIN_S", "OipServer", "grpc_options", "listen"]
 log = structlog.get_logger()
 
 DRAIN_S: Final = 10
-"""Seconds that requests in flight get to finish on stop."""
+"""Seconds that requests in flight get to finish on stop, where nothing else is said."""
 _MESSAGE_MARGIN_BYTES: Final = 1 << 20
 
 
@@ -32,12 +32,14 @@ class OipServer:
         plane: answers; its models stay its owner's to add, remove and close.
         limits: ``infer_bytes`` bounds HTTP bodies and gRPC messages alike.
         host: address to bind; clients reach it through the edge.
+        drain_s: how long requests in flight may take to finish on stop, in whole seconds.
     """
 
-    def __init__(self, plane: OipPlane, limits: LimitSettings, host: str = "127.0.0.1") -> None:
+    def __init__(self, plane: OipPlane, limits: LimitSettings, host: str = "127.0.0.1", drain_s: int = DRAIN_S) -> None:
         self._plane = plane
         self._limits = limits
         self._host = host
+        self._drain_s = drain_s
         self._servers: list[HttpServer] = []
 
     async def start(self) -> tuple[int, int]:
@@ -46,8 +48,8 @@ class OipServer:
         calls = OipCalls(self._plane)
         grpc = GrpcApp(SERVICE, calls.unary(), calls.streams(), most + _MESSAGE_MARGIN_BYTES)
         self._servers = [
-            HttpServer(oip_app(self._plane, most), self._host, drain_s=DRAIN_S, name="the replica's HTTP server"),
-            HttpServer(grpc, self._host, drain_s=DRAIN_S, name="the replica's gRPC server", http2=True),
+            HttpServer(oip_app(self._plane, most), self._host, drain_s=self._drain_s, name="the replica's HTTP server"),
+            HttpServer(grpc, self._host, drain_s=self._drain_s, name="the replica's gRPC server", http2=True),
         ]
         for server in self._servers:
             await server.start()
@@ -56,7 +58,7 @@ class OipServer:
         return http_port, grpc_port
 
     async def stop(self) -> None:
-        """Refuse new requests, give those in flight :data:`DRAIN_S` seconds, close both ports."""
+        """Refuse new requests, give those in flight their time, close both ports."""
         self._plane.draining = True
         await asyncio.gather(*(server.stop() for server in self._servers))
 

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from serving.backends.ray.control_models import ModelSet
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
 from serving.backends.ray.traces import Traces
+from serving.backends.recall import catch_up, recalled
 from serving.backends.repository_watch import RepositoryWatch
 from serving.errors import NotFound, Unsupported, foreign_text
-from serving.protocol.control import ControlCall
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_statistics import Times
@@ -74,7 +75,9 @@ class EngineReplica:
         context = EngineContext(artifacts=self._artifacts, scratch=self._scratch, device=device(), ask=self._ask)
         self._models = ModelSet(settings, group, self._plane, context, self.infer, self._tell_edge)
         self._control = RayControl(settings, self._models, self._regions, self._traces)
-        self._oip = OipServer(self._plane, settings.limits, host=self._host)
+        self._oip = OipServer(
+            self._plane, settings.limits, host=self._host, drain_s=ceil(settings.inference.exit_timeout_s)
+        )
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
         await self._start()
@@ -83,7 +86,7 @@ class EngineReplica:
         """Become what replicas that started earlier are, then tell the edge."""
         settings, inference = self._settings, self._settings.inference
         self._watch = RepositoryWatch(settings.model_repositories, self._models, inference.repository_poll_s)
-        calls = await self._recalled()
+        calls = await recalled(self._edge)
         await self._control.repeat(calls)
         await self._models.start([found for call in calls if (found := model_call(call)) is not None])
         self._ports = await self._oip.start()
@@ -94,12 +97,8 @@ class EngineReplica:
         if self._edge is not None:
             self._heart = Heart(self._edge, self.beat(), settings.edge.heartbeat_s)
             self._heart.start()
-
-    async def _recalled(self) -> list[ControlCall]:
-        if self._edge is None:
-            return []
-        calls: list[ControlCall] = await self._edge.recall.remote()
-        return calls
+            await self._heart.update(self.beat())
+            await catch_up(self._edge, calls, self._control)
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         """Run one typed request.

@@ -7,25 +7,34 @@ an endpoint only while Triton says READY and nobody is unloading it.
 
 import asyncio
 import contextlib
-import re
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
-from urllib.parse import quote, unquote
+from typing import Final
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import structlog
 from pydantic import JsonValue
 
 from serving.backends.control import Json, RegionKind
+from serving.backends.control_calls import ModelCall, model_call
+from serving.backends.overrides import FOLDER, keep_only
 from serving.backends.triton.admin import UNLOADED
 from serving.backends.triton.overrides import ensemble_steps, model_to_load
 from serving.backends.triton.regions import check_region
 from serving.backends.triton.server import TritonServer
-from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unsupported, shown
+from serving.errors import (
+    BadInput,
+    EngineFailed,
+    MissingDependency,
+    NotFound,
+    ReelmeshError,
+    Unavailable,
+    Unsupported,
+    shown,
+)
 from serving.protocol.control import ControlCall, ModelState
 from serving.repository.model import Model
 from serving.repository.served import steps
@@ -38,12 +47,11 @@ Announce = Callable[[Sequence[ModelState], Collection[str]], Awaitable[None]]
 
 SETTLE_S: Final = 0.1
 """How often the index is read while a model is being loaded or unloaded."""
-OVERRIDES: Final = "overrides"
-"""Folder in the server's own with the files that came with loads, by model."""
 UNLOAD_S: Final = 5.0
 """How long an unload waits for what is in flight; it then goes on by itself."""
 _WORKING: Final = ("LOADING", "UNLOADING")
-_MODEL_CALL: Final = re.compile(r"/v2/repository/models/(?P<name>[^/]+)/(?P<verb>load|unload)")
+MOST_TOLD: Final = 1024
+"""Models of which it is told why they do not load: clients may make up names."""
 
 
 class TritonControl:
@@ -83,9 +91,13 @@ class TritonControl:
         return state
 
     async def tell(self) -> None:
-        """Announce the models as they are now, and again until none is being loaded or unloaded."""
-        states = await self._tell()
-        if any(state.state in _WORKING for state in states) and (self._follower is None or self._follower.done()):
+        """Announce the models as they are now, and again until Triton tells and none is being loaded or unloaded."""
+        try:
+            settled = not any(state.state in _WORKING for state in await self._tell())
+        except Unavailable as error:
+            log.warning("triton_index_not_read", error=str(error))
+            settled = False
+        if not settled and (self._follower is None or self._follower.done()):
             self._follower = asyncio.create_task(self._follow())
 
     async def load(self, name: str, parameters: Json) -> None:
@@ -112,9 +124,8 @@ class TritonControl:
                 await self._server.load(model, others)
             except NotFound:
                 raise
-            except BadInput as error:
-                self._failures[name] = error.problem
-                await self.tell()
+            except (BadInput, MissingDependency) as error:
+                await self._failed(name, error)
                 raise
             self._failures.pop(name, None)
             await self.tell()
@@ -134,7 +145,11 @@ class TritonControl:
             failed = self._failures.pop(name, None)
             model = self._server.models.get(name)
             if model is not None:
-                await self._unload(model, dependents=dependents)
+                try:
+                    await self._unload(model, dependents=dependents)
+                except ReelmeshError:
+                    await self.tell()  # it is in rotation again
+                    raise
             elif failed is None:
                 raise NotFound(f"no Triton replica holds '{name[:128]}'", field="model")
             if hide:
@@ -149,6 +164,13 @@ class TritonControl:
                     await self._server.ask("POST", call.path, call.body)
                 except ReelmeshError as error:
                     log.warning("triton_call_not_repeated", key=call.key, error=str(error))
+
+    async def repeat_model(self, call: ModelCall) -> None:
+        """Load or unload a model, whatever the control mode is."""
+        if call.load:
+            await self.reload(call.name, call.parameters)
+        else:
+            await self.remove(call.name, dependents=call.parameters.get("unload_dependents") is True)
 
     async def log_settings(self, changes: Json) -> dict[str, JsonValue]:
         """Triton's log settings."""
@@ -192,7 +214,7 @@ class TritonControl:
         return model_to_load(self._settings, name, parameters, partial(self._new_folder, name))
 
     def _new_folder(self, name: str) -> Path:
-        folder = self._server.scratch / OVERRIDES / name / secrets.token_hex(6)
+        folder = self._server.scratch / FOLDER / name / secrets.token_hex(6)
         folder.mkdir(parents=True)
         return folder
 
@@ -203,7 +225,17 @@ class TritonControl:
             yield
         finally:
             model = self._server.models.get(name)
-            await asyncio.to_thread(keep_only, model.folder if model else None, self._server.scratch / OVERRIDES / name)
+            await asyncio.to_thread(keep_only, model.folder if model else None, self._server.scratch / FOLDER / name)
+
+    async def _failed(self, name: str, error: ReelmeshError) -> None:
+        if name in self._failures or len(self._failures) < MOST_TOLD:
+            self._failures[name] = error.problem
+        elif not any(
+            state.name == name and state.state in ("READY", *_WORKING) for state in await self._server.index()
+        ):
+            self._server.forget(name)
+            await self._server.hide(name)
+        await self.tell()
 
     async def _unload(self, model: Model, *, dependents: bool) -> None:
         inner = steps(model)
@@ -258,13 +290,6 @@ class TritonControl:
         return self._turns.setdefault(name, asyncio.Lock())
 
 
-def keep_only(kept: Path | None, parent: Path) -> None:
-    """Remove the folders in ``parent`` but one."""
-    for folder in parent.iterdir() if parent.is_dir() else ():
-        if folder != kept:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def check_mode(inference: InferenceSettings) -> None:
     """Refuse clients' loads and unloads where models are not controlled explicitly."""
     if inference.model_control_mode != "explicit":
@@ -274,25 +299,6 @@ def check_mode(inference: InferenceSettings) -> None:
 def is_gone(states: Sequence[ModelState]) -> bool:
     """Whether a model, by the states of its versions, serves no longer and is not about to."""
     return not any(state.state in ("READY", "LOADING") for state in states)
-
-
-class ModelCall(NamedTuple):
-    """A remembered call about a model: its name, whether it loads or unloads it, and how."""
-
-    name: str
-    load: bool
-    parameters: Json
-
-
-def model_call(call: ControlCall) -> ModelCall | None:
-    """What a remembered call says of a model; None for other calls."""
-    match = _MODEL_CALL.fullmatch(call.path)
-    if match is None:
-        return None
-    parameters = call.body.get("parameters")
-    return ModelCall(
-        unquote(match["name"]), match["verb"] == "load", parameters if isinstance(parameters, dict) else {}
-    )
 
 
 def _region(kind: RegionKind, name: str) -> str:

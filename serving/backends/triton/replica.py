@@ -5,7 +5,7 @@ The one invariant: the edge knows this replica only while its tritonserver serve
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -14,16 +14,18 @@ from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.call import Call
 from serving.backends.control import ControlServer
+from serving.backends.control_calls import model_call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
 from serving.backends.places import Places, counted
+from serving.backends.recall import catch_up, recalled
+from serving.backends.repository_watch import RepositoryWatch
 from serving.backends.triton.adapters import Adapter, load_adapter
 from serving.backends.triton.command import Options, Ports
-from serving.backends.triton.control import TritonControl, model_call
+from serving.backends.triton.control import TritonControl
 from serving.backends.triton.install import find_tritonserver
-from serving.backends.triton.poll import Poller
 from serving.backends.triton.server import TritonServer
-from serving.errors import NotFound, ReelmeshError, Unsupported, foreign_text
+from serving.errors import NotFound, ReelmeshError, Unsupported
 from serving.exposition import Exposition, merge_expositions
 from serving.protocol.control import ControlCall, ModelState
 from serving.protocol.endpoint import Endpoint, Heartbeat
@@ -34,9 +36,6 @@ from serving.repository.served import load_served, requested, steps
 from serving.settings import Settings
 
 log = structlog.get_logger()
-
-RECALL_S: Final = 30.0
-"""How long the edge may take to tell what it remembers."""
 
 
 class TritonReplica:
@@ -61,14 +60,14 @@ class TritonReplica:
         self._edge = edge
         self._started = False
         self._heart: Heart | None = None
-        self._poller: Poller | None = None
+        self._watch: RepositoryWatch | None = None
         self._models: dict[str, Model] = {}
         self._adapters: dict[str, Adapter | None] = {}
         self.artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         self._host = own_host(settings)
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
-        calls = await self._recall()
+        calls = await recalled(edge)
         repository = await asyncio.to_thread(load_served, settings)
         dynamic = inference.model_control_mode != "none"
         names = models if models and not dynamic else requested(repository, inference)
@@ -83,7 +82,7 @@ class TritonReplica:
         self.control = TritonControl(settings, self.server, self._announce)
         self._port = ControlServer(self.control, self.metrics, settings.limits.infer_bytes, self._host)
         if inference.model_control_mode == "poll":
-            self._poller = Poller(settings.model_repositories, self.control, inference.repository_poll_s)
+            self._watch = RepositoryWatch(settings.model_repositories, self.control, inference.repository_poll_s)
         await self._start(calls, settings.edge.heartbeat_s)
 
     async def _start(self, calls: Sequence[ControlCall], heartbeat_s: float) -> None:
@@ -99,9 +98,11 @@ class TritonReplica:
         if self._edge is not None:
             self._heart = Heart(self._edge, self._beat, heartbeat_s)
             self._heart.start()
-        if self._poller is not None:
-            self._poller.start()
+            await self._heart.update(self._beat)
+        if self._watch is not None:
+            self._watch.start()
         self._started = True
+        await catch_up(self._edge, calls, self.control)
 
     @property
     def metrics_url(self) -> str:
@@ -144,22 +145,12 @@ class TritonReplica:
         """Leave the rotation, then drain and end tritonserver."""
         if self._heart is not None:
             await self._heart.stop()
-        if self._poller is not None:
-            await self._poller.stop()
+        if self._watch is not None:
+            await self._watch.stop()
         if port := getattr(self, "_port", None):
             await port.stop()
             await self.control.close()
             await self.server.stop()
-
-    async def _recall(self) -> list[ControlCall]:
-        """What the edge remembers; nothing where it does not tell, which is logged."""
-        if self._edge is None:
-            return []
-        try:
-            return list(await asyncio.wait_for(self._edge.recall.remote(), RECALL_S))
-        except Exception as error:  # Ray raises many kinds while the edge starts or moves
-            log.warning("triton_recall_failed", error=foreign_text(error) or type(error).__name__)
-            return []
 
     async def _repeat_load(self, name: str, parameters: Mapping[str, Any]) -> None:
         try:
@@ -174,7 +165,7 @@ class TritonReplica:
         if not self._started:
             return  # _start() goes on with it
         if ports is not None:
-            await self.control.repeat(await self._recall())
+            await self.control.repeat(await recalled(self._edge))
         await self.control.tell()
 
     async def _announce(self, states: Sequence[ModelState], ready: Collection[str]) -> None:

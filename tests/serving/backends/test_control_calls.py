@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.backends.control_calls import ModelCall, model_call, region_call, sets_logs, trace_call
+from serving.backends.control_calls import ModelCall, let_go_call, model_call, region_call, sets_logs, trace_call
 from serving.protocol.control import ControlCall
 
 CALLS = {
@@ -21,3 +21,9 @@ CALLS = {
 def test_a_path_says_what_a_call_sets(path, said):
     call = ControlCall(key="k", path=path, body={"parameters": {"x": 1}})
     assert (model_call(call), region_call(call), trace_call(call), sets_logs(call)) == said
+
+
+def test_a_region_that_is_let_go_is_named():
+    path = "/v2/systemsharedmemory/region/r%20s/unregister"
+    assert let_go_call(ControlCall(key="k", path=path)) == "r s"
+    assert let_go_call(ControlCall(key="k", path=CALLS["region"][0])) is None

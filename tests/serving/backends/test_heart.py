@@ -39,3 +39,15 @@ async def test_an_update_is_sent_at_once():
     await heart.update(BEAT.model_copy(update={"endpoints": []}))
     assert edge.beats[-1].endpoints == []
     await heart.stop()
+
+
+async def test_an_older_beat_never_comes_after_a_newer_one():
+    edge = Edge()
+    edge.turns = 50
+    heart = Heart(edge, BEAT, every_s=60)
+    heart.start()
+    await asyncio.sleep(0)
+    edge.turns = 0
+    await heart.update(BEAT.model_copy(update={"endpoints": []}))
+    assert [len(beat.endpoints) for beat in edge.beats] == [1, 0]
+    await heart.stop()

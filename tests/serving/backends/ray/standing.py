@@ -81,8 +81,8 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(settings: Settings, group: str = TENSOR_GROUP, calls=()):
-    edge = FakeEdge(calls)
+async def standing(settings: Settings, group: str = TENSOR_GROUP, calls=(), edge=None):
+    edge = edge or FakeEdge(calls)
     replica = EngineReplica.__new__(EngineReplica)
     await replica.__init__(settings, group, edge)
     stands = Standing(replica, edge)

@@ -13,7 +13,7 @@ import tritonclient.http.aio as triton_http
 from tritonclient.utils import InferenceServerException
 
 from serving.protocol.control import ControlCall
-from tests.serving.backends.ray.standing import repository, settings_of, standing
+from tests.serving.backends.ray.standing import FakeEdge, repository, settings_of, standing
 from tests.serving.backends.ray.tensor_models import MODELS
 
 CONFIG = {
@@ -221,6 +221,28 @@ async def test_a_later_replica_repeats_what_was_asked_of_all(tmp_path, block):
         assert (await stands.control.get("/v2/systemsharedmemory/status")).json() == [{"name": "r", **region}]
         assert (await stands.control.get("/v2/logging")).json()["log_verbose_level"] == 1
         assert (await stands.control.get("/v2/trace/setting")).json()["trace_rate"] == "3"
+
+
+async def test_what_was_asked_while_a_replica_started_is_done_when_it_is_known(tmp_path, block):
+    repository(tmp_path / "models", "add_sub", "strings")
+    region = {"key": block.name, "offset": 0, "byte_size": 16}
+    register = ControlCall(key="system/r", path="/v2/systemsharedmemory/region/r/register", body=region)
+    edge = FakeEdge([register])
+
+    async def ask_of_others(beat):
+        edge.beats.append(beat)
+        edge.calls = [
+            ControlCall(key="model/add_sub", path="/v2/repository/models/add_sub/unload"),
+            ControlCall(key="model/strings", path="/v2/repository/models/strings/load"),
+            ControlCall(key="model/gone", path="/v2/repository/models/gone/load"),
+        ]
+
+    edge.heartbeat.remote = ask_of_others
+    settings = settings_of(tmp_path, model_control_mode="explicit", load_models=["add_sub"])
+    async with standing(settings, edge=edge) as stands:
+        assert edge.beats[0].endpoints[0].model == "add_sub"
+        assert edge.names == ["strings"]
+        assert (await stands.control.get("/v2/systemsharedmemory/status")).json() == []
 
 
 async def test_inputs_and_outputs_lie_in_shared_memory_by_both_wires(explicit, block):

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from serving.backends.triton.control import model_call
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.replica import TritonReplica
 from serving.errors import NotFound
@@ -105,9 +104,3 @@ async def test_a_name_that_does_not_exist_fails_the_start(triton: TritonInstall,
     repository = write_models(tmp_path / "models", ["simple"])
     with pytest.raises(NotFound, match="nobody"):
         await start(settings_for(tmp_path / "home", repository, load_models=["nobody"]))
-
-
-async def test_a_remembered_call_is_read_for_the_model_it_is_about() -> None:
-    asked = model_call(model_asked("a b", "load", {"config": "{}"}))
-    assert asked is not None and (asked.name, asked.load, asked.parameters) == ("a b", True, {"config": "{}"})
-    assert model_call(ControlCall(key="logging", path="/v2/logging")) is None
