@@ -111,17 +111,7 @@ class Channel:
 
     async def _connect(self, timeout_s: float, place: str) -> None:
         """Return once there is a connection: nothing was sent before, so this may always be tried again."""
-        state = self._channel.get_state(try_to_connect=True)
-        if state is grpc.ChannelConnectivity.READY:
-            return
-        try:
-            async with asyncio.timeout(min(timeout_s, LONGEST_CONNECT_S)):
-                while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                    await self._channel.wait_for_state_change(state)
-                    state = self._channel.get_state(try_to_connect=True)
-        except TimeoutError:
-            state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        if state is not grpc.ChannelConnectivity.READY:
+        if not await connected(self._channel, min(timeout_s, LONGEST_CONNECT_S)):
             raise CallFailed(Turned(Unavailable(f"no server answers at {self.target}", field=place or None), ran=False))
 
     async def _raise_for(self, call: Any, place: str) -> None:  # noqa: ANN401  grpc has no types
@@ -133,6 +123,19 @@ class Channel:
             code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
         )
         raise CallFailed(turned(error, place, self._server)) from error
+
+
+async def connected(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Whether there is a connection, after waiting at most that long while one is being made."""
+    state = channel.get_state(try_to_connect=True)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError:
+        return False
+    return state is grpc.ChannelConnectivity.READY
 
 
 def parse_address(address: str) -> tuple[str, bool]:

@@ -22,6 +22,8 @@ from serving.client.retries import Deadline, Retries
 from serving.client.status import Turned
 from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unsupported, foreign_text
 from serving.protocol.oip import InferRequest, Parameters
+from serving.protocol.oip_grpc import STATUS_IN_STREAMS
+from serving.protocol.oip_parameters import ENABLE_FINAL, FINAL
 from serving.protocol.oip_wire import split_contents
 
 DEADLINE_S: Final = 120.0
@@ -30,11 +32,8 @@ SHARED_FROM_BYTES: Final = 1 << 20
 """Least size of a tensor that goes through shared memory. Measured against one tritonserver: below about 512 KiB the
 wire is as fast; 1 MiB there and back takes 6.8 ms by the wire and 2.5 ms by shared memory, 64 MiB 600 ms and 58 ms."""
 
-FINAL: Final = "triton_final_response"
 _STREAM_RESPONSE: Final = 2
 """Number of ``ModelStreamInferResponse.infer_response``."""
-_STATUS_IN_STREAMS: Final = (("triton_grpc_error", "true"),)
-"""Ends a stream that fails with a status, where it would be a text alone."""
 
 T = TypeVar("T")
 
@@ -157,10 +156,10 @@ class Mesh(Control):
         request = build_request(
             model, {**(inputs or {}), **arrays},
             version=version, request_id=request_id, outputs=outputs, priority=priority,
-            parameters={**(parameters or {}), "triton_enable_empty_final_response": True},
+            parameters={**(parameters or {}), ENABLE_FINAL: True},
         )  # fmt: skip
         timeout_s = self._deadline_s if deadline_s is None else deadline_s
-        parts = self._channel.stream("ModelStreamInfer", to_bytes(request), timeout_s, model, _STATUS_IN_STREAMS)
+        parts = self._channel.stream("ModelStreamInfer", to_bytes(request), timeout_s, model, STATUS_IN_STREAMS)
         try:
             async for message in parts:
                 result = _stream_part(message, model)

@@ -3,6 +3,7 @@
 The one invariant: what went wrong on the wire leaves as the class that its status stands for, never by its text.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,7 +46,10 @@ ERRORS: Final[Mapping[str, type[ReelmeshError]]] = {
 
 RETRY_AFTER: Final = "retry-after"
 """Metadata, in seconds, of a call that was turned away before it ran: a full queue, a rate."""
+RETRY_PUSHBACK_MS: Final = "grpc-retry-pushback-ms"
+"""The same in milliseconds, as gRPC names it."""
 LONGEST_RETRY_AFTER_S: Final = 60
+_UNITS_S: Final = {RETRY_AFTER: 1.0, RETRY_PUSHBACK_MS: 1e-3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,9 @@ def turned(failure: grpc.aio.AioRpcError, place: str, server: str = "") -> Turne
 def retry_after_s(metadata: Iterable[tuple[str, Any]]) -> int | None:
     """The bounded number of seconds that the server asks to wait, or None."""
     for name, value in metadata:
-        if name.lower() == RETRY_AFTER and isinstance(value, str) and value.isascii() and value.isdigit():
-            return min(int(value[:9]), LONGEST_RETRY_AFTER_S)
+        unit_s = _UNITS_S.get(name.lower())
+        if unit_s is not None and isinstance(value, str) and value.isascii() and value.isdigit():
+            return min(math.ceil(int(value[:9]) * unit_s), LONGEST_RETRY_AFTER_S)
     return None
 
 

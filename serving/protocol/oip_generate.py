@@ -15,7 +15,7 @@ from serving.errors import BadInput
 from serving.protocol.oip import DATATYPES, InferRequest, InferResponse, Tensor, TensorSpec
 from serving.protocol.oip_http import MAX_ID_CHARS
 from serving.protocol.oip_json import parse_object
-from serving.protocol.oip_parameters import check_parameters
+from serving.protocol.oip_parameters import check_request_parameters
 
 ONE_RESPONSE: Final = (
     "generate expects model to produce exactly 1 response, use generate stream for model that may generate various "
@@ -62,7 +62,9 @@ def generate_request(
                 f"parameter '{key[:256]}' has invalid type. It should be either 'int', 'bool', or 'string'",
                 field=key[:256],
             )
-    parameters = check_parameters({key: value for key, value in given.items() if key not in by_name}, "parameters")
+    parameters = check_request_parameters(
+        {key: value for key, value in given.items() if key not in by_name}, "parameters"
+    )
     return InferRequest(model_name, model_version, request_id, parameters, inputs)
 
 

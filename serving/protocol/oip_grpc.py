@@ -23,10 +23,12 @@ from serving.protocol.oip import (
     check_shape,
 )
 from serving.protocol.oip_http import MAX_ID_CHARS, MAX_TENSORS
-from serving.protocol.oip_parameters import check_parameters
+from serving.protocol.oip_parameters import check_parameters, check_request_parameters
 from serving.protocol.shared_memory import REGION, Regions, in_region, region_data
 
 SERVICE: Final = "inference.GRPCInferenceService"
+STATUS_IN_STREAMS: Final = (("triton_grpc_error", "true"),)
+"""Metadata that ends a stream which fails with a status, where it would be a text alone."""
 _CONTENTS: Final[Mapping[str, str]] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -71,7 +73,7 @@ def from_message(message: pb.ModelInferRequest, regions: Regions | None = None) 
         message.model_name,
         message.model_version,
         message.id,
-        read_parameters(message.parameters, "parameters"),
+        check_request_parameters(parameter_values(message.parameters), "parameters"),
         inputs,
         tuple(_output(output) for output in message.outputs),
     )
@@ -117,11 +119,13 @@ def from_response_message(message: pb.ModelInferResponse) -> InferResponse:
 
 def read_parameters(raw: Mapping[str, pb.InferParameter], place: str) -> dict[str, Parameter]:
     """A message's parameters; raises :class:`BadInput` naming ``place``."""
-    values = {}
-    for name, parameter in raw.items():
-        chosen = parameter.WhichOneof("parameter_choice")
-        values[name] = getattr(parameter, chosen) if chosen else None
-    return check_parameters(values, place)
+    return check_parameters(parameter_values(raw), place)
+
+
+def parameter_values(raw: Mapping[str, pb.InferParameter]) -> dict[str, object]:
+    """What a message's parameters hold, None where nothing was chosen."""
+    chosen = {name: (parameter, parameter.WhichOneof("parameter_choice")) for name, parameter in raw.items()}
+    return {name: getattr(parameter, choice) if choice else None for name, (parameter, choice) in chosen.items()}
 
 
 def write_parameters(target: Mapping[str, pb.InferParameter], parameters: Parameters) -> None:

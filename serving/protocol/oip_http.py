@@ -26,7 +26,7 @@ from serving.protocol.oip import (
     check_shape,
 )
 from serving.protocol.oip_json import MAX_DEPTH, parse_object
-from serving.protocol.oip_parameters import check_parameters, wants_binary
+from serving.protocol.oip_parameters import check_parameters, check_request_parameters, wants_binary
 from serving.protocol.shared_memory import Regions, in_region, region_data
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -95,7 +95,7 @@ def decode_request(
         model_name,
         model_version,
         _text(document, "id", "id", MAX_ID_CHARS, required=False),
-        check_parameters(document.get("parameters"), "parameters"),
+        check_request_parameters(document.get("parameters"), "parameters"),
         tuple(inputs),
         tuple(outputs),
     )

@@ -10,6 +10,11 @@ from serving.errors import BadInput
 from serving.protocol.oip import Parameter, Parameters, RequestedOutput
 
 MAX_PARAMETERS: Final = 256
+ENABLE_FINAL: Final = "triton_enable_empty_final_response"
+"""Of a request in a stream: whether its end is told by a response without outputs."""
+FINAL: Final = "triton_final_response"
+"""Of a response in a stream: whether it is its request's last."""
+_RESERVED_PREFIX: Final = "triton_"
 _MICROSECONDS: Final = 1e6
 _RESERVED: Final[dict[str, tuple[type, ...]]] = {
     "sequence_id": (int, str),
@@ -36,6 +41,18 @@ def check_parameters(raw: object, place: str) -> dict[str, Parameter]:
     if len(raw) > MAX_PARAMETERS:
         raise BadInput(f"has {len(raw)} entries, more than {MAX_PARAMETERS}", field=place)
     return {name: _check_one(name, value, f"{place}.{name}") for name, value in raw.items()}
+
+
+def check_request_parameters(raw: object, place: str) -> dict[str, Parameter]:
+    """The same for a request's own parameters, which may not have names that are Triton's."""
+    parameters = check_parameters(raw, place)
+    for name in parameters:
+        if name.startswith(_RESERVED_PREFIX) and name != ENABLE_FINAL:
+            raise BadInput(
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified",
+                field=f"{place}.{name[:64]}",
+            )
+    return parameters
 
 
 def _check_one(name: str, value: object, place: str) -> Parameter:

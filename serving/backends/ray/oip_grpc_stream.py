@@ -17,13 +17,12 @@ from serving.errors import ReelmeshError
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import from_message, to_message
+from serving.protocol.oip_parameters import ENABLE_FINAL, FINAL
 
 log = structlog.get_logger()
 
 IN_FLIGHT: Final = 64
 """Requests of one stream that are worked on at a time; reading goes on when one has ended."""
-EMPTY_FINAL: Final = "triton_enable_empty_final_response"
-FINAL: Final = "triton_final_response"
 _UNREAD: Final = 64
 
 
@@ -104,7 +103,7 @@ class InferStream:
             async for response in responses:
                 version = response.model_version
                 await self._respond(response, final=False)
-        if request.parameters.get(EMPTY_FINAL):
+        if request.parameters.get(ENABLE_FINAL):
             await self._respond(InferResponse(request.model_name, version or "1", request.id), final=True)
 
     async def _respond(self, response: InferResponse, *, final: bool) -> None:

@@ -76,3 +76,8 @@ def test_a_refusal_that_is_not_about_load_is_not_repeated_whatever_its_metadata(
 )
 def test_how_long_to_wait_is_a_bounded_number_of_seconds(value: str, seconds: int | None) -> None:
     assert retry_after_s([("Retry-After", value)]) == seconds
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("2000", 2), ("1", 1), ("0", 0), ("99999999999", 60), ("-1", None)])
+def test_grpcs_own_word_for_it_is_in_milliseconds(value: str, seconds: int | None) -> None:
+    assert retry_after_s([("grpc-retry-pushback-ms", value)]) == seconds

@@ -51,6 +51,7 @@ BAD = [
     ({"extra": {"a": 1}}, "parameter 'extra' has invalid type"),
     ({"parameters": 5}, "parameters: must be an object"),
     ({"priority": "high"}, "priority"),
+    ({"triton_x": 1}, "triton_x"),
     ({"id": 7}, "id: must be a string"),
 ]
 

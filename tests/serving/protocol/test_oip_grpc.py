@@ -138,3 +138,12 @@ def test_whatever_parses_as_a_message_is_converted_or_refused(noise, raw, dataty
         assert error.http_status in (400, 501)
     else:
         assert all(tensor.array().shape == tensor.shape for tensor in request.inputs)
+
+
+def test_names_that_are_tritons_own_are_no_parameters_of_a_request():
+    asked = message(contents={"int_contents": [1, 2]})
+    asked.parameters["triton_enable_empty_final_response"].bool_param = True
+    assert from_message(asked).parameters == {"triton_enable_empty_final_response": True}
+    asked.parameters["triton_anything"].string_param = "x"
+    with pytest.raises(BadInput, match=r"parameters\.triton_anything: parameter keys starting with 'triton_' are res"):
+        from_message(asked)

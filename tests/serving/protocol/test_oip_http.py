@@ -161,6 +161,7 @@ BAD = {
     "timeout-text": ({**one_input(), "parameters": {"timeout": "1"}}, "parameters.timeout"),
     "timeout-negative": ({**one_input(), "parameters": {"timeout": -1}}, "parameters.timeout"),
     "priority-bool": ({**one_input(), "parameters": {"priority": True}}, "parameters.priority"),
+    "triton-name": ({**one_input(), "parameters": {"triton_x": 1}}, "parameters.triton_x"),
     "id-number": ({**one_input(), "id": 7}, "id"),
     "outputs-text": ({**one_input(), "outputs": "Y"}, "outputs"),
     "output-name": ({**one_input(), "outputs": [{"name": ""}]}, "outputs[0].name"),
