@@ -76,12 +76,12 @@ class EdgeDeployment:
         self._memory = self._memory.remember(call)
 
     async def forget(self, key: str) -> None:
-        """Drop the call with the key, if there is one."""
+        """Drop the call with the key, if there is one; a key that ends in "/" stands for all that begin so."""
         self._memory = self._memory.forget(key)
 
-    async def recall(self) -> list[ControlCall]:
-        """The calls that a starting replica repeats, oldest first."""
-        return self._memory.recall()
+    async def recall(self, key: str = "") -> list[ControlCall]:
+        """The calls that a starting replica repeats, oldest first; or the one with the key alone."""
+        return self._memory.recall(key)
 
     async def ports(self) -> Ports:
         """Where clients reach the mesh."""

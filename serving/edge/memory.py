@@ -54,15 +54,17 @@ class ControlMemory:
         return ControlMemory(self.most_calls, self.most_bytes, {**rest.calls, call.key: call}, used)
 
     def forget(self, key: str) -> "ControlMemory":
-        """The table without the key, which need not be there."""
-        if key not in self.calls:
+        """The table without the key, which need not be there; one that ends in "/" stands for all that begin so."""
+        gone = [name for name in self.calls if name == key or (key.endswith("/") and name.startswith(key))]
+        if not gone:
             return self
-        calls = {name: call for name, call in self.calls.items() if name != key}
-        return ControlMemory(self.most_calls, self.most_bytes, calls, self.used_bytes - call_bytes(self.calls[key]))
+        calls = {name: call for name, call in self.calls.items() if name not in gone}
+        freed = sum(call_bytes(self.calls[name]) for name in gone)
+        return ControlMemory(self.most_calls, self.most_bytes, calls, self.used_bytes - freed)
 
-    def recall(self) -> list[ControlCall]:
-        """Every call, in order."""
-        return list(self.calls.values())
+    def recall(self, key: str = "") -> list[ControlCall]:
+        """Every call, in order; or the one with the key, if there is one."""
+        return [call for name, call in self.calls.items() if key in ("", name)]
 
 
 def call_bytes(call: ControlCall) -> int:

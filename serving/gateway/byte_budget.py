@@ -6,7 +6,7 @@ The one invariant: what was taken is given back when its request ends, however i
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.errors import Unavailable
+from serving.errors import QueueFull
 
 
 class Held:
@@ -17,7 +17,7 @@ class Held:
         self._budget = budget
 
     def take(self, count: int) -> None:
-        """Take more; raises :class:`Unavailable` when there is no room."""
+        """Take more; raises :class:`QueueFull` when there is no room."""
         self._budget.take(count)
         self.taken += count
 
@@ -34,9 +34,9 @@ class ByteBudget:
         self._taken = 0
 
     def take(self, count: int) -> None:
-        """Take bytes; raises :class:`Unavailable` when others hold too many."""
+        """Take bytes; raises :class:`QueueFull` when others hold too many."""
         if self._taken + count > self._most:
-            raise Unavailable(
+            raise QueueFull(
                 f"the gateway holds {self._most:,} bytes of requests already",
                 field="limits.gateway_bytes",
                 fix="try again in a moment",

@@ -34,10 +34,10 @@ class Edge(Protocol):
         """Keep a call for replicas that start later."""
 
     async def forget(self, key: str) -> None:
-        """Drop the call with the key."""
+        """Drop the call with the key, or all whose keys begin with it where it ends in "/"."""
 
-    async def recall(self) -> Sequence[ControlCall]:
-        """The calls that are kept, oldest first."""
+    async def recall(self, key: str) -> Sequence[ControlCall]:
+        """The call with the key, if it is kept."""
 
 
 class EdgeClient:
@@ -78,9 +78,9 @@ class EdgeClient:
         """A key that is not there is no error."""
         await _answer(self._handle.forget.remote(key))
 
-    async def recall(self) -> Sequence[ControlCall]:
-        """The calls that are kept."""
-        calls: Sequence[ControlCall] = await _answer(self._handle.recall.remote())
+    async def recall(self, key: str) -> Sequence[ControlCall]:
+        """One call at the most: others may carry a model's files, and each answer is a copy."""
+        calls: Sequence[ControlCall] = await _answer(self._handle.recall.remote(key))
         return calls
 
     async def _ask(self) -> Sequence[Heartbeat]:

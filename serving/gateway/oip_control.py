@@ -67,10 +67,11 @@ class ControlPlane:
             ReelmeshError: of the first replica that failed; says how many did, and that the others serve it.
         """
         self._check_mode()
-        checked = load_parameters(parameters)
-        call = _call(f"model/{check_model_name(name)}", f"/v2/repository/models/{quote(name, safe='')}/load", checked)
+        key, path = f"model/{check_model_name(name)}", f"/v2/repository/models/{quote(name, safe='')}/load"
 
         async def work() -> None:
+            # Files may be large, and their base64 is looked at whole.
+            call = _call(key, path, await asyncio.to_thread(load_parameters, parameters))
             before = await self._remembered(call.key)
             answers = await self._do(call, before, await self._mesh.engines(), LOAD_S)
             if not (answers.done or answers.failed or answers.aside):
@@ -79,7 +80,7 @@ class ControlPlane:
                 raise NotFound(f"failed to load '{name}', failed to poll from model repository")
             _raise(answers.problem(f"load '{name}'", "the others serve it, as the repository index shows"))
 
-        await self._in_turn(call.key, work)
+        await self._in_turn(key, work)
 
     async def unload(self, name: str, parameters: Json) -> None:
         """Unload a model everywhere; one that nobody holds is no error, as in Triton."""
@@ -136,9 +137,7 @@ class ControlPlane:
         base = _region(kind, region) if region else f"/v2/{kind}sharedmemory"
 
         async def work() -> None:
-            for call in await self._mesh.edge.recall():
-                if call.key == f"{kind}/{region}" or (not region and call.key.startswith(f"{kind}/")):
-                    await self._mesh.edge.forget(call.key)
+            await self._mesh.edge.forget(f"{kind}/{region}")
             answers = await self._fanout.ask(await self._neighbours(), f"{base}/unregister", {}, SET_S)
             _raise(answers.problem(f"unregister '{region}'", "the others have unregistered it"))
 
@@ -192,7 +191,7 @@ class ControlPlane:
         return answers
 
     async def _remembered(self, key: str) -> ControlCall | None:
-        return next((call for call in await self._mesh.edge.recall() if call.key == key), None)
+        return next(iter(await self._mesh.edge.recall(key)), None)
 
     async def _restore(self, key: str, before: ControlCall | None) -> None:
         await (self._mesh.edge.forget(key) if before is None else self._mesh.edge.remember(before))

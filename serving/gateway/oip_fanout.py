@@ -93,7 +93,8 @@ class Fanout:
             body: its JSON; None sends a GET.
             patience_s: how long one may take.
         """
-        content = None if body is None else to_json(body)
+        # A load may carry a model's files.
+        content = None if body is None else await asyncio.to_thread(to_json, body)
         asked = [replica for replica in replicas if replica.control is not None]
         return sorted_answers(
             await asyncio.gather(*(self._one(replica, path, content, patience_s) for replica in asked))
@@ -102,7 +103,7 @@ class Fanout:
     async def _one(self, replica: Heartbeat, path: str, content: bytes | None, patience_s: float) -> Answer:
         assert replica.control is not None  # noqa: S101 - ask() chose it
         url = f"http://{replica.control.address}{path}"
-        timeout = httpx.Timeout(patience_s, connect=_CONNECT_S)
+        timeout = httpx.Timeout(patience_s, connect=_CONNECT_S, pool=_CONNECT_S)
         headers = {TOKEN_HEADER: replica.control.token, "content-type": "application/json"}
         try:
             answer = await self._client.request(

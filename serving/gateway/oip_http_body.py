@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from serving.errors import TooLarge
+from serving.gateway.oip_http_json import IN_PLACE_BYTES
 from serving.protocol.oip_compression import decompress
 from serving.protocol.oip_http import HEADER_LENGTH, header_length
 from serving.protocol.oip_json import check_depth, parse_object
@@ -16,8 +17,6 @@ from serving.protocol.oip_shapes import check_json_shapes
 from serving.settings import LimitSettings
 
 FIELD: Final = "request body"
-_IN_PLACE_BYTES: Final = 256 << 10
-"""A larger body is checked in a thread, so that other requests need not wait."""
 
 
 async def checked_body(body: bytes, encoding: str, length: str | None, limits: LimitSettings) -> tuple[bytes, int]:
@@ -34,7 +33,7 @@ async def checked_body(body: bytes, encoding: str, length: str | None, limits: L
         TooLarge: a bound was passed.
         Unsupported: another encoding than gzip or deflate.
     """
-    if len(body) <= _IN_PLACE_BYTES and not encoding:
+    if len(body) <= IN_PLACE_BYTES and not encoding:
         return _check(body, encoding, length, limits)
     return await asyncio.to_thread(_check, body, encoding, length, limits)
 

@@ -3,19 +3,23 @@
 The one invariant: a body is never read past its bound, and every refusal has the protocol's shape.
 """
 
+import asyncio
 from typing import Final
 
 from fastapi import Request, Response
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from serving.errors import ReelmeshError, TooLarge
+from serving.errors import QueueFull, ReelmeshError, TooLarge
 from serving.gateway.bodies import bounded_stream
 from serving.gateway.byte_budget import Held
 from serving.protocol.oip_errors import error_body
 from serving.protocol.oip_json import parse_object
 
-RETRY_AFTER_S: Final = "1"
+RETRY_AFTER_S: Final = 1
+"""Where an error that may pass does not know when."""
+IN_PLACE_BYTES: Final = 256 << 10
+"""A larger body is looked at in a thread, so that other requests need not wait."""
 
 
 async def read_body(request: Request, limit_bytes: int, held: Held | None = None) -> bytes:
@@ -37,12 +41,15 @@ async def read_body(request: Request, limit_bytes: int, held: Held | None = None
 async def body_object(request: Request, limit_bytes: int, held: Held | None = None) -> dict[str, JsonValue]:
     """The body as a JSON object, empty where there is none; raises :class:`BadInput`, else as :func:`read_body`."""
     body = await read_body(request, limit_bytes, held)
+    if len(body) > IN_PLACE_BYTES:
+        return await asyncio.to_thread(parse_object, body, "request body")
     return parse_object(body, "request body") if body.strip() else {}
 
 
 def refused(error: ReelmeshError) -> Response:
     """The answer to an error; one that may pass says when to come again."""
-    headers = {"Retry-After": RETRY_AFTER_S} if error.retryable else {}
+    wait_s = error.retry_after_s if isinstance(error, QueueFull) else RETRY_AFTER_S
+    headers = {"Retry-After": str(wait_s)} if error.retryable else {}
     if isinstance(error, TooLarge):
         # Else the server would go on reading, and dropping, whatever the client still sends.
         headers["Connection"] = "close"

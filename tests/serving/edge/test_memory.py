@@ -36,6 +36,18 @@ def test_what_is_forgotten_gives_its_room_back():
     assert memory.used_bytes == 0
 
 
+def test_one_call_may_be_recalled_alone():
+    memory = remembered(call("model/a"), call("model/ab"))
+    assert memory.recall("model/a") == [call("model/a")]
+    assert memory.recall("model/") == []
+
+
+def test_all_of_a_kind_may_be_forgotten_at_once():
+    memory = remembered(call("system/a"), call("model/a"), call("system/b")).forget("system/")
+    assert memory.recall() == [call("model/a")]
+    assert memory.used_bytes == call_bytes(call("model/a"))
+
+
 def test_one_call_too_many_is_refused_by_the_name_of_the_bound_and_changes_nothing():
     full = remembered(call("a"), call("b"), most_calls=2)
     with pytest.raises(Unavailable, match=r"limits\.control_calls.*2 control calls"):

@@ -39,8 +39,8 @@ class MemoryEdge:
     async def forget(self, key):
         self.memory = self.memory.forget(key)
 
-    async def recall(self):
-        return self.memory.recall()
+    async def recall(self, key):
+        return self.memory.recall(key)
 
 
 @dataclass

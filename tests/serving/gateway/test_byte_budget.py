@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 
-from serving.errors import Unavailable
+from serving.errors import QueueFull
 from serving.gateway.byte_budget import ByteBudget
 from tests.serving.gateway.oip_site import open_oip
 from tests.serving.gateway.replica import request
@@ -18,7 +18,7 @@ def test_what_was_taken_is_given_back_however_the_request_ends():
         raise ZeroDivisionError
     with budget.holding() as held:
         held.take(6)
-        with pytest.raises(Unavailable, match=r"limits\.gateway_bytes"), budget.holding() as other:
+        with pytest.raises(QueueFull, match=r"limits\.gateway_bytes"), budget.holding() as other:
             other.take(5)
         held.take(4)
     with budget.holding() as held:
@@ -38,6 +38,7 @@ async def test_a_gateway_that_holds_too_much_refuses_until_there_is_room():
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await oip.stub.ModelInfer(request("echo", "x" * 4000))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert dict(caught.value.trailing_metadata())["retry-after"] == "1"
         assert (await oip.http.post("/v2/models/echo/infer", content=b" " * 1000)).status_code == 200
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)

@@ -41,7 +41,7 @@ class FakeEdge:
     async def _replicas(self) -> list[Heartbeat]:
         return self.beats[-1:]
 
-    async def _recall(self) -> list[ControlCall]:
+    async def _recall(self, key: str) -> list[ControlCall]:
         return []
 
     async def _metrics(self) -> list[Exposition]:
