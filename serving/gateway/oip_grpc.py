@@ -4,28 +4,35 @@ The one invariant: a message for one model is passed to a replica as it came and
 fails ends with the status the protocol has for it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import grpc
 import structlog
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.errors import NotFound, ReelmeshError, Unavailable
+from serving.client.channel import connected
+from serving.client.status import RETRY_AFTER, RETRY_PUSHBACK_MS
+from serving.errors import NotFound, QueueFull, ReelmeshError, Unavailable
 from serving.gateway.byte_budget import ByteBudget
 from serving.gateway.oip_grpc_channels import Channels
 from serving.gateway.oip_grpc_control import Call, control_calls
 from serving.gateway.oip_grpc_messages import from_document, parsed, written
 from serving.gateway.oip_keys import check_call, grant_in
 from serving.gateway.oip_look import LOOK_S
+from serving.gateway.oip_mesh import TRIES, Find
 from serving.gateway.oip_parts import MeshPlane
-from serving.gateway.oip_stream import InferStream, sequence_id
+from serving.gateway.oip_stream import InferStream, ends_with_a_status, sequence_id
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import SERVICE
 
 log = structlog.get_logger()
 
 _ANSWER_S: Final = 3600.0
+_CONNECT_S: Final = 1.0
+_WAITS: Final = (RETRY_AFTER, RETRY_PUSHBACK_MS)
 
 
 def oip_handler(plane: MeshPlane, channels: Channels) -> grpc.GenericRpcHandler:
@@ -78,8 +85,8 @@ class _Calls:
 
     async def infer(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelInferRequest, data)
-        replica = await self._mesh.find(message.model_name, message.model_version, sequence_id(message))
-        return await self._send("ModelInfer", replica.grpc, data, context.time_remaining() or _ANSWER_S)
+        find = partial(self._mesh.find, message.model_name, message.model_version, sequence_id(message))
+        return await self._send("ModelInfer", find, data, context.time_remaining() or _ANSWER_S)
 
     async def metadata(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelMetadataRequest, data)
@@ -88,16 +95,16 @@ class _Calls:
 
     async def config(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelConfigRequest, data)
-        replica = await self._mesh.find(message.name, message.version)
-        return await self._send("ModelConfig", replica.grpc, data, context.time_remaining() or LOOK_S)
+        find = partial(self._mesh.find, message.name, message.version, None)
+        return await self._send("ModelConfig", find, data, context.time_remaining() or LOOK_S)
 
     async def model_ready(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelReadyRequest, data)
+        find = partial(self._mesh.find, message.name, message.version, None)
         try:
-            replica = await self._mesh.find(message.name, message.version)
+            return await self._send("ModelReady", find, data, context.time_remaining() or LOOK_S)
         except (NotFound, Unavailable):
             return written(pb.ModelReadyResponse(ready=False))
-        return await self._send("ModelReady", replica.grpc, data, context.time_remaining() or LOOK_S)
 
     async def statistics(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelStatisticsRequest, data)
@@ -105,30 +112,56 @@ class _Calls:
         return from_document(pb.ModelStatisticsResponse, document)
 
     async def stream(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
-        stream = InferStream(self._mesh, self._channels, context.time_remaining(), grant_in(context))
-        async for answer in stream.answers(messages):
-            yield answer
+        plane = self._plane
+        stream = InferStream(
+            plane, self._channels, context.time_remaining(), grant_in(context), ends_with_a_status(context)
+        )
+        async with _refusing(context), aclosing(stream.answers(messages)) as answers:
+            async for answer in answers:
+                yield answer
 
-    async def _send(self, name: str, address: str, data: bytes, patience_s: float) -> bytes:
-        call = (await self._channels.to(address)).unary_unary(f"/{SERVICE}/{name}")
-        answer: bytes = await call(data, timeout=patience_s)
-        return answer
+    async def _send(self, name: str, find: Find, data: bytes, patience_s: float) -> bytes:
+        """One replica's answer; one that cannot be reached has not seen the request, so another is asked."""
+        tried: set[str] = set()
+        while len(tried) < TRIES:
+            address = (await find(tried)).grpc
+            if address in tried:
+                break
+            tried.add(address)
+            async with self._channels.to(address) as channel:
+                if await connected(channel, _CONNECT_S):
+                    answer: bytes = await channel.unary_unary(f"/{SERVICE}/{name}")(data, timeout=patience_s)
+                    return answer
+        raise Unavailable("the replica cannot be reached", fix="try again in a moment")
 
 
 def _guarded(name: str, call: Call, budget: ByteBudget) -> Call:
     async def guarded(data: bytes, context: Any) -> bytes:  # noqa: ANN401
-        try:
+        async with _refusing(context):
             check_call(grant_in(context), name, data)
             with budget.holding() as held:
                 held.take(len(data))
                 return await call(data, context)
-        except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
-        except ReelmeshError as error:
-            await context.abort(grpc.StatusCode[error.grpc_status], error_text(error))
-        except Exception:  # a bug of ours must not show its traceback to a client
-            log.exception("oip_grpc_failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "the gateway failed; its log says more")
         raise AssertionError("abort always raises")
 
     return guarded
+
+
+@asynccontextmanager
+async def _refusing(context: Any) -> AsyncIterator[None]:  # noqa: ANN401
+    """Whatever fails ends the call with its status."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        await context.abort(error.code(), error.details() or "", _waits_of(error))
+    except ReelmeshError as error:
+        waits = ((RETRY_AFTER, str(error.retry_after_s)),) if isinstance(error, QueueFull) else ()
+        await context.abort(grpc.StatusCode[error.grpc_status], error_text(error), waits)
+    except Exception:  # a bug of ours must not show its traceback to a client
+        log.exception("oip_grpc_failed")
+        await context.abort(grpc.StatusCode.INTERNAL, "the gateway failed; its log says more")
+
+
+def _waits_of(error: grpc.aio.AioRpcError) -> Sequence[tuple[str, str]]:
+    """What a replica with a full queue says of when to come again."""
+    return tuple((name, value) for name, value in error.trailing_metadata() or () if name in _WAITS)

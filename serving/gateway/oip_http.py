@@ -4,6 +4,7 @@ The one invariant: under ``/v2`` every answer to an error is ``{"error": "<text>
 """
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final
 
 import structlog
@@ -101,8 +102,8 @@ class _Calls:
     async def act(self, request: Request, call: str) -> Response:
         """What one replica of the model answers: readiness, configuration, inference."""
         if request.method == "GET" and call in ("ready", "config"):
-            replica = await self._plane.mesh.find(*_model(request))
-            return await self._plane.relay.send(request, replica, model_path(*_model(request), f"/{call}"), b"", LOOK_S)
+            find = partial(self._plane.mesh.find, *_model(request), None)
+            return await self._plane.relay.send(request, find, model_path(*_model(request), f"/{call}"), b"", LOOK_S)
         if request.method == "POST" and call in ("infer", *_GENERATES):
             return await self._infer(request, call)
         return await self.nothing(request)
@@ -122,9 +123,9 @@ class _Calls:
             held.take(len(body) if encoding else 0)
             together = not all(replica.straight for replica in serving)
             sequence = sequence_of(body[:json_bytes]) if together else None
-            replica = await self._plane.mesh.find(name, version, sequence)
+            find = partial(self._plane.mesh.find, name, version, sequence)
             path = model_path(name, version, f"/{call}")
-            return await self._plane.relay.send(request, replica, path, body, _ANSWER_S)
+            return await self._plane.relay.send(request, find, path, body, _ANSWER_S)
 
 
 def index_wants_ready(asked: object) -> bool:

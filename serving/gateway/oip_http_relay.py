@@ -12,9 +12,9 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from serving.errors import Cancelled
+from serving.errors import Cancelled, Unavailable
+from serving.gateway.oip_mesh import TRIES, Find
 from serving.gateway.oip_refusal import no_answer
-from serving.protocol.endpoint import Endpoint
 from serving.protocol.oip_errors import error_body
 
 T = TypeVar("T")
@@ -39,29 +39,36 @@ class Relay:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def send(self, request: Request, replica: Endpoint, path: str, body: bytes, patience_s: float) -> Response:
-        """The replica's answer.
+    async def send(self, request: Request, find: Find, path: str, body: bytes, patience_s: float) -> Response:
+        """The replica's answer; one that cannot be reached has not seen the request, so another is asked.
 
         Args:
             request: the client's, whose body has been read.
-            replica: where it goes.
+            find: finds where it goes.
             path: OIP's path, quoted.
             body: plain.
             patience_s: how long the replica may be silent.
 
         Raises:
-            Unavailable: the replica does not answer.
+            Unavailable: no replica answers, or there are too many connections to them.
             Cancelled: the client went away first.
         """
         headers = {name: value for name in FORWARDED if (value := request.headers.get(name)) is not None}
-        timeout = httpx.Timeout(patience_s, connect=CONNECT_S)
-        url = f"http://{replica.http}{path}"
-        asked = self._client.build_request(request.method, url, headers=headers, content=body, timeout=timeout)
-        what = f"the replica of the model '{replica.model}'"
-        try:
-            return await unless_gone(self._answer(asked), request.receive)
-        except httpx.HTTPError as error:
-            raise no_answer(what, error) from error
+        timeout = httpx.Timeout(patience_s, connect=CONNECT_S, pool=CONNECT_S)
+        tried: set[str] = set()
+        while True:
+            replica = await find(tried)
+            url = f"http://{replica.http}{path}"
+            asked = self._client.build_request(request.method, url, headers=headers, content=body, timeout=timeout)
+            try:
+                return await unless_gone(self._answer(asked), request.receive)
+            except httpx.PoolTimeout as error:
+                raise Unavailable("the gateway has no free connection", fix="try again in a moment") from error
+            except httpx.HTTPError as error:
+                unseen = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if not unseen or replica.grpc in tried or len(tried) + 1 >= TRIES:
+                    raise no_answer(f"the replica of the model '{replica.model}'", error) from error
+                tried.add(replica.grpc)
 
     async def _answer(self, asked: httpx.Request) -> Response:
         answer = await self._client.send(asked, stream=True)

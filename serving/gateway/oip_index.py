@@ -76,9 +76,11 @@ def _entries(name: str, holders: Sequence[Versions]) -> list[Entry]:
 def _entry(name: str, version: str, holders: Sequence[Versions]) -> Entry:
     states = [holder.get(version) or holder.get("") or _absent(name, version) for holder in holders]
     rest = [state for state in states if state.state != "READY"]
-    reasons = list(dict.fromkeys(state.reason or state.state for state in rest))
     if len(rest) < len(states):
-        reason = f"{len(rest)} of {len(states)} replicas: {'; '.join(reasons)}" if rest else ""
+        # A replica that is READY has a reason when a later load failed and the version before goes on serving.
+        told = [state for state in states if state.state != "READY" or state.reason]
+        reasons = dict.fromkeys(state.reason or state.state for state in told)
+        reason = f"{len(told)} of {len(states)} replicas: {'; '.join(reasons)}" if told else ""
         state: State = "READY"
     else:
         state = next((kind for kind in _WORKING if any(each.state == kind for each in rest)), "UNAVAILABLE")

@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 LOOK_S: Final = 10.0
 """How long a replica may take to tell of a model."""
+_TIMEOUT: Final = httpx.Timeout(LOOK_S, connect=2.0, pool=2.0)
 
 
 class Look:
@@ -73,7 +74,7 @@ class Look:
 
     async def _document(self, port: str, path: str) -> dict[str, Any] | ReelmeshError:
         try:
-            answer = await self._client.get(f"http://{port}{path}", timeout=LOOK_S)
+            answer = await self._client.get(f"http://{port}{path}", timeout=_TIMEOUT)
             return parse_object(answer.content, "answer") if answer.is_success else refusal(answer)
         except httpx.HTTPError as error:
             return no_answer("the replica", error)

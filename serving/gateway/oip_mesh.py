@@ -4,12 +4,11 @@ The one invariant: what it tells follows from the last heartbeats; it remembers 
 """
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 from serving.errors import NotFound, Unavailable
 from serving.gateway.edge_client import Edge
-from serving.gateway.oip_checks import check_model_name
 from serving.gateway.oip_index import Entry, merge_index, missing_models
 from serving.gateway.oip_sequences import SequenceBook
 from serving.protocol.endpoint import Endpoint, Heartbeat
@@ -33,6 +32,12 @@ EXTENSIONS: Final = (
     "generate",
 )
 """In Triton's names and order; what Triton has beside them is core to the protocol."""
+
+TRIES: Final = 3
+"""Replicas asked for one request, as long as none has seen it."""
+
+Find = Callable[[Collection[str]], Awaitable[Endpoint]]
+"""Finds a replica other than those of the gRPC addresses, which could not be reached."""
 
 
 class OipMesh:
@@ -71,7 +76,6 @@ class OipMesh:
 
     async def serving(self, model: str, version: str = "") -> list[Endpoint]:
         """Every endpoint of the model; raises as :meth:`find` does."""
-        check_model_name(model)
         for fresh in (False, True):
             replicas = await self.edge.replicas(fresh=fresh)
             found = [each for replica in replicas for each in replica.endpoints if each.model == model]

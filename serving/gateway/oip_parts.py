@@ -19,7 +19,8 @@ from serving.gateway.oip_mesh import OipMesh
 from serving.settings import LimitSettings, Settings
 
 # A replica that stops waits for its connections, so none is kept.
-_CONNECTIONS: Final = httpx.Limits(max_connections=1024, max_keepalive_connections=0)
+_RELAYED: Final = httpx.Limits(max_connections=1024, max_keepalive_connections=0)
+_ASKED: Final = httpx.Limits(max_connections=256, max_keepalive_connections=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class MeshPlane:
         relay: passes HTTP requests on.
         limits: bounds on what clients may send.
         budget: bounds what they send all together.
-        client: for all HTTP calls to replicas.
+        clients: for HTTP calls to replicas; the control plane has its own, whatever clients hold of the other.
     """
 
     mesh: OipMesh
@@ -42,11 +43,12 @@ class MeshPlane:
     relay: Relay
     limits: LimitSettings
     budget: ByteBudget
-    client: httpx.AsyncClient
+    clients: tuple[httpx.AsyncClient, ...]
 
     async def close(self) -> None:
         """Close the connections to replicas."""
-        await self.client.aclose()
+        for client in self.clients:
+            await client.aclose()
 
 
 def mesh_plane(
@@ -61,9 +63,15 @@ def mesh_plane(
         requested: models without which the mesh is not ready.
         known: every model of the repository.
     """
-    # Replicas are neighbours: a proxy that the environment names for the world outside cannot reach them.
-    client = httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False)
+    relayed, asked = _client(_RELAYED), _client(_ASKED)
     mesh = OipMesh(edge, requested, known)
-    control = ControlPlane(mesh, Fanout(client), settings.inference, host)
+    control = ControlPlane(mesh, Fanout(asked), settings.inference, host)
     budget = ByteBudget(settings.limits.gateway_bytes)
-    return MeshPlane(mesh, control, Look(mesh, client), Relay(client), settings.limits, budget, client)
+    look, relay = Look(mesh, asked), Relay(relayed)
+    return MeshPlane(mesh, control, look, relay, settings.limits, budget, (relayed, asked))
+
+
+def _client(limits: httpx.Limits) -> httpx.AsyncClient:
+    # Replicas are neighbours: a proxy that the environment names for the world outside cannot reach them, and only a
+    # client that takes compressed answers must get one.
+    return httpx.AsyncClient(limits=limits, trust_env=False, headers={"accept-encoding": "identity"})

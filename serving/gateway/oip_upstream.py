@@ -13,16 +13,14 @@ import grpc
 import structlog
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.errors import ReelmeshError, Unavailable, foreign_text
+from serving.errors import BadInput, EngineFailed, ReelmeshError, Unavailable, foreign_text
 from serving.gateway.oip_grpc_messages import parsed, written
 from serving.protocol.oip_errors import error_text
-from serving.protocol.oip_grpc import SERVICE
+from serving.protocol.oip_parameters import ENABLE_FINAL, FINAL
 
 log = structlog.get_logger()
 
 CONNECT_S: Final = 2.0
-ENABLE_FINAL: Final = "triton_enable_empty_final_response"
-FINAL: Final = "triton_final_response"
 _REMEMBERED: Final = 1024
 
 # Appended to a serialized request it sets the parameter, since fields of concatenated messages are merged.
@@ -39,30 +37,36 @@ class Upstream:
     """One stream to one replica.
 
     Args:
-        channel: to the replica.
+        call: to the replica.
         address: its address, for logs.
-        deadline_s: what is left of the client's deadline.
         put: takes answers for the client; waits while the client does not read.
+        refuse: takes the errors of requests that get no answer.
         settled: called once for each message that is answered whole.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        call: Any,  # noqa: ANN401  grpc has no types
         address: str,
-        deadline_s: float | None,
         put: Callable[[bytes], Awaitable[None]],
+        refuse: Callable[[str, ReelmeshError], Awaitable[None]],
         settled: Callable[[], None],
     ) -> None:
         self.over = False
         self._address = address
-        self._call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(timeout=deadline_s)
+        self._call = call
         self._put = put
+        self._refuse = refuse
         self._settled = settled
         # By request id, oldest first: whether the client itself wants an empty final response.
         self._waiting: OrderedDict[str, deque[bool]] = OrderedDict()
         self._failed: OrderedDict[str, bool] = OrderedDict()
         self._pumping: asyncio.Task[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every message has had its answer or its error, and no more can be sent."""
+        return self._pumping is None or self._pumping.done()
 
     async def connect(self) -> None:
         """Raises :class:`Unavailable` when the replica cannot be reached."""
@@ -110,14 +114,19 @@ class Upstream:
             await asyncio.gather(self._pumping, return_exceptions=True)
 
     async def _pump(self) -> None:
-        problem = "the replica ended the stream"
+        failure: ReelmeshError = Unavailable("the replica ended the stream", fix="send the request again")
         try:
             while (data := await self._call.read()) is not grpc.aio.EOF:
                 if self._is_wanted(parsed(pb.ModelStreamInferResponse, data)):
                     await self._put(data)
         except grpc.aio.AioRpcError as error:
-            problem = f"the replica ended the stream: {foreign_text(error.details()) or error.code().name}"
-            log.warning("oip_upstream_lost", replica=self._address, error=problem, waiting=len(self._waiting))
+            why = foreign_text(error.details()) or error.code().name
+            failure = Unavailable(f"the replica ended the stream: {why}", fix="send the request again")
+            failure.__cause__ = error
+            log.warning("oip_upstream_lost", replica=self._address, error=str(failure), waiting=len(self._waiting))
+        except BadInput as error:
+            failure = EngineFailed(f"the replica answered nonsense: {error}")
+            log.warning("oip_upstream_lost", replica=self._address, error=str(failure), waiting=len(self._waiting))
         finally:
             self.over = True
             self._call.cancel()
@@ -125,7 +134,7 @@ class Upstream:
         self._waiting.clear()
         for name in left:
             self._settled()
-            await self._put(refusal_message(name, Unavailable(problem, fix="send the request again")))
+            await self._refuse(name, failure)
 
     def _is_wanted(self, answer: Any) -> bool:  # noqa: ANN401
         """Take note of an answer; False for an empty final response that only the gateway wanted."""

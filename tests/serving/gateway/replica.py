@@ -29,6 +29,10 @@ def request(model, name="", x=1.0, **parameters):
     return message
 
 
+def _written(message):
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
 class Controlled:
     """Models and regions in memory; ``refuse`` makes loads and registrations fail."""
 
@@ -37,12 +41,12 @@ class Controlled:
         self.loaded, self.regions_held, self.calls = dict.fromkeys(models, "READY"), {}, []
         self.logs = {"log_info": True, "log_verbose_level": 0, "log_format": "default"}
         self.traces = {"trace_level": ["OFF"], "trace_rate": "1000"}
-        self.refuse, self.server, self._endpoints = None, None, endpoints
+        self.refuse, self.server, self.reasons, self._endpoints = None, None, {}, endpoints
 
     async def beat(self):
         ready = [name for name, state in self.loaded.items() if state == "READY"]
         states = [
-            ModelState(name=n, version="1", state=s, reason="" if s == "READY" else "unloaded")
+            ModelState(name=n, version="1", state=s, reason=self.reasons.get(n, "" if s == "READY" else "unloaded"))
             for n, s in self.loaded.items()
         ]
         self.edge.beats[self.replica_id] = Heartbeat(
@@ -126,7 +130,7 @@ class Replica:
                 self._infer, pb.ModelInferRequest.FromString, pb.ModelInferResponse.SerializeToString
             ),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
-                self._stream, pb.ModelInferRequest.FromString, pb.ModelStreamInferResponse.SerializeToString
+                self._stream, pb.ModelInferRequest.FromString, _written
             ),
         }
         self.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -146,6 +150,9 @@ class Replica:
 
     async def _infer(self, message, context):
         self.seen.append(message)
+        if message.model_name == "full":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "full", (("grpc-retry-pushback-ms", "7000"),))
+        await asyncio.sleep(message.parameters["sleep_ms"].int64_param / 1000)
         return pb.ModelInferResponse(model_name=message.model_name, id=message.id, parameters=self._me())
 
     def _me(self):
@@ -156,6 +163,11 @@ class Replica:
             self.seen.append(message)
             if message.model_name == "silent":
                 continue
+            if message.model_name == "nonsense":
+                yield b"\xff\xff"
+                continue
+            if message.model_name == "failing":
+                await context.abort(grpc.StatusCode.OUT_OF_RANGE, "that far I cannot count")
             if message.model_name == "refusing":
                 response = pb.ModelInferResponse(id=message.id)
                 yield pb.ModelStreamInferResponse(error_message="I refuse", infer_response=response)

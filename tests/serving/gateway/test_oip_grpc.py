@@ -161,6 +161,34 @@ async def test_a_replica_that_is_gone_is_unavailable(oip):
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_request_that_no_replica_has_seen_goes_to_another(oip):
+    await oip.replicas[0].grpc.stop(None)
+    for number in range(8):
+        answer = pb.ModelInferResponse.FromString(await call(oip, "ModelInfer", request("echo", f"{number}")))
+        assert answer.parameters["replica"].string_param == "two"
+
+
+async def test_a_replica_that_leaves_finishes_what_it_has(oip):
+    working = asyncio.create_task(call(oip, "ModelInfer", request("echo", "slow", sleep_ms=700)))
+    async with asyncio.timeout(5):
+        while not any(replica.seen for replica in oip.replicas):  # noqa: ASYNC110 - it happens in a replica
+            await asyncio.sleep(0.01)
+    [leaving] = [replica for replica in oip.replicas if replica.seen]
+    del oip.edge.beats[leaving.replica_id]
+    await call(oip, "ModelInfer", request("echo", "next"))
+    assert pb.ModelInferResponse.FromString(await working).id == "slow"
+
+
+async def test_a_full_queue_says_when_to_come_again(oip):
+    for control in oip.controls:
+        control.loaded["full"] = "READY"
+        await control.beat()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(oip, "ModelInfer", request("full"))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "7000"
+
+
 def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 

@@ -12,6 +12,7 @@ from tests.serving.gateway.oip_site import open_oip
 
 LOAD = "/v2/repository/models/echo/load"
 INFER = "/v2/models/echo/infer"
+EVENTS = "/v2/models/echo/generate_stream"
 HEADER = "Inference-Header-Content-Length"
 GOOD = b'{"inputs": []}'
 
@@ -168,6 +169,34 @@ async def test_a_replica_that_is_gone_is_a_503_and_events_end_with_an_error(oip)
     assert answer.status_code == 503
     assert "the replica of the model 'echo' did not answer" in answer.json()["error"]
     assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_request_that_no_replica_has_seen_goes_to_another(oip):
+    await oip.replicas[0].http.stop()
+    answers = [await oip.http.post(INFER, content=GOOD) for _ in range(8)]
+    assert [answer.json() for answer in answers] == [{"replica": "two"}] * 8
+
+
+async def test_answers_are_compressed_only_for_clients_that_take_them(oip):
+    for accepted in ("", "gzip"):
+        asked = oip.http.build_request("POST", INFER, content=GOOD)
+        del asked.headers["accept-encoding"]
+        asked.headers.update({"accept-encoding": accepted} if accepted else {})
+        await oip.http.send(asked)
+    seen = [headers["accept-encoding"] for replica in oip.replicas for _, headers in replica.bodies]
+    assert sorted(seen) == ["gzip", "identity"]
+
+
+async def test_streams_without_end_leave_room_for_the_control_plane(monkeypatch):
+    monkeypatch.setattr("serving.gateway.oip_parts._RELAYED", httpx.Limits(max_connections=1))
+    async with open_oip(["one"]) as oip, oip.http.stream("POST", EVENTS, content=b"{}") as answer:
+        pieces = answer.aiter_raw()
+        await anext(pieces)
+        refused = await oip.http.post(INFER, content=GOOD)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "no free connection" in refused.json()["error"]
+        assert (await oip.http.get("/v2/logging")).status_code == 200
+        assert (await oip.http.get("/v2/models/echo/stats")).status_code == 200
 
 
 async def test_statistics_add_up_and_leave_out_a_replica_that_does_not_answer(oip):

@@ -14,11 +14,13 @@ def beat(name, *states, ready=()):
 
 
 READY, FAILED = ("m", "1", "READY", ""), ("m", "", "UNAVAILABLE", "no memory")
+STALE = ("m", "1", "READY", "the new one has no memory")
 LOADING, UNLOADED = ("m", "1", "LOADING", ""), ("m", "1", "UNAVAILABLE", "unloaded")
 
 CASES = {
     "everywhere": ([READY], [READY], "READY", ""),
     "one-failed": ([READY], [FAILED], "READY", "1 of 2 replicas: no memory"),
+    "an-older-one-serves": ([STALE], [READY], "READY", "1 of 2 replicas: the new one has no memory"),
     "one-loading": ([LOADING], [READY], "READY", "1 of 2 replicas: LOADING"),
     "other-version": ([READY], [("m", "2", "READY", "")], "READY", "1 of 2 replicas: has no such version"),
     "loading": ([LOADING], [FAILED], "LOADING", "no memory"),

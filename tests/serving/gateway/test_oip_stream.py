@@ -7,6 +7,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.gateway.oip_grpc_channels import Channels
+from serving.gateway.oip_stream import InferStream
+from tests.serving.gateway.oip_site import open_oip
 from tests.serving.gateway.replica import request
 
 
@@ -135,11 +138,13 @@ async def test_a_client_that_reads_nothing_holds_only_itself_up(oip):
         return call
 
     flooding = asyncio.create_task(flood())
+    await until(lambda: any(replica.seen for replica in oip.replicas))
     await asyncio.sleep(0.3)
     answers = [answer async for answer in oip.stub.ModelStreamInfer(iter([request("echo", "ok")]), timeout=10)]
     assert ids(answers) == ["ok"]
     flooding.cancel()
     await asyncio.gather(flooding, return_exceptions=True)
+    await until(lambda: not any("InferStream" in repr(task) or "_pump" in repr(task) for task in asyncio.all_tasks()))
 
 
 async def test_keys_are_checked_for_every_message(oip):
@@ -157,3 +162,68 @@ async def test_an_error_of_a_replica_is_passed_on_with_its_id(oip):
         await control.beat()
     answers = [answer async for answer in oip.stub.ModelStreamInfer(iter([request("refusing", "x")]))]
     assert (ids(answers), answers[0].error_message) == (["x"], "I refuse")
+
+
+async def serving(oip, *models):
+    for control in oip.controls:
+        control.loaded |= dict.fromkeys(models, "READY")
+        await control.beat()
+
+
+async def test_a_replica_that_answers_nonsense_fails_its_requests_and_the_stream_goes_on(oip):
+    await serving(oip, "nonsense")
+    call = oip.stub.ModelStreamInfer()
+    await call.write(request("nonsense", "x"))
+    [answer] = await told(call, 1)
+    assert (answer.infer_response.id, "nonsense" in answer.error_message) == ("x", True)
+    await call.write(request("echo", "y"))
+    assert ids(await told(call, 1)) == ["y"]
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+STRICT = (("triton_grpc_error", "true"),)
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ("nobody", grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'nobody' is not found"),
+        ("failing", grpc.StatusCode.OUT_OF_RANGE, "that far I cannot count"),
+    ],
+    ids=["of-the-gateway", "of-a-replica"],
+)
+async def test_a_client_that_asks_for_it_has_its_stream_ended_by_the_first_errors_status(oip, model, code, words):
+    await serving(oip, "failing")
+    call = oip.stub.ModelStreamInfer(metadata=STRICT)
+    await call.write(request("echo", "a"))
+    assert ids(await told(call, 1)) == ["a"]
+    await call.write(request(model, "b"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await told(call, 1)
+    assert (caught.value.code(), caught.value.details()) == (code, words)
+
+
+async def test_what_a_stream_holds_of_messages_is_bounded_with_all_others():
+    async with open_oip(["one"], gateway_bytes=10_000) as oip:
+        messages = [request("echo", "x" * 20_000), request("echo", "small")]
+        answers = [answer async for answer in oip.stub.ModelStreamInfer(iter(messages))]
+    assert "limits.gateway_bytes" in answers[0].error_message
+    assert not answers[1].error_message
+
+
+async def test_versions_that_a_client_makes_up_are_not_remembered_without_end(oip, monkeypatch):
+    monkeypatch.setattr("serving.gateway.oip_stream.MOST_CHOSEN", 8)
+    channels = Channels(oip.plane.mesh, oip.plane.limits)
+    stream = InferStream(oip.plane, channels)
+
+    async def messages():
+        for number in range(50):
+            message = request("echo", f"{number}")
+            message.model_version = str(number)
+            yield message.SerializeToString()
+
+    answers = [answer async for answer in stream.answers(messages())]
+    assert len(answers) == 50
+    assert len(stream._chosen) <= 8
+    await channels.close()
