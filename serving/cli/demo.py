@@ -23,6 +23,7 @@ from serving.errors import ReelmeshError
 from serving.gateway.views import JobView
 from serving.jobs.types import JobState
 from serving.media.verify import Report, verify_programme
+from serving.settings import EdgeSettings, Settings
 
 JOB_TYPE: Final = "podcast_video"
 CAPTIONS: Final = (".srt", ".vtt", ".ass")
@@ -41,9 +42,7 @@ def demo(
     """Start the mesh, make a podcast video, check it, stop."""
     wanted = read_spec(spec)
     began = time.monotonic()
-    # Free ports, so that the demo runs beside a mesh or anything else that holds the usual ones.
-    settings = settings_from(home=home, edge={"http_port": 0, "grpc_port": 0, "metrics_port": 0})
-    with progress_report() as report, running_mesh(settings, report) as mesh:
+    with progress_report() as report, running_mesh(_settings(home), report) as mesh:
         report("ready", 1.0)
         stderr().print(f"[green]✓[/] mesh ready      {mesh.ready_s:7.1f} s")
         try:
@@ -59,6 +58,13 @@ def demo(
     print_json(facts) if as_json else _print(job, paths, checks, facts)
     if not checks.ok:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _settings(home: Path | None) -> Settings:
+    """Free ports of the loopback, so that the demo runs beside a mesh; and no keys, since nobody else reaches it."""
+    base = settings_from(home=home)
+    alone = EdgeSettings(http_port=0, grpc_port=0, metrics_port=0)
+    return base.model_copy(update={"edge": alone})
 
 
 async def _make(mesh: Mesh, wanted: Spec, out: Path, *, silent: bool) -> tuple[JobView, dict[str, Path]]:

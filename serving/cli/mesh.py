@@ -23,7 +23,7 @@ from serving import errors
 from serving.cli.engines import known_engines
 from serving.cli.home import taken_home
 from serving.cli.sentinel import sentinel
-from serving.edge.ports import check_ports, free_ports
+from serving.edge.ports import authority, check_ports, free_ports
 from serving.errors import BadInput, MissingDependency, ReelmeshError, Unavailable
 from serving.protocol.endpoint import Heartbeat
 from serving.repository.load import Repository
@@ -62,7 +62,7 @@ class Mesh:
     @property
     def url(self) -> str:
         """The address of pages and HTTP inference."""
-        return f"http://{self.settings.edge.host}:{self.settings.edge.http_port}"
+        return f"http://{authority(self.settings.edge.host, self.settings.edge.http_port)}"
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def _wait_until_ready(settings: Settings, report: Report, patience_s: float) -> 
     """Poll Serve until every deployment is healthy and the edge answers; fails early on a failed deployment."""
     from ray import serve
 
-    url = f"http://{settings.edge.host}:{settings.edge.http_port}/v2/health/ready"
+    url = f"http://{authority(settings.edge.host, settings.edge.http_port)}/v2/health/ready"
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         application = serve.status().applications.get(APPLICATION)

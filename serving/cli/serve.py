@@ -16,6 +16,7 @@ from serving.cli.output import print_json, stderr, stdout
 from serving.cli.up import GrpcPort, Host, HttpPort, MetricsPort, addresses, progress_report, settings_from
 from serving.edge.ports import reach
 from serving.errors import BadInput
+from serving.repository.served import ALL_MODELS
 from serving.settings import InferenceSettings, Settings
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ def check_flags(inference: InferenceSettings) -> None:
     if inference.load_models and inference.model_control_mode != "explicit":
         problem = "use of '--load-model' requires setting '--model-control-mode=explicit' as well"
         raise BadInput(problem, field="--load-model", fix="add --model-control-mode explicit, or leave it out")
+    if ALL_MODELS in inference.load_models and len(inference.load_models) > 1:
+        problem = f"'{ALL_MODELS}' is all models already, and no pattern"
+        raise BadInput(problem, field="--load-model", fix="give it as the only --load-model")
 
 
 def _announce(mesh: Mesh, *, as_json: bool) -> None:

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from serving.cli.mesh import Mesh, Report, running_mesh, wait_for_signal
 from serving.cli.output import print_json, stderr, stdout
-from serving.edge.ports import reach
-from serving.settings import Settings
+from serving.edge.ports import authority, reach
+from serving.settings import Settings, with_values
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
 HttpPort = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 picks a free one. (default: 8000)")]
@@ -63,8 +63,8 @@ def settings_from(
     """Settings of the environment, with the flags that were given on top; None stands for one that was not."""
     base = Settings()
     groups = {
-        "edge": base.edge.model_copy(update=_given(edge or {})),
-        "inference": base.inference.model_copy(update=_given(inference or {})),
+        "edge": with_values(base.edge, "edge", _given(edge or {})),
+        "inference": with_values(base.inference, "inference", _given(inference or {})),
     }
     return base.model_copy(update=_given(values) | groups)
 
@@ -108,8 +108,8 @@ def addresses(mesh: Mesh) -> dict[str, str]:
     edge = mesh.settings.edge
     return {
         "http": mesh.url,
-        "grpc": f"{edge.host}:{edge.grpc_port}",
-        "metrics": f"http://{edge.host}:{edge.metrics_port}/metrics",
+        "grpc": authority(edge.host, edge.grpc_port),
+        "metrics": f"http://{authority(edge.host, edge.metrics_port)}/metrics",
     }
 
 

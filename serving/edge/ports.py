@@ -95,6 +95,11 @@ def _check_reach(edge: EdgeSettings) -> None:
         )
 
 
+def authority(host: str, port: int) -> str:
+    """``host:port`` as it stands in an address, which wants brackets around IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def reach(edge: EdgeSettings) -> str:
     """Who reaches the mesh, in one line for people."""
     if edge.keys_file is not None:

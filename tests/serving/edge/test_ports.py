@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from serving.edge.ports import check_ports, free_ports, reach
+from serving.edge.ports import authority, check_ports, free_ports, reach
 from serving.errors import BadInput, Unavailable
 from serving.settings import EdgeSettings, Settings
 
@@ -94,3 +94,10 @@ def test_with_a_key_file_that_is_right_it_listens_everywhere(tmp_path):
 )
 def test_who_reaches_the_mesh_is_said(edge, words):
     assert reach(EdgeSettings(**edge)) == words
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("127.0.0.1", "127.0.0.1:80"), ("studio", "studio:80"), ("::1", "[::1]:80")]
+)
+def test_an_address_has_brackets_around_ipv6(host, expected):
+    assert authority(host, 80) == expected
