@@ -16,6 +16,14 @@ _raised: Counter[str] = Counter()
 def _options(parser: Any, **_: object) -> None:  # noqa: ANN401  locust's own
     parser.add_argument("--report", default="", help="file to write figures and errors to")
     parser.add_argument("--models", default="", help="models to send to, comma-separated; empty means all")
+    parser.add_argument("--mesh-key", default="", env_var="REELMESH_KEY", help="key of the mesh, where it asks for one")
+
+
+def _bring_key(environment: Any, **_: object) -> None:  # noqa: ANN401  locust's own
+    """Every request of every user carries the key."""
+    if key := environment.parsed_options.mesh_key:
+        for users in environment.user_classes:
+            users.default_headers = {"Authorization": f"Bearer {key}"}
 
 
 def _count(exception: Exception, **_: object) -> None:
@@ -40,5 +48,6 @@ def _write(environment: Any, **_: object) -> None:  # noqa: ANN401  locust's own
 
 
 events.init_command_line_parser.add_listener(_options)  # type: ignore[no-untyped-call]
+events.init.add_listener(_bring_key)  # type: ignore[no-untyped-call]
 events.user_error.add_listener(_count)  # type: ignore[no-untyped-call]
 events.quitting.add_listener(_write)  # type: ignore[no-untyped-call]

@@ -34,7 +34,7 @@ GROUPS = {"jobs", "keys", "models", "k8s"}
 """Commands with sub-commands."""
 CARD_CELLS = 3
 """Value, default and meaning: what tables of card fields have beside the name, and no other table of that page."""
-NO_SETTINGS = {"REELMESH_URL", "REELMESH_KEY", "REELMESH_LOAD_MODELS"}
+NO_SETTINGS = {"REELMESH_URL", "REELMESH_KEY"}
 """Variables of commands, not of the mesh."""
 
 

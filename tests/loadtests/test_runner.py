@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,28 @@ def test_wrong_answers_are_counted_and_named(tiny_mesh: Addresses) -> None:
     assert report.failed
     assert report.figures[0].failures == report.figures[0].requests > 0
     assert "the queue is full" in report.problems[0]
+
+
+def test_the_key_of_the_mesh_comes_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str | None] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.headers["authorization"])
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    monkeypatch.setenv("REELMESH_KEY", "rmk_x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        report = run_load("oip", f"http://127.0.0.1:{server.server_port}", users=1, seconds=1, models="log_mel")
+        server.shutdown()
+        thread.join()
+    assert report.failed
+    assert set(told) == {"Bearer rmk_x"}
 
 
 def test_a_mesh_that_is_not_there_is_said_before_anything_starts(
