@@ -105,7 +105,7 @@ UNKNOWN = [
     ("nobody", "", "Request for unknown model: 'nobody' is not found", "404", "StatusCode.NOT_FOUND"),
     ("echo", "7", "Request for unknown model: 'echo' version 7 is not found", "404", "StatusCode.NOT_FOUND"),
     ("absent", "", "the model 'absent' is not ready: no replica answers", "503", "StatusCode.UNAVAILABLE"),
-    ("no/such model", "", "unknown model|there is no POST", "404", "StatusCode.NOT_FOUND"),
+    ("no/such model", "", "must hold no path|there is no POST", "404", "StatusCode.INVALID_ARGUMENT"),
 ]
 
 
