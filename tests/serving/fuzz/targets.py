@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.backends.ray.control_overrides import read_overrides
+from serving.backends.overrides import read_overrides
 from serving.client.result import from_bytes as client_result
 from serving.edge.key_file import parse_keys
 from serving.errors import ReelmeshError
