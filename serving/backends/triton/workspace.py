@@ -4,6 +4,7 @@ The one invariant: whatever a killed replica left behind is removed by the next 
 and never what a living one still uses: each workspace is locked for as long as its process lives.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -17,6 +18,8 @@ from serving.protocol.shared_memory import OWN_PREFIX
 
 SOCKET_PATH_BYTES: Final = 90
 """Longest path of a socket, with room for the port that Triton adds; the kernel takes 107 bytes."""
+OWNER: Final = "workspace"
+"""Link in a folder of sockets to the workspace of the server that listens there."""
 LOGS_KEPT: Final = 5
 """Log files of earlier servers that stay for whoever asks what happened."""
 LOG_BYTES: Final = 16 << 20
@@ -40,6 +43,7 @@ class Workspace:
             place.mkdir(parents=True, exist_ok=True)
         for stale in parent.iterdir():
             _remove_if_dead(stale)
+        _remove_ownerless_sockets()
         for old in sorted(logs.glob("triton-*.log"), key=_age)[LOGS_KEPT - 1 :]:
             old.unlink(missing_ok=True)
         folder = parent / secrets.token_hex(6)
@@ -62,8 +66,10 @@ class Workspace:
         if len(os.fsencode(folder)) > SOCKET_PATH_BYTES:
             return None
         shutil.rmtree(folder.parent, ignore_errors=True)
-        folder.mkdir(parents=True)
-        folder.parent.chmod(0o700)
+        # Made so and not changed to it, lest somebody has opened it meanwhile.
+        folder.parent.mkdir(mode=0o700)
+        folder.mkdir()
+        (folder.parent / OWNER).symlink_to(self.folder)
         return folder
 
     @property
@@ -105,6 +111,25 @@ def _remove_if_dead(folder: Path) -> None:
             shutil.rmtree(_socket_folder(folder.name), ignore_errors=True)
     except OSError:
         return
+
+
+def _remove_ownerless_sockets() -> None:
+    """Remove folders of sockets whose server was killed in another home, which nobody may start in again."""
+    for folder in _socket_folder("").parent.glob(_socket_folder("*").name):
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid == os.getuid() and _is_dead((folder / OWNER).readlink()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_dead(workspace: Path) -> bool:
+    try:
+        with (workspace / "lock").open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True
+    return True
 
 
 def _socket_folder(token: str) -> Path:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,28 @@ def test_what_a_living_server_uses_stays(tmp_path: Path, shared_memory: Path) ->
     assert region.exists() and living.folder.exists()
     living.close()
     assert not region.exists() and not living.folder.exists()
+
+
+def test_sockets_are_for_their_user_alone(tmp_path: Path, shared_memory: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    folder = workspace.sockets("1")
+    assert folder is not None
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    workspace.close()
+    assert not folder.parent.exists()
+
+
+def test_sockets_of_a_server_that_was_killed_are_removed_whatever_became_of_its_home(
+    tmp_path: Path, shared_memory: Path
+) -> None:
+    gone, killed, living = (Workspace.open(tmp_path / name) for name in ("gone", "killed", "living"))
+    folders = [each.sockets("1") for each in (gone, killed, living)]
+    for dead in (gone, killed):
+        dead._lock.close()  # as the kernel does when the process dies
+    shutil.rmtree(tmp_path / "gone")
+    Workspace.open(tmp_path / "other").close()
+    assert [folder is not None and folder.exists() for folder in folders] == [False, False, True]
+    living.close()
 
 
 def test_only_the_last_logs_are_kept(tmp_path: Path, shared_memory: Path) -> None:
