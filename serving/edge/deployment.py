@@ -15,7 +15,7 @@ from serving.edge.config import HAPROXY_METRICS
 from serving.edge.haproxy import Haproxy
 from serving.edge.key_watch import KeyWatch
 from serving.edge.memory import ControlMemory
-from serving.edge.ports import Ports
+from serving.edge.ports import Ports, authority
 from serving.edge.registry import EndpointTable, Routes, endpoint_counts, routes_of
 from serving.exposition import Exposition
 from serving.protocol.control import ControlCall
@@ -89,7 +89,7 @@ class EdgeDeployment:
 
     async def metrics(self) -> list[Exposition]:
         """Expositions of the edge, of HAProxy and of every living replica that has one, each labelled ``part``."""
-        address = f"{self._host}:{self._haproxy.ports.metrics}"
+        address = authority(self._host, self._haproxy.ports.metrics)
         haproxy = f"http://{address}{HAPROXY_METRICS}?scope=global&scope=frontend"
         urls = {"haproxy": haproxy, **self._table.metrics_urls()}
         texts = await asyncio.gather(*(self._scrape(name, url) for name, url in urls.items()))

@@ -239,6 +239,8 @@ def _replace(file: Path, text: str) -> None:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as stream:
             try:
                 stream.write(text)
+                if target.exists():  # its owner may have let a group read it, of which the mesh is one
+                    os.fchmod(stream.fileno(), target.stat().st_mode & 0o777)
                 stream.flush()
                 os.fsync(stream.fileno())
                 Path(stream.name).replace(target)

@@ -318,6 +318,27 @@ async def test_requests_in_flight_finish_while_the_edge_stops(settings):
         await child.kill()
 
 
+@pytest.mark.parametrize("wire", [0, 1], ids=["http", "grpc"])
+async def test_kept_connections_that_never_rest_are_closed_by_an_edge_that_stops(mesh, replica, wire):
+    answers, stopped = 0, asyncio.Event()
+
+    async def drive(client, kind):
+        nonlocal answers
+        while not stopped.is_set():
+            await client.infer("echo", inputs(kind), parameters={"sleep_s": 0.02})
+            answers += 1
+
+    async with mesh.clients() as clients:
+        callers = [asyncio.create_task(drive(*clients[wire])) for _ in range(8)]
+        await until(lambda: answers > 50)
+        began = asyncio.get_running_loop().time()
+        await mesh.edge.drain()
+        assert asyncio.get_running_loop().time() - began < 5
+        stopped.set()
+        for failed in await asyncio.gather(*callers, return_exceptions=True):
+            assert failed is None or "onnect" in str(failed), "what had been taken in was answered"
+
+
 async def test_haproxy_ends_with_the_process_that_started_it(tmp_path):
     owner = await asyncio.create_subprocess_exec(
         sys.executable, str(OWNER), str(tmp_path), stdout=asyncio.subprocess.PIPE, env=LIBRARY_PATH

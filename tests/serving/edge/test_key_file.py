@@ -112,6 +112,14 @@ def test_a_new_file_is_its_owners_alone(file):
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_who_may_read_a_file_stays_as_it_was(file):
+    add_key(file, key(1))
+    file.chmod(0o640)
+    add_key(file, key(2))
+    remove_key(file, "k1")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
 def test_a_name_is_used_once_and_an_unknown_one_is_not_removed(file, tmp_path):
     add_key(file, key(1))
     with pytest.raises(BadInput, match="has a key named 'k1' already: choose another"):
