@@ -5,6 +5,7 @@ The one invariant: a model in READY is in the plane; a load that fails leaves wh
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +17,7 @@ import structlog
 
 from serving import telemetry
 from serving.backends.base import Engine, EngineContext
+from serving.backends.call import Call
 from serving.backends.control import Json
 from serving.backends.control_calls import ModelCall
 from serving.backends.overrides import FOLDER, keep_only, read_overrides
@@ -24,9 +26,10 @@ from serving.backends.ray.control_overrides import newcomer, overridden
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.served import FunctionEngine, Infer, ServedModel
-from serving.errors import BadInput, Conflict, EngineFailed, NotFound, ReelmeshError, foreign_text
+from serving.errors import BadInput, Conflict, EngineFailed, NotFound, ReelmeshError, Unsupported, foreign_text
 from serving.protocol.control import ModelState
 from serving.protocol.oip_errors import error_text
+from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.load import Repository
 from serving.repository.model import TENSOR_TASK, Model
 from serving.repository.served import load_one, load_served, requested
@@ -68,7 +71,7 @@ class ModelSet:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._leaving: set[str] = set()
         self.models: dict[str, Model] = {}
-        self.engines: dict[str, Engine] = {}
+        self.engines: dict[str, TypedEngine] = {}
 
     async def start(self, calls: Sequence[ModelCall] = ()) -> None:
         """Load what is asked for from the beginning, and what was loaded and unloaded since.
@@ -140,10 +143,10 @@ class ModelSet:
             await asyncio.to_thread(self._one, name)
             return
         async with self._lock(name):
-            if name in self._plane.names():
-                await self._take_out(name)
             self.models.pop(name, None)
             self.engines.pop(name, None)
+            if name in self._plane.names():
+                await self._take_out(name)
             telemetry.MODEL_READY.labels(name, "ray").set(0)
             self._mark(name, "UNAVAILABLE", UNLOADED)
             if hide:
@@ -161,6 +164,19 @@ class ModelSet:
             log.warning("close_failed", model=name, error=foreign_text(error))
         finally:
             self._leaving.discard(name)
+
+    def typed(self, name: str) -> tuple[Model, "TypedEngine"]:
+        """A model that runs typed requests.
+
+        Raises:
+            NotFound: the replica does not hold it, or no more.
+            Unsupported: it has no typed task.
+        """
+        if name not in self.models:
+            raise NotFound(f"this replica does not hold the model {name!r}")
+        if name not in self.engines:
+            raise Unsupported(f"the model {name!r} has no typed task", fix="reach it by OIP inference")
+        return self.models[name], self.engines[name]
 
     def _known(self, repository: Repository) -> list[str]:
         return [model.name for model in repository.groups().get(self._group, ())]
@@ -220,7 +236,7 @@ class ModelSet:
             await served.engine.close()
             raise
         if isinstance(served.engine, TypedEngine):
-            self.engines[model.name] = served.engine.typed
+            self.engines[model.name] = served.engine
         return served
 
     async def _served(self, model: Model) -> ServedModel:
@@ -232,7 +248,7 @@ class ModelSet:
         return ServedModel(
             model.config,
             ("1",),
-            TypedEngine(self._typed, engine),
+            TypedEngine(self._typed, engine, self._settings.inference.exit_timeout_s),
             self._settings.limits.inflight_per_replica,
             waiting=0,
         )
@@ -269,18 +285,34 @@ class TypedEngine(FunctionEngine):
     Args:
         infer: answers one request through the engine.
         engine: is closed with it.
-
-    Attributes:
-        typed: the engine.
+        grace_s: how long typed requests in flight may take then.
     """
 
-    def __init__(self, infer: Infer, engine: Engine) -> None:
+    def __init__(self, infer: Infer, engine: Engine, grace_s: float) -> None:
         super().__init__(infer)
-        self.typed = engine
+        self._engine = engine
+        self._grace_s = grace_s
+        self._running = 0
+        self._idle = asyncio.Event()
+
+    async def run(self, request: TaskRequest, call: Call) -> TaskResult:
+        """Run one typed request, whichever way it came; see :meth:`Engine.run`."""
+        self._running += 1
+        try:
+            return await self._engine.run(request, call)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
 
     async def close(self) -> None:
-        """Free the engine."""
-        await self.typed.close()
+        """Free the engine, once no request is with it or their time is up."""
+        self._idle.clear()
+        if self._running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._grace_s):
+                    await self._idle.wait()
+        await self._engine.close()
 
 
 def _load_error(name: str, error: Exception) -> ReelmeshError:

@@ -31,7 +31,7 @@ from serving.backends.ray.oip_server import OipServer
 from serving.backends.ray.traces import Traces
 from serving.backends.recall import catch_up, recalled
 from serving.backends.repository_watch import RepositoryWatch
-from serving.errors import NotFound, Unsupported, foreign_text
+from serving.errors import foreign_text
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_statistics import Times
@@ -109,13 +109,10 @@ class EngineReplica:
             Unavailable: the replica already holds as many requests as it may.
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
-        if model not in self._models.models:
-            raise NotFound(f"this replica does not hold the model {model!r}")
-        if model not in self._models.engines:
-            raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
+        known, engine = self._models.typed(model)
         with counted(model, call), self._places.hold(model, call):
-            check_limits(self._models.models[model].card, request)
-            return await self._models.engines[model].run(request, call)
+            check_limits(known.card, request)
+            return await engine.run(request, call)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors).
@@ -123,11 +120,11 @@ class EngineReplica:
         The place is taken before anything of the request is stored, and the request's deadline is the call's.
         """
         name = request.model_name
-        model, call = self._models.models[name], Call(deadline_unix_s=request.deadline_unix_s)
+        (model, engine), call = self._models.typed(name), Call(deadline_unix_s=request.deadline_unix_s)
         with self._places.hold(name, call):
             typed = await from_tensors(TASKS[model.card.task].request, request.inputs, self._artifacts)
             check_limits(model.card, typed)
-            result = await self._models.engines[name].run(typed, call)
+            result = await engine.run(typed, call)
             outputs = await to_tensors(result, self._artifacts, request.wants)
         return InferResponse(model_name=name, id=request.id, outputs=outputs)
 

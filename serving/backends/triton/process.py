@@ -81,7 +81,11 @@ class TritonProcess:
                 folder, doors.ports, workspace.shared_memory_prefix, token, workspace.trace_file, launch.options,
                 sockets=doors.sockets,
             )  # fmt: skip
-            child = await _spawn(command, workspace, folder, variables)
+            try:
+                child = await _spawn(command, workspace, folder, variables)
+            except BaseException:
+                await doors.close()
+                raise
             process = cls(child, doors, token, folder / "repository", launch)
             try:
                 if await process._came_up():

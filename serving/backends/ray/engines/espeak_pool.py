@@ -130,7 +130,9 @@ class EspeakPool:
 
     async def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         try:
-            await asyncio.wait_for(self._free.acquire(), _SECONDS_TO_WAIT_FOR_A_PROCESS)
+            # Not wait_for, which may lose a cancel that comes together with the place.
+            async with asyncio.timeout(_SECONDS_TO_WAIT_FOR_A_PROCESS):
+                await self._free.acquire()
         except TimeoutError:
             raise Unavailable("every espeak-ng process is busy", fix="try again, or add replicas") from None
         try:
