@@ -9,6 +9,9 @@ The one invariant: a call that was not sent says so, and every failure is a :cla
 """
 
 import asyncio
+import ipaddress
+import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
@@ -21,7 +24,7 @@ from serving.protocol.oip_grpc import SERVICE
 LONGEST_CONNECT_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = (1 << 31) - 1
 """protobuf's own bound."""
-LOOPBACKS: Final = ("127.", "localhost", "[::1]", "::1")
+_IPV4: Final = 4
 SCHEMES: Final = ("grpc://", "grpcs://")
 
 _OPTIONS: Final = (
@@ -59,7 +62,8 @@ class Channel:
 
     def __init__(self, address: str, metadata: Mapping[str, str], server: str = "") -> None:
         self.target, encrypted = parse_address(address)
-        self.local = self.target.startswith(LOOPBACKS)
+        self.local = is_local(self.target)
+        self._closed = False
         self._server = server
         self._metadata = tuple(metadata.items())
         options = (*_OPTIONS, *(_NO_PROXY if self.local else ()))
@@ -72,21 +76,24 @@ class Channel:
 
     async def unary(self, method: str, message: bytes, timeout_s: float, place: str = "") -> bytes:
         """One message there, one back; raises :class:`CallFailed`."""
-        await self._connect(timeout_s, place)
+        left_s = await self._connect(timeout_s, place)
         try:
             answer: bytes = await self._method(method, self._channel.unary_unary)(
-                message, timeout=timeout_s, metadata=self._metadata
+                message, timeout=left_s, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
             raise CallFailed(turned(error, place, self._server)) from error
+        except asyncio.CancelledError:
+            self._raise_if_closed(place)
+            raise
         return answer
 
     async def stream(
         self, method: str, message: bytes, timeout_s: float, place: str = "", extra: tuple[tuple[str, str], ...] = ()
     ) -> AsyncGenerator[bytes, None]:
         """One message there, any number back; leaving the loop cancels the call. Raises :class:`CallFailed`."""
-        await self._connect(timeout_s, place)
-        call = self._method(method, self._channel.stream_stream)(timeout=timeout_s, metadata=(*self._metadata, *extra))
+        left_s = await self._connect(timeout_s, place)
+        call = self._method(method, self._channel.stream_stream)(timeout=left_s, metadata=(*self._metadata, *extra))
         try:
             await call.write(message)
             await call.done_writing()
@@ -96,11 +103,15 @@ class Channel:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             await self._raise_for(call, place)
             raise CallFailed(Turned(Unavailable("the stream ended early", field=place or None))) from error
+        except asyncio.CancelledError:
+            self._raise_if_closed(place)
+            raise
         finally:
             call.cancel()
 
     async def close(self) -> None:
         """Close the connection; calls under way fail."""
+        self._closed = True
         await self._channel.close()
 
     def _method(self, name: str, kind: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
@@ -109,10 +120,20 @@ class Channel:
             method = self._methods[name] = kind(f"/{SERVICE}/{name}")
         return method
 
-    async def _connect(self, timeout_s: float, place: str) -> None:
-        """Return once there is a connection: nothing was sent before, so this may always be tried again."""
+    def _raise_if_closed(self, place: str) -> None:
+        """GRPC cancels the calls of a channel that closes, as if their callers had been cancelled."""
+        task = asyncio.current_task()
+        if self._closed and not (task and task.cancelling()):
+            raise CallFailed(Turned(Unavailable("the client was closed", field=place or None))) from None
+
+    async def _connect(self, timeout_s: float, place: str) -> float:
+        """What is left of the time once there is a connection; until then nothing is sent, so it may be tried again."""
+        if self._closed:
+            raise CallFailed(Turned(Unavailable("the client was closed", field=place or None), ran=False))
+        started_s = time.monotonic()
         if not await connected(self._channel, min(timeout_s, LONGEST_CONNECT_S)):
             raise CallFailed(Turned(Unavailable(f"no server answers at {self.target}", field=place or None), ran=False))
+        return max(timeout_s - (time.monotonic() - started_s), 0.001)
 
     async def _raise_for(self, call: Any, place: str) -> None:  # noqa: ANN401  grpc has no types
         """Raise unless the call ended well."""
@@ -123,6 +144,23 @@ class Channel:
             code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
         )
         raise CallFailed(turned(error, place, self._server)) from error
+
+
+def is_local(target: str) -> bool:
+    """Whether the server is on this machine: by a Unix socket, the loopback or an address of our own."""
+    if target.startswith("unix:"):
+        return True
+    host = target.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+        family = socket.AF_INET if address.version == _IPV4 else socket.AF_INET6
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))  # which the kernel allows for its own addresses alone
+    except (OSError, ValueError):
+        return False
+    return not address.is_unspecified
 
 
 async def connected(channel: grpc.aio.Channel, timeout_s: float) -> bool:

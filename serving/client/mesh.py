@@ -201,7 +201,7 @@ class Mesh(Control):
             return result
         except CallFailed as failure:
             # Asked before the region is given up: that takes it from the server too.
-            if not await self._was_not_run(failure.how, lease):
+            if not await self._was_not_run(failure.how, lease, min(CONTROL_S, deadline.remaining_s())):
                 raise
             self._regions.refused()
         finally:
@@ -211,14 +211,14 @@ class Mesh(Control):
     async def _send(self, request: InferRequest, message: bytes, deadline: Deadline) -> bytes:
         return await self._channel.unary("ModelInfer", message, deadline.remaining_s(), request.model_name)
 
-    async def _was_not_run(self, how: Turned, lease: Lease) -> bool:
+    async def _was_not_run(self, how: Turned, lease: Lease, timeout_s: float) -> bool:
         """Whether a call failed for its shared memory: such a one has not run and may be sent in the ordinary way."""
         if isinstance(how.error, Unsupported):
             return True
         if not isinstance(how.error, BadInput | NotFound):
             return False
         try:
-            return not await self.registered(lease.segment.name, CONTROL_S)
+            return not await self.registered(lease.segment.name, timeout_s)
         except ReelmeshError:
             return False
 

@@ -137,7 +137,9 @@ class Regions:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _make(self, size: int, timeout_s: float) -> Lease | None:
-        await self._tidy(timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._tidy(timeout_s)
         try:
             segment = await asyncio.to_thread(Segment.create, size)
         except OSError as error:
