@@ -1,4 +1,4 @@
-"""Checks of what clients ask of the control plane: names, load overrides, settings, regions; used by ControlPlane.
+"""Checks of what clients ask of the control plane: names, settings, regions; used by ControlPlane.
 
 The one invariant: pure functions; what passes is safe to send to every replica, and a refusal names the field.
 """
@@ -9,22 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from google.protobuf.json_format import ParseDict, ParseError
 from pydantic import JsonValue
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.errors import BadInput, TooLarge, Unsupported, foreign_text, shown
+from serving.errors import BadInput, Unsupported, shown
 from serving.protocol.oip import MAX_NAME_CHARS
-from serving.protocol.oip_json import parse_object
 
 Json = Mapping[str, JsonValue]
 
-CONFIG: Final = "config"
-FILE: Final = "file:"
-MAX_FILES: Final = 1024
-MAX_PATH_CHARS: Final = 1024
-MAX_PART_BYTES: Final = 255
-"""Longest file name on Linux."""
 MAX_SETTING_CHARS: Final = 1024
 
 _LOG_FLAGS: Final = ("log_info", "log_warning", "log_error")
@@ -45,28 +36,6 @@ def check_model_name(name: str) -> str:
 def check_region_name(name: str) -> str:
     """The name of a shared-memory region; raises :class:`BadInput`."""
     return _check_name(name, "region name")
-
-
-def load_parameters(parameters: Json) -> dict[str, JsonValue]:
-    """Overrides of a load: ``config`` (JSON as a string) and ``file:<path>`` (base64).
-
-    Raises:
-        BadInput: a parameter nobody knows, files without a config, a path that leaves the model's folder, no base64.
-    """
-    files = [name for name in parameters if name.startswith(FILE)]
-    if unknown := [name for name in parameters if name != CONFIG and name not in files]:
-        raise BadInput(
-            f"{shown(unknown[0])} is no parameter of a load", field="parameters", fix=f"use {CONFIG} and {FILE}<path>"
-        )
-    if len(files) > MAX_FILES:
-        raise TooLarge(f"holds {len(files)} files, more than {MAX_FILES}", field="parameters")
-    if files and CONFIG not in parameters:
-        raise BadInput("must be given with files, which stand in for the model's folder", field=f"parameters.{CONFIG}")
-    if CONFIG in parameters:
-        _check_config(parameters[CONFIG])
-    for name in files:
-        _check_file(name, parameters[name])
-    return dict(parameters)
 
 
 def unload_dependents(parameters: Json) -> bool:
@@ -144,32 +113,6 @@ def _check_name(name: Any, field: str, *, slash: bool = False) -> str:  # noqa: 
     if bare in ("", ".", "..") or "/" in bare or "\\" in bare or not bare.isprintable():
         raise BadInput(f"{shown(name)} must hold no path and no control character", field=field)
     return name
-
-
-def _check_config(config: JsonValue) -> None:
-    field = f"parameters.{CONFIG}"
-    if not isinstance(config, str):
-        raise BadInput("must be a string that holds JSON", field=field)
-    document = parse_object(config.encode("utf-8", "surrogatepass"), field)
-    try:
-        ParseDict(document, ModelConfig())
-    except (ParseError, ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"is no model configuration: {foreign_text(error)}", field=field) from error
-
-
-def _check_file(name: str, content: JsonValue) -> None:
-    path = name.removeprefix(FILE)
-    field = f"parameters.{FILE}{path[:64]}"
-    if not 1 <= len(path) <= MAX_PATH_CHARS or not path.isprintable() or "\\" in path:
-        raise BadInput(f"must be a path of 1 to {MAX_PATH_CHARS} printable characters", field=field)
-    parts = path.split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        raise BadInput(
-            f"{shown(path)} must stay inside the model's folder", field=field, fix="for example 1/model.onnx"
-        )
-    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_PART_BYTES for part in parts):
-        raise BadInput(f"has a part of more than {MAX_PART_BYTES} bytes", field=field)
-    _check_base64(content, field)
 
 
 def _check_base64(text: Any, field: str) -> None:  # noqa: ANN401  JSON

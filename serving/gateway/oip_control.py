@@ -14,12 +14,12 @@ from weakref import WeakValueDictionary
 import structlog
 from pydantic import JsonValue
 
+from serving.backends.overrides import read_overrides
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable, Unsupported
 from serving.gateway.oip_checks import (
     Json,
     check_model_name,
     check_region_name,
-    load_parameters,
     log_changes,
     region_body,
     trace_changes,
@@ -71,7 +71,8 @@ class ControlPlane:
 
         async def work() -> None:
             # Files may be large, and their base64 is looked at whole.
-            call = _call(key, path, await asyncio.to_thread(load_parameters, parameters))
+            await asyncio.to_thread(read_overrides, name, parameters)
+            call = _call(key, path, parameters)
             before = await self._remembered(call.key)
             answers = await self._do(call, before, await self._mesh.engines(), LOAD_S)
             if not (answers.done or answers.failed or answers.aside):

@@ -34,11 +34,12 @@ async def checked_body(body: bytes, encoding: str, length: str | None, limits: L
         Unsupported: another encoding than gzip or deflate.
     """
     if len(body) <= IN_PLACE_BYTES and not encoding:
-        return _check(body, encoding, length, limits)
-    return await asyncio.to_thread(_check, body, encoding, length, limits)
+        return check_body(body, encoding, length, limits)
+    return await asyncio.to_thread(check_body, body, encoding, length, limits)
 
 
-def _check(body: bytes, encoding: str, length: str | None, limits: LimitSettings) -> tuple[bytes, int]:
+def check_body(body: bytes, encoding: str, length: str | None, limits: LimitSettings) -> tuple[bytes, int]:
+    """As :func:`checked_body`, in the caller's thread."""
     plain = decompress(body, encoding, limits.infer_bytes)
     json_bytes = header_length(length, len(plain))
     if json_bytes > limits.body_bytes:

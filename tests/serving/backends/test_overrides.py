@@ -60,3 +60,36 @@ def test_a_new_models_name_stands_in_an_address(name):
     check_new_name("resnet-50_v1.5")
     with pytest.raises(BadInput, match="cannot stand in an address"):
         check_new_name(name)
+
+
+def file_of(path, content="YWJj"):
+    return CONFIG | {f"file:{path}": content}
+
+
+REFUSED = {
+    "unknown": {"bogus": 1},
+    "files-alone": {"file:1/model.onnx": "YWJj"},
+    "config-number": {"config": 5},
+    "config-broken": {"config": "{"},
+    "config-array": {"config": "[]"},
+    "config-deep": {"config": '{"a":' * 100_000},
+    "config-field": {"config": '{"bogus": 1}'},
+    "config-type": {"config": '{"max_batch_size": "x"}'},
+    "empty-part": file_of("1//model.onnx"),
+    "backslash": file_of("1\\model.onnx"),
+    "nul": file_of("1/model\x00.onnx"),
+    "newline": file_of("1/model\n.onnx"),
+    "surrogate": file_of("1/\ud800"),
+    "no-base64": file_of("1/model.onnx", "!" * 256),
+    "base64-cut": file_of("1/model.onnx", "AAAAA"),
+    "base64-number": file_of("1/model.onnx", 7),
+    "base64-list": file_of("1/model.onnx", []),
+    "too-many": CONFIG | {f"file:{number}": "" for number in range(257)},
+}
+
+
+@pytest.mark.parametrize("parameters", REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_override_is_named_in_short(parameters):
+    with pytest.raises(BadInput, match=r"^parameters") as caught:
+        read_overrides("m", parameters)
+    assert len(str(caught.value)) < 600

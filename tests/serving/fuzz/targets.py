@@ -6,9 +6,9 @@ The one invariant of each: it returns, or raises a ReelmeshError whose text is s
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -19,8 +19,12 @@ from serving.backends.overrides import read_overrides
 from serving.client.result import from_bytes as client_result
 from serving.edge.key_file import parse_keys
 from serving.errors import ReelmeshError
+from serving.gateway import oip_checks, oip_http_body
+from serving.gateway.oip_grpc_messages import cuda_body, log_changes_of, repository_parameters, trace_changes_of
+from serving.protocol.grpc_wire import Frames
 from serving.protocol.oip_compression import decompress
 from serving.protocol.oip_config import check_request, input_specs
+from serving.protocol.oip_generate import generate_request
 from serving.protocol.oip_grpc import from_message, from_response_message, to_request_message
 from serving.protocol.oip_http import decode_request, header_length
 from serving.protocol.oip_json import parse_json
@@ -28,6 +32,7 @@ from serving.protocol.oip_parameters import check_parameters, timeout_s
 from serving.protocol.oip_wire import REQUEST_CONTENTS, RESPONSE_CONTENTS, join_contents, split_contents
 from serving.protocol.shared_memory import Regions
 from serving.repository.read import read_model
+from serving.settings import LimitSettings
 
 MAX_TEXT = 4000
 """Longest message of an error; names in it are bounded one by one."""
@@ -165,6 +170,84 @@ def overrides(data: bytes) -> None:
         read_overrides("m", document)
 
 
+def generate(data: bytes) -> None:
+    """A body of generate."""
+    check_request(config(), generate_request(data, input_specs(config()), "m"))
+
+
+def gateway_body(data: bytes) -> None:
+    """An inference body as the gateway looks at it, behind its encoding and the header's text."""
+    encoding, _, rest = data.partition(b"\n")
+    length, _, packed = rest.partition(b"\n")
+    texts = encoding.decode("latin-1"), length.decode("latin-1") or None
+    plain, json_bytes = oip_http_body.check_body(packed, *texts, LIMITS)
+    oip_http_body.sequence_of(plain[:json_bytes])
+
+
+def control_body(data: bytes) -> None:
+    """What clients ask of the control plane by HTTP, behind the kind of it."""
+    kind, _, text = data.partition(b"\n")
+    check = CONTROL_CHECKS.get(kind.decode("latin-1"))
+    document = parse_json(text, "body")
+    if check is not None and isinstance(document, dict):
+        check(document)
+
+
+def control_message(data: bytes) -> None:
+    """The same by gRPC, behind the kind of message."""
+    kind, _, text = data.partition(b"\n")
+    made, check = CONTROL_MESSAGES.get(kind.decode("latin-1"), (pb.LogSettingsRequest, log_settings))
+    try:
+        check(made.FromString(text))
+    except DecodeError:
+        return
+
+
+def log_settings(message: pb.LogSettingsRequest) -> None:
+    oip_checks.log_changes(log_changes_of(message))
+
+
+def trace_settings(message: pb.TraceSettingRequest) -> None:
+    oip_checks.trace_changes(trace_changes_of(message))
+
+
+def load_message(message: pb.RepositoryModelLoadRequest) -> None:
+    oip_checks.check_model_name(message.model_name)
+    read_overrides(message.model_name, repository_parameters(message.parameters))
+
+
+def cuda_message(message: pb.CudaSharedMemoryRegisterRequest) -> None:
+    oip_checks.check_region_name(message.name)
+    oip_checks.region_body("cuda", cuda_body(message))
+
+
+def frames(data: bytes) -> None:
+    """gRPC's frames, behind their encoding and the size of the pieces that they come in."""
+    encoding, _, rest = data.partition(b"\n")
+    size = max(rest[0] if rest else 1, 1)
+    reader = Frames(encoding.decode("latin-1"), LIMIT_BYTES)
+    for start in range(1, len(rest), size):
+        for found in reader.add(rest[start : start + size]):
+            assert len(found) <= LIMIT_BYTES
+    reader.end()
+
+
+LIMITS = LimitSettings(infer_bytes=LIMIT_BYTES, body_bytes=LIMIT_BYTES // 2)
+CONTROL_CHECKS: dict[str, Callable[[Any], object]] = {
+    "log": oip_checks.log_changes,
+    "trace": oip_checks.trace_changes,
+    "system": partial(oip_checks.region_body, "system"),
+    "cuda": partial(oip_checks.region_body, "cuda"),
+    "unload": oip_checks.unload_dependents,
+}
+CONTROL_MESSAGES: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "log": (pb.LogSettingsRequest, log_settings),
+    "trace": (pb.TraceSettingRequest, trace_settings),
+    "load": (pb.RepositoryModelLoadRequest, load_message),
+    "cuda": (pb.CudaSharedMemoryRegisterRequest, cuda_message),
+}
+
+
 def config_file(data: bytes) -> None:
     """A model folder with this config.pbtxt."""
     folder = scratch("config")
@@ -235,6 +318,17 @@ def shared_message() -> bytes:
     return made.SerializeToString()
 
 
+def control_messages() -> list[bytes]:
+    logs, traces, load = pb.LogSettingsRequest(), pb.TraceSettingRequest(), pb.RepositoryModelLoadRequest()
+    logs.settings["log_verbose_level"].uint32_param = 1
+    traces.settings["trace_level"].value.append("TIMESTAMPS")
+    load.model_name, load.parameters["config"].string_param = "m", "{}"
+    load.parameters["file:1/model.py"].bytes_param = b"x"
+    cuda = pb.CudaSharedMemoryRegisterRequest(name="r", raw_handle=b"x", byte_size=8)
+    kinds = {"log": logs, "trace": traces, "load": load, "cuda": cuda}
+    return [kind.encode() + b"\n" + made.SerializeToString() for kind, made in kinds.items()]
+
+
 def response() -> bytes:
     made = pb.ModelInferResponse(model_name="m", raw_output_contents=[bytes(8)])
     made.outputs.add(name="Y", datatype="FP32", shape=[2])
@@ -266,6 +360,40 @@ TARGETS = {
             b'{"file:../x": "YQ=="}',
         ),
         ("file:", "../", "config", "TYPE_STRING", "max_batch_size", "\\u0000"),
+    ),
+    "generate": Target(
+        generate,
+        (b'{"X": [[1, 2.5]], "S": "hi"}', b'{"id": "7", "X": 1, "parameters": {"priority": 1}, "temperature": 0.5}'),
+        ('"X"', '"S"', '"id"', '"parameters"', "1e999", "99999999999999999999", "null", "[[", "]]", '"\\ud800"'),
+    ),
+    "gateway_body": Target(
+        gateway_body,
+        (
+            b'\n\n{"inputs": [{"name": "X", "datatype": "FP32", "shape": [2], "data": [[1], [2]]}]}',
+            b'identity\n35\n{"parameters": {"sequence_id": "a"}}' + bytes(8),
+            b"deflate\n\nx\x9cK\x04\x00\x00b\x00b",
+        ),
+        HTTP_WORDS,
+    ),
+    "control_body": Target(
+        control_body,
+        (
+            b'log\n{"log_info": true, "log_verbose_level": 1, "log_format": "ISO8601"}',
+            b'trace\n{"trace_level": ["TIMESTAMPS"], "trace_rate": "7", "trace_count": null}',
+            b'system\n{"key": "/r", "offset": 0, "byte_size": 8}',
+            b'cuda\n{"raw_handle": {"b64": "AA=="}, "device_id": 0, "byte_size": 8}',
+            b'unload\n{"unload_dependents": true}',
+        ),
+        ('"log_file"', '"trace_mode"', '"log_frequency"', "-1", "1e99", "18446744073709551616", "null", "[", "{", ".."),
+    ),
+    "control_message": Target(control_message, control_messages(), ("trace_rate", "log_info", "file:", "../")),
+    "frames": Target(
+        frames,
+        (
+            b"\n\x04\0\0\0\0\2ab\0\0\0\0\1c",
+            b"deflate\n\xff\1\0\0\0\x0cx\x9cK\x04\x00\x00b\x00b",
+            b"gzip\n\1\1\xff\xff\xff\xff",
+        ),
     ),
     "config_file": Target(
         config_file,

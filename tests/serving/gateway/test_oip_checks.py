@@ -1,70 +1,9 @@
 """What clients may ask of the control plane."""
 
-import base64
-import json
-
 import pytest
 
-from serving.errors import BadInput, TooLarge, Unsupported
-from serving.gateway.oip_checks import load_parameters, log_changes, region_body, trace_changes, unload_dependents
-
-CONFIG = json.dumps({"backend": "python", "max_batch_size": 8, "input": [{"name": "X", "data_type": "TYPE_FP32"}]})
-DATA = base64.b64encode(b"weights").decode()
-
-
-def files(path, data=DATA, config=CONFIG):
-    return {"config": config, f"file:{path}": data}
-
-
-GOOD = [{}, {"config": CONFIG}, files("1/model.onnx"), files("1/lib/a b.py"), files("labels.txt")]
-
-
-@pytest.mark.parametrize("parameters", GOOD)
-def test_overrides_that_stay_in_the_models_folder_pass(parameters):
-    assert load_parameters(parameters) == parameters
-
-
-BAD = {
-    "unknown": ({"bogus": 1}, "'bogus' is no parameter of a load"),
-    "files-alone": ({"file:1/model.onnx": DATA}, "parameters.config: must be given with files"),
-    "config-number": ({"config": 5}, "parameters.config: must be a string"),
-    "config-broken": ({"config": "{"}, "parameters.config: not valid JSON"),
-    "config-array": ({"config": "[]"}, "parameters.config: must be a JSON object"),
-    "config-deep": ({"config": '{"a":' * 100_000}, "parameters.config: JSON is nested more than 64 deep"),
-    "config-field": ({"config": '{"bogus": 1}'}, "parameters.config: is no model configuration"),
-    "config-type": ({"config": '{"max_batch_size": "x"}'}, "parameters.config: is no model configuration"),
-    "up": (files("1/../../x"), "must stay inside the model's folder"),
-    "only-up": (files(".."), "must stay inside the model's folder"),
-    "absolute": (files("/etc/passwd"), "must stay inside the model's folder"),
-    "empty": (files(""), "must be a path"),
-    "empty-part": (files("1//model.onnx"), "must stay inside the model's folder"),
-    "dot": (files("./model.onnx"), "must stay inside the model's folder"),
-    "backslash": (files("1\\model.onnx"), "must be a path"),
-    "nul": (files("1/model\x00.onnx"), "must be a path"),
-    "newline": (files("1/model\n.onnx"), "must be a path"),
-    "surrogate": (files("1/\ud800"), "must be a path"),
-    "long": (files("1/" + "x" * 2000), "must be a path of 1 to 1024"),
-    "long-part": (files("1/" + "x" * 300), "a part of more than 255 bytes"),
-    "no-base64": (files("1/model.onnx", "!" * 256), "must be a string in base64"),
-    "base64-cut": (files("1/model.onnx", "AAAAA"), "must be a string in base64"),
-    "base64-number": (files("1/model.onnx", 7), "must be a string in base64"),
-    "base64-list": (files("1/model.onnx", []), "must be a string in base64"),
-}
-
-
-@pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
-def test_a_refused_override_is_named(case):
-    parameters, problem = case
-    with pytest.raises(BadInput) as caught:
-        load_parameters(parameters)
-    assert problem in str(caught.value)
-    assert "parameters" in str(caught.value)
-    assert len(str(caught.value)) < 600
-
-
-def test_files_are_counted():
-    with pytest.raises(TooLarge):
-        load_parameters({"config": CONFIG, **{f"file:{number}": DATA for number in range(1025)}})
+from serving.errors import BadInput, Unsupported
+from serving.gateway.oip_checks import log_changes, region_body, trace_changes, unload_dependents
 
 
 def test_unload_dependents_is_a_boolean():
