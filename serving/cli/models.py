@@ -3,6 +3,8 @@
 The one invariant: nothing here decides anything about a model; what is printed is what the loader and lint say.
 """
 
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from serving.repository.model import Model
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
+
+GPU_ANSWER_S = 10.0
+"""How long the GPU's driver may take to answer."""
 
 Repositories = Annotated[
     list[Path] | None,
@@ -79,7 +84,10 @@ def lint(
     ] = None,
     repository: Repositories = None,
     gpu_memory_mib: Annotated[
-        float | None, typer.Option(min=1, help="Memory of a GPU, to compare declared memory with.")
+        float | None,
+        typer.Option(
+            min=1, help="Memory of a GPU, to compare declared memory with; this machine's smallest without it."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +98,8 @@ def lint(
 
     paths = _paths(repository)
     wanted = Target(paths) if target is None else target_of(target, paths)
-    findings = run_lint(wanted.paths, known_engines(), model=wanted.model, gpu_mib=gpu_memory_mib)
+    gpu_mib = gpu_memory_mib or _smallest_gpu_mib()
+    findings = run_lint(wanted.paths, known_engines(), model=wanted.model, gpu_mib=gpu_mib)
     counts = Counter(finding.severity for finding in findings)
     if as_json:
         print_json([finding_json(finding) for finding in findings])
@@ -161,6 +170,19 @@ def finding_json(finding: "Finding") -> dict[str, Any]:
         "problem": finding.problem,
         "fix": finding.fix,
     }
+
+
+def _smallest_gpu_mib() -> float | None:
+    """Memory of this machine's smallest GPU; None where there is none, or its driver does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=GPU_ANSWER_S, check=True).stdout
+        return min(map(float, told.split()), default=None)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _paths(repository: list[Path] | None) -> list[Path]:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,20 @@ def test_lint_takes_the_name_of_a_model(capsys, two_models: Path) -> None:
     assert run(["models", "lint", "bad", "-r", str(two_models)]) == 1
     assert run(["models", "lint", "god", "-r", str(two_models)]) == 2
     assert "no model and no folder 'god': did you mean 'good'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("said", "warned"), [("8192\n24576", True), ("24576", False), ("[N/A]", False)])
+def test_declared_memory_is_compared_with_this_machines_smallest_gpu(
+    capsys, two_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, warned: bool
+) -> None:
+    (two_models / "good" / "model.yaml").write_text(
+        "description: x\ntask: tensor\nbackend: triton\nengine: tensor\nlicense: {name: MIT, commercial_use: true}\n"
+        "source: {uri: 'builtin:'}\nshare: {gpu: 1}\nmemory: {weights_mib: 1, peak_mib: 9000, measured_on: x}\n"
+    )
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(f"#!/bin/sh\necho '{said}'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(driver.parent), prepend=os.pathsep)
+    assert run(["models", "lint", str(two_models / "good")]) == 0
+    assert ("memory.peak_mib: 9000 MiB" in capsys.readouterr().out) is warned
