@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from serving.errors import NotFound, Unavailable
 from serving.gateway.edge_client import Edge
+from serving.gateway.oip_checks import check_model_name
 from serving.gateway.oip_index import Entry, merge_index, missing_models
 from serving.gateway.oip_sequences import SequenceBook
 from serving.protocol.endpoint import Endpoint, Heartbeat
@@ -76,6 +77,7 @@ class OipMesh:
 
     async def serving(self, model: str, version: str = "") -> list[Endpoint]:
         """Every endpoint of the model; raises as :meth:`find` does."""
+        check_model_name(model)
         for fresh in (False, True):
             replicas = await self.edge.replicas(fresh=fresh)
             found = [each for replica in replicas for each in replica.endpoints if each.model == model]
