@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from serving import telemetry
 from serving.backends.ray.batch_rules import QUEUE_SIZE
 from serving.backends.ray.outputs import with_outputs_as_asked
 from serving.backends.ray.running import Observe, RunningModel
@@ -82,6 +83,9 @@ class OipPlane:
         running = self._running(name)
         del self._models[name]
         await running.retire(grace_s)
+        if name not in self._models:
+            # The gauge asks the model for its queue, and so would keep it in memory.
+            telemetry.QUEUE_DEPTH.remove(name)
 
     async def close(self, grace_s: float = GRACE_S) -> None:
         """Remove every model."""

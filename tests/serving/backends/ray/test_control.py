@@ -52,6 +52,8 @@ async def test_models_come_and_go_and_the_edge_hears_of_it(explicit):
     assert (await explicit.unload("add_sub")).status_code == 200
     assert all(endpoint.model != "add_sub" for beat in explicit.edge.beats[before:] for endpoint in beat.endpoints)
     assert (await explicit.index())["add_sub"] == ("UNAVAILABLE", "unloaded")
+    metrics = (await explicit.control.get("/metrics")).text
+    assert 'queue_depth{queue="strings"}' in metrics and 'queue_depth{queue="add_sub"}' not in metrics
     assert (await explicit.load("add_sub")).status_code == 200
     assert explicit.edge.names == ["add_sub", "strings"]
 
