@@ -1,6 +1,7 @@
 """`python -m tests.serving.fuzz TARGET ... --seconds 60`: looks for bytes that break decoders, guided by coverage."""
 
 import argparse
+import hashlib
 import os
 import sys
 import tempfile
@@ -74,7 +75,13 @@ def fuzz(name: str, seconds: int, found: Path) -> None:
     ]  # fmt: skip
 
     def one(data: bytes) -> None:
-        sound(target.run, data)
+        try:
+            sound(target.run, data)
+        except BaseException:
+            # Python's end gives SIGALRM its default back, and libFuzzer's timer then kills a process that is slow to
+            # end before libFuzzer has kept the input.
+            (found / f"{name}-crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
 
     atheris.Setup(arguments, one)
     atheris.Fuzz()
