@@ -1,6 +1,7 @@
 """`reelmesh serve` from first to last: readiness, refusals, deaths, draining, and nothing left behind."""
 
 import asyncio
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,10 @@ import psutil
 import pytest
 import tritonclient.grpc.aio
 import tritonclient.http.aio
+from tritonclient.utils import InferenceServerException
 
+from serving.edge.key_file import Key, add_key
+from serving.protocol.keys import Grant
 from tests.flows.conftest import (
     ROOT,
     STOP_S,
@@ -104,15 +108,25 @@ def test_folders_that_come_and_go_are_followed_and_sigterm_lets_a_request_finish
         mesh.process.kill()
 
 
-def test_without_triton_ray_replicas_serve_its_models(tmp_path: Path) -> None:
+def test_without_triton_ray_replicas_serve_its_models_to_who_brings_a_key(tmp_path: Path) -> None:
     repository = write_models(tmp_path / "models", ["simple", "simple_string"])
-    mesh = serve(tmp_path / "home", repository, "--triton", "off")
+    file = tmp_path / "keys.yaml"
+    add_key(file, Key(hashlib.sha256(b"annas key").hexdigest(), Grant("anna", "infer", ("simple",))))
+    key = {"authorization": "Bearer annas key"}
+    mesh = serve(tmp_path / "home", repository, "--triton", "off", "--keys", str(file))
     try:
         assert {row["served_by"] for row in mesh.models} == {"ray"}
         assert not any(one.name() == "tritonserver" for one in tree(mesh.process.pid))
         for wire in ("http", "grpc"):
             module, client = mesh.client(wire)
-            check(client.infer("simple", numbers(module)))
+            check(client.infer("simple", numbers(module), headers=dict(key)))  # tritonclient adds its own to them
+            assert client.is_server_ready()
+            with pytest.raises(InferenceServerException, match=r"401|UNAUTHENTICATED"):
+                client.infer("simple", numbers(module))
+            with pytest.raises(InferenceServerException, match=r"403|PERMISSION_DENIED"):
+                client.infer("simple_string", numbers(module), headers=dict(key))
+            with pytest.raises(InferenceServerException, match=r"403|PERMISSION_DENIED"):
+                client.unload_model("simple", headers=dict(key))
     finally:
         assert stop_mesh(mesh) == 0
 
