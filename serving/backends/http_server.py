@@ -12,7 +12,6 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from serving.backends.http2 import Http2Protocol
 from serving.errors import Unavailable
 
 DRAIN_S: Final = 5
@@ -32,7 +31,6 @@ class HttpServer:
         port: 0 picks a free one.
         drain_s: how long requests in flight may take to finish on stop, in whole seconds.
         name: what its errors call it.
-        http2: whether it speaks HTTP/2 (with prior knowledge) in place of HTTP/1.1.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class HttpServer:
         *,
         drain_s: int = DRAIN_S,
         name: str = "the HTTP server",
-        http2: bool = False,
     ) -> None:
         self._name = name
         self._listener = listen(host, port)
@@ -56,7 +53,6 @@ class HttpServer:
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=drain_s,
-                http=Http2Protocol if http2 else "auto",
             )
         )
         self._serving: asyncio.Task[None] | None = None

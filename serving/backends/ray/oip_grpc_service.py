@@ -1,4 +1,4 @@
-"""The calls of inference.GRPCInferenceService over an OipPlane; served by GrpcApp.
+"""The calls of inference.GRPCInferenceService over an OipPlane; served by grpc_handler.
 
 The one invariant: only calls that are served are in the tables, so every other one answers UNIMPLEMENTED by itself.
 """

@@ -83,53 +83,42 @@ async def answer_error(send: Send, error: ReelmeshError) -> None:
 
 
 @contextlib.asynccontextmanager
-async def until_gone(receive: Receive, *, watch: bool = True) -> AsyncIterator["Watch"]:
-    """Cancel the body of the block when the client closes its connection, and raise :class:`ClientGone` then.
-
-    Args:
-        receive: ASGI's; nobody else may read from it while it is watched.
-        watch: whether to look by itself; else whoever reads the body says when the client leaves.
-    """
-    watching = Watch(receive, by_itself=watch)
+async def until_gone(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the body of the block when the client closes its connection, and raise :class:`ClientGone` then."""
+    watch = _Watch(receive)
     try:
-        yield watching
+        yield
     except asyncio.CancelledError:
-        if not watching.gone:
+        if not watch.gone:
             raise
-        watching.serving.uncancel()
+        watch.serving.uncancel()
         raise ClientGone from None
     finally:
-        watching.end()
+        watch.end()
 
 
-class Watch:
+class _Watch:
     """Cancels the task that made it when its client goes away."""
 
-    def __init__(self, receive: Receive, *, by_itself: bool) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.gone = False
         self.serving: asyncio.Task[Any] = _this_task()
         self._receive = receive
         self._watching: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_WATCH_AFTER_S, self._begin) if by_itself else None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
 
     def _begin(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
-    def leave(self) -> None:
-        """The client has gone."""
-        self.gone = True
-        self.serving.cancel()
-
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             continue
-        self.leave()
+        self.gone = True
+        self.serving.cancel()
 
     def end(self) -> None:
         """Watch no longer."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
 

@@ -6,10 +6,11 @@ The one invariant: after stop() returns no request of this server is running and
 import asyncio
 from typing import Final
 
+import grpc
 import structlog
 
 from serving.backends.http_server import HttpServer, listen
-from serving.backends.ray.oip_grpc_app import GrpcApp
+from serving.backends.ray.oip_grpc_handler import grpc_handler
 from serving.backends.ray.oip_grpc_service import OipCalls
 from serving.backends.ray.oip_http_app import oip_app
 from serving.backends.ray.oip_plane import OipPlane
@@ -40,27 +41,33 @@ class OipServer:
         self._limits = limits
         self._host = host
         self._drain_s = drain_s
-        self._servers: list[HttpServer] = []
+        self._http: HttpServer | None = None
+        self._grpc: grpc.aio.Server | None = None
 
     async def start(self) -> tuple[int, int]:
         """Listen on two free ports and return them: HTTP, gRPC."""
         most = self._limits.infer_bytes
+        app = oip_app(self._plane, most)
+        self._http = HttpServer(app, self._host, drain_s=self._drain_s, name="the replica's HTTP server")
+        await self._http.start()
+        options = [*grpc_options(most), ("grpc.max_concurrent_streams", self._limits.grpc_streams)]
+        self._grpc = grpc.aio.server(options=options)
         calls = OipCalls(self._plane)
-        grpc = GrpcApp(SERVICE, calls.unary(), calls.streams(), most + _MESSAGE_MARGIN_BYTES)
-        self._servers = [
-            HttpServer(oip_app(self._plane, most), self._host, drain_s=self._drain_s, name="the replica's HTTP server"),
-            HttpServer(grpc, self._host, drain_s=self._drain_s, name="the replica's gRPC server", http2=True),
-        ]
-        for server in self._servers:
-            await server.start()
-        http_port, grpc_port = (server.port for server in self._servers)
-        log.info("oip_listening", http=http_port, grpc=grpc_port, models=list(self._plane.names()))
-        return http_port, grpc_port
+        self._grpc.add_generic_rpc_handlers((grpc_handler(SERVICE, calls.unary(), calls.streams()),))
+        grpc_port = self._grpc.add_insecure_port(f"{self._host}:0")
+        await self._grpc.start()
+        log.info("oip_listening", http=self._http.port, grpc=grpc_port, models=list(self._plane.names()))
+        return self._http.port, grpc_port
 
     async def stop(self) -> None:
-        """Refuse new requests, give those in flight their time, close both ports."""
+        """Refuse new requests, give those in flight ``drain_s`` seconds, close both ports."""
         self._plane.draining = True
-        await asyncio.gather(*(server.stop() for server in self._servers))
+        # One after the other would let requests run for twice that.
+        async with asyncio.TaskGroup() as stopping:
+            if self._grpc is not None:
+                stopping.create_task(self._grpc.stop(self._drain_s))
+            if self._http is not None:
+                stopping.create_task(self._http.stop())
 
 
 def grpc_options(body_bytes: int) -> list[tuple[str, int]]:

@@ -21,7 +21,6 @@ from serving.edge.key_file import parse_keys
 from serving.errors import ReelmeshError
 from serving.gateway import oip_checks, oip_http_body
 from serving.gateway.oip_grpc_messages import cuda_body, log_changes_of, repository_parameters, trace_changes_of
-from serving.protocol.grpc_wire import Frames
 from serving.protocol.oip_compression import decompress
 from serving.protocol.oip_config import check_request, input_specs
 from serving.protocol.oip_generate import generate_request
@@ -221,17 +220,6 @@ def cuda_message(message: pb.CudaSharedMemoryRegisterRequest) -> None:
     oip_checks.region_body("cuda", cuda_body(message))
 
 
-def frames(data: bytes) -> None:
-    """gRPC's frames, behind their encoding and the size of the pieces that they come in."""
-    encoding, _, rest = data.partition(b"\n")
-    size = max(rest[0] if rest else 1, 1)
-    reader = Frames(encoding.decode("latin-1"), LIMIT_BYTES)
-    for start in range(1, len(rest), size):
-        for found in reader.add(rest[start : start + size]):
-            assert len(found) <= LIMIT_BYTES
-    reader.end()
-
-
 LIMITS = LimitSettings(infer_bytes=LIMIT_BYTES, body_bytes=LIMIT_BYTES // 2)
 CONTROL_CHECKS: dict[str, Callable[[Any], object]] = {
     "log": oip_checks.log_changes,
@@ -387,14 +375,6 @@ TARGETS = {
         ('"log_file"', '"trace_mode"', '"log_frequency"', "-1", "1e99", "18446744073709551616", "null", "[", "{", ".."),
     ),
     "control_message": Target(control_message, control_messages(), ("trace_rate", "log_info", "file:", "../")),
-    "frames": Target(
-        frames,
-        (
-            b"\n\x04\0\0\0\0\2ab\0\0\0\0\1c",
-            b"deflate\n\xff\1\0\0\0\x0cx\x9cK\x04\x00\x00b\x00b",
-            b"gzip\n\1\1\xff\xff\xff\xff",
-        ),
-    ),
     "config_file": Target(
         config_file,
         (CONFIG.encode(), b'backend: "onnxruntime"', b"ensemble_scheduling { step { model_name: 'a' } }"),

@@ -1,0 +1,105 @@
+"""gRPC handlers of a Ray replica for a grpc.aio server, made of tables of calls; added by OipServer.
+
+Of the servers tried, grpc.aio alone holds back a writer that is faster than its reader, stream by stream and both ways.
+
+The one invariant: every call ends with a status that names the fault; what is not served answers UNIMPLEMENTED.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn, Protocol
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from serving.backends.ray.oip_grpc_service import Call, StreamCall
+from serving.errors import BadInput, QueueFull, ReelmeshError
+from serving.protocol.oip_errors import error_text
+
+log = structlog.get_logger()
+
+_SECONDS_MS: Final = 1000
+
+
+class Context(Protocol):
+    """The part of grpc.aio's context that handlers use."""
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
+    ) -> NoReturn:
+        """End the call with a status."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client gives up; None where it does not say."""
+
+
+def grpc_handler(
+    service: str,
+    calls: Mapping[str, tuple[type[Message], Call]],
+    streams: Mapping[str, tuple[type[Message], StreamCall]],
+) -> grpc.GenericRpcHandler:
+    """A handler for ``server.add_generic_rpc_handlers``.
+
+    Args:
+        service: the service's full name.
+        calls: unary calls by name, with the type of their requests.
+        streams: calls with any number of requests and responses.
+    """
+    # Requests come as bytes: what is no message is the client's fault, which grpc.aio would answer with INTERNAL.
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(_unary(kind, call), response_serializer=_serialize)
+        for name, (kind, call) in calls.items()
+    }
+    for name, (kind, stream) in streams.items():
+        handlers[name] = grpc.stream_stream_rpc_method_handler(_stream(kind, stream), response_serializer=_serialize)
+    return grpc.method_handlers_generic_handler(service, handlers)
+
+
+def _unary(kind: type[Message], call: Call) -> Callable[[bytes, Context], Awaitable[Message]]:
+    async def answer(raw: bytes, context: Context) -> Message:
+        try:
+            return await call(_parsed(kind, raw), context.time_remaining())
+        except Exception as error:  # whatever it is, the client is told
+            return await _refuse(context, error)
+
+    return answer
+
+
+def _stream(
+    kind: type[Message], call: StreamCall
+) -> Callable[[AsyncIterator[bytes], Context], AsyncGenerator[Message, None]]:
+    async def answer(raws: AsyncIterator[bytes], context: Context) -> AsyncGenerator[Message, None]:
+        try:
+            async with contextlib.aclosing(call(_messages(kind, raws))) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:  # whatever it is, the client is told
+            await _refuse(context, error)
+
+    return answer
+
+
+async def _messages(kind: type[Message], raws: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
+    async for raw in raws:
+        yield _parsed(kind, raw)
+
+
+def _parsed(kind: type[Message], raw: bytes) -> Message:
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise BadInput(f"is not a {kind.DESCRIPTOR.name}", field="message") from error
+
+
+async def _refuse(context: Context, error: Exception) -> NoReturn:
+    if not isinstance(error, ReelmeshError):
+        log.error("oip_grpc_failed", exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
+    # gRPC clients that retry wait for as long as this says.
+    wait = (("grpc-retry-pushback-ms", str(error.retry_after_s * _SECONDS_MS)),) if isinstance(error, QueueFull) else ()
+    await context.abort(grpc.StatusCode[error.grpc_status], error_text(error), wait)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
