@@ -17,6 +17,7 @@ from serving.gateway.oip_http_control import ControlCalls, add_control_routes
 from serving.gateway.oip_http_json import body_object, read_body, refused, whole
 from serving.gateway.oip_look import LOOK_S, model_path
 from serving.gateway.oip_parts import MeshPlane
+from serving.protocol.oip_errors import wrong_method_body
 from serving.protocol.oip_http import HEADER_LENGTH
 
 log = structlog.get_logger()
@@ -28,6 +29,8 @@ _ANSWER_S: Final = 3600.0
 _METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _INDEX_BODY_BYTES: Final = 64 << 10
 _GENERATES: Final = ("generate", "generate_stream")
+_ALLOWED: Final = {"ready": "GET", "config": "GET", **dict.fromkeys(("infer", *_GENERATES), "POST")}
+"""Calls to a model and the one method of each."""
 
 
 class _OipRoute(APIRoute):
@@ -60,7 +63,7 @@ def oip_router(plane: MeshPlane) -> APIRouter:
     for base in _BASES:
         router.add_api_route(base, calls.metadata)
         router.add_api_route(f"{base}/stats", calls.statistics)
-        router.add_api_route(f"{base}/{{call}}", calls.act, methods=["GET", "POST"])
+        router.add_api_route(f"{base}/{{call}}", calls.act, methods=_METHODS)
     add_control_routes(router, ControlCalls(plane))
     router.add_api_route("/v2/{path:path}", calls.nothing, methods=_METHODS, include_in_schema=False)
     return router
@@ -101,12 +104,15 @@ class _Calls:
 
     async def act(self, request: Request, call: str) -> Response:
         """What one replica of the model answers: readiness, configuration, inference."""
-        if request.method == "GET" and call in ("ready", "config"):
-            find = partial(self._plane.mesh.find, *_model(request), None)
-            return await self._plane.relay.send(request, find, model_path(*_model(request), f"/{call}"), b"", LOOK_S)
-        if request.method == "POST" and call in ("infer", *_GENERATES):
+        allowed = _ALLOWED.get(call)
+        if allowed is None:
+            return await self.nothing(request)
+        if request.method != allowed:
+            return whole(wrong_method_body(request.method, request.url.path, allowed), 405, {"Allow": allowed})
+        if allowed == "POST":
             return await self._infer(request, call)
-        return await self.nothing(request)
+        find = partial(self._plane.mesh.find, *_model(request), None)
+        return await self._plane.relay.send(request, find, model_path(*_model(request), f"/{call}"), b"", LOOK_S)
 
     async def nothing(self, request: Request) -> Response:
         """Any other path."""

@@ -22,6 +22,11 @@ def error_body(error: ReelmeshError) -> dict[str, str]:
     return {"error": error_text(error)}
 
 
+def wrong_method_body(method: str, path: str, allowed: str) -> dict[str, str]:
+    """The JSON body of a 405: a call that there is, asked for by another method; ``allowed`` stands in Allow too."""
+    return {"error": f"{method[:16]} {path[:200]}: the method is not allowed: use {allowed}"}
+
+
 def unknown_model(name: str, version: str = "") -> NotFound:
     """The error for a model, or a version of it, that is not served."""
     asked = f"'{name[:256]}' version {version[:32]}" if version else f"'{name[:256]}'"

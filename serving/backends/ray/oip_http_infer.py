@@ -18,7 +18,7 @@ from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import BadInput, ReelmeshError
 from serving.protocol.oip import InferRequest
 from serving.protocol.oip_compression import accepted, compress
-from serving.protocol.oip_errors import error_body
+from serving.protocol.oip_errors import error_body, wrong_method_body
 from serving.protocol.oip_generate import ONE_RESPONSE, event, generate_document, generate_request
 from serving.protocol.oip_http import HEADER_LENGTH, decode_request, encode_response, header_length
 
@@ -58,7 +58,8 @@ class InferApp:
             await self._other(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await answer(send, 405, b'{"error":"Method Not Allowed"}', JSON, (b"allow", b"POST"))
+            body = to_json(wrong_method_body(scope["method"], scope["path"], "POST"))
+            await answer(send, 405, body, JSON, (b"allow", b"POST"))
             return
         name, version, call = found.groups()
         try:

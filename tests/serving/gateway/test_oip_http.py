@@ -65,6 +65,23 @@ async def test_every_refusal_is_an_error_in_the_protocols_shape(steady, case):
     assert (await steady.http.get("/v2/health/live")).status_code == 200
 
 
+WRONG_METHODS = [
+    ("GET", INFER, "POST"),
+    ("GET", "/v2/models/nobody/versions/1/infer", "POST"),
+    ("PUT", EVENTS, "POST"),
+    ("POST", "/v2/models/echo/config", "GET"),
+    ("DELETE", "/v2/models/echo/ready", "GET"),
+]
+
+
+@STEADY
+@pytest.mark.parametrize(("method", "path", "allowed"), WRONG_METHODS)
+async def test_a_call_by_the_wrong_method_is_told_the_right_one(steady, method, path, allowed):
+    answer = await steady.http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json() == {"error": f"{method} {path}: the method is not allowed: use {allowed}"}
+
+
 READS_JSON = [
     "/v2/repository/index", LOAD, "/v2/repository/models/echo/unload", "/v2/logging", "/v2/trace/setting",
     "/v2/models/echo/trace/setting", "/v2/systemsharedmemory/region/a/register",
