@@ -26,6 +26,9 @@ MAX_MESSAGE_BYTES: Final = (1 << 31) - 1
 """protobuf's own bound."""
 _IPV4: Final = 4
 SCHEMES: Final = ("grpc://", "grpcs://")
+FORMS: Final = (
+    "use host:port of the gRPC port (8001 unless changed), grpc://host:port, grpcs://host:port for TLS, or unix:/path"
+)
 
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -132,7 +135,9 @@ class Channel:
             raise CallFailed(Turned(Unavailable("the client was closed", field=place or None), ran=False))
         started_s = time.monotonic()
         if not await connected(self._channel, min(timeout_s, LONGEST_CONNECT_S)):
-            raise CallFailed(Turned(Unavailable(f"no server answers at {self.target}", field=place or None), ran=False))
+            fix = "check that it runs, and that this is its gRPC port"
+            nobody = Unavailable(f"no server answers at {self.target}", field=place or None, fix=fix)
+            raise CallFailed(Turned(nobody, ran=False))
         return max(timeout_s - (time.monotonic() - started_s), 0.001)
 
     async def _raise_for(self, call: Any, place: str) -> None:  # noqa: ANN401  grpc has no types
@@ -184,9 +189,10 @@ def parse_address(address: str) -> tuple[str, bool]:
         return target, False
     host, _, port = target.rpartition(":")
     if not host or "/" in target or not (port.isascii() and port.isdigit()):
+        over_http = address.startswith(("http://", "https://"))
         raise BadInput(
-            f"{address[:80]!r} is not an address",
+            f"{address[:80]!r} is " + ("an HTTP address" if over_http else "not an address"),
             field="address",
-            fix="use host:port or grpc://host:port",
+            fix=FORMS,
         )
     return target, scheme == "grpcs://"

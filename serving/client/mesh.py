@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.client.channel import CallFailed, Channel
 from serving.client.control import CONTROL_S, Control
 from serving.client.regions import MOST_BYTES, Lease, Regions
-from serving.client.request import Array, Outputs, Step, build_request, plan, to_bytes
+from serving.client.request import Given, Outputs, Step, build_request, plan, to_bytes
 from serving.client.result import Result, from_bytes
 from serving.client.retries import Deadline, Retries
 from serving.client.status import Turned
@@ -89,7 +89,7 @@ class Mesh(Control):
     async def infer(
         self,
         model: str,
-        inputs: Mapping[str, Array] | None = None,
+        inputs: Mapping[str, Given] | None = None,
         /,
         *,
         version: str = "",
@@ -101,7 +101,7 @@ class Mesh(Control):
         parameters: Parameters | None = None,
         deadline_s: float | None = None,
         idempotent: bool = False,
-        **arrays: Array,
+        **arrays: Given,
     ) -> Result:
         """Run one inference.
 
@@ -117,7 +117,8 @@ class Mesh(Control):
             parameters: for the model, or reserved ones of the protocol such as ``timeout`` in microseconds.
             deadline_s: seconds from now, over all attempts.
             idempotent: the request may run twice, so it is repeated also when the connection broke under it.
-            **arrays: arrays by input name; dtype and shape must be the input's own, strings are BYTES.
+            **arrays: arrays by input name, or what ``np.asarray`` takes; dtype and shape must be the input's own,
+                strings are BYTES.
 
         Raises:
             ReelmeshError: of the class that fits the status.
@@ -137,7 +138,7 @@ class Mesh(Control):
     async def stream(
         self,
         model: str,
-        inputs: Mapping[str, Array] | None = None,
+        inputs: Mapping[str, Given] | None = None,
         /,
         *,
         version: str = "",
@@ -146,7 +147,7 @@ class Mesh(Control):
         priority: int | None = None,
         parameters: Parameters | None = None,
         deadline_s: float | None = None,
-        **arrays: Array,
+        **arrays: Given,
     ) -> AsyncGenerator[Result, None]:
         """Run one inference of a decoupled model, and yield its answers as they come; never repeated.
 

@@ -12,15 +12,19 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.client.regions import Lease
-from serving.errors import BadInput
+from serving.errors import BadInput, foreign_text, shown
 from serving.protocol.oip import DATATYPES, InferRequest, Parameter, Parameters, RequestedOutput, Tensor, datatype_of
 from serving.protocol.oip_grpc import write_parameters
 from serving.protocol.oip_parameters import check_parameters
 from serving.protocol.oip_wire import REQUEST_CONTENTS, join_contents
 
 Array = npt.NDArray[Any]
+Given = npt.ArrayLike
+"""What a caller passes as a tensor: an array, or what numpy makes one of, in numpy's own choice of dtype."""
 Outputs = Sequence[str] | Mapping[str, int]
 """Names of outputs; a mapping gives the number of classes wanted of each, 0 for the tensor itself."""
+
+_FIX: Final = "pass a numpy array of the input's dtype, for example np.asarray(value, np.float32)"
 
 ALIGNED_BYTES: Final = 64
 """Tensors begin at multiples of a cache line, which vector instructions like."""
@@ -51,7 +55,7 @@ class Placed:
 
 def build_request(
     model: str,
-    arrays: Mapping[str, Array],
+    arrays: Mapping[str, Given],
     *,
     version: str = "",
     request_id: str = "",
@@ -139,8 +143,25 @@ def _where(lease: Lease, placed: Placed) -> Parameters:
     }
 
 
-def _tensor(name: str, array: Array) -> Tensor:
-    datatype = datatype_of(array)
+def _array(name: str, given: Given) -> Array:
+    """The array as it is, or made of what was given; raises :class:`BadInput` for what has no datatype."""
+    try:
+        array = np.asarray(given)
+        if array is not given and array.dtype.kind in "SU":
+            array = np.asarray(given, object)  # numpy's own strings lose zeros at their ends
+    except Exception as error:  # numpy calls code of the object, which may raise anything
+        raise BadInput(f"is no array: {foreign_text(error)}", field=name, fix=_FIX) from error
+    if array is not given and array.dtype == object and not all(isinstance(each, str | bytes) for each in array.flat):
+        raise BadInput(f"numpy makes no tensor of {shown(given)}", field=name, fix=_FIX)
+    return array
+
+
+def _tensor(name: str, given: Given) -> Tensor:
+    array = _array(name, given)
+    try:
+        datatype = datatype_of(array)
+    except BadInput as error:
+        raise BadInput(error.problem, field=name, fix=_FIX) from error
     if datatype == "BYTES":
         return Tensor.from_array(name, array)
     raw = np.ascontiguousarray(array, DATATYPES[datatype].numpy)

@@ -4,6 +4,7 @@ The one invariant: what went wrong on the wire leaves as the class that its stat
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,6 +50,9 @@ RETRY_AFTER: Final = "retry-after"
 RETRY_PUSHBACK_MS: Final = "grpc-retry-pushback-ms"
 """The same in milliseconds, as gRPC names it."""
 LONGEST_RETRY_AFTER_S: Final = 60
+_HTTP_ANSWER: Final = re.compile(r"Received http2 header with status: (?:400|404|405|415)\b")
+"""What gRPC says of an answer without a gRPC status, for those that HTTP servers have for a path they do not know."""
+_HTTP_PORT: Final = "this looks like an HTTP port; the client wants the gRPC address (8001)"
 _UNITS_S: Final = {RETRY_AFTER: 1.0, RETRY_PUSHBACK_MS: 1e-3}
 
 
@@ -77,7 +81,8 @@ def error_of(status: str, text: object, place: str, server: str = "") -> Reelmes
         server: put before the text, where several servers are talked to.
     """
     said = foreign_text(text)
-    return ERRORS.get(status, EngineFailed)(f"{server}: {said}" if server else said, field=place or None)
+    fix = _HTTP_PORT if _HTTP_ANSWER.search(said) else None
+    return ERRORS.get(status, EngineFailed)(f"{server}: {said}" if server else said, field=place or None, fix=fix)
 
 
 def turned(failure: grpc.aio.AioRpcError, place: str, server: str = "") -> Turned:

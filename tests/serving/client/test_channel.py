@@ -28,8 +28,13 @@ def test_an_address_is_host_and_port_with_or_without_grpcs_scheme(
     if parsed is not None:
         assert parse_address(address) == parsed
         return
-    with pytest.raises(BadInput, match="use host:port"):
+    with pytest.raises(BadInput, match=r"use host:port .*, grpc://host:port, grpcs://host:port .* or unix:/path"):
         parse_address(address)
+
+
+def test_an_http_address_is_called_one() -> None:
+    with pytest.raises(BadInput, match=r"'http://127.0.0.1:8000' is an HTTP address: use host:port of the gRPC port"):
+        parse_address("http://127.0.0.1:8000")
 
 
 async def test_a_call_to_nobody_says_that_it_was_not_sent(free_port: int) -> None:

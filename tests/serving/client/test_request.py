@@ -67,6 +67,50 @@ def test_what_the_protocol_has_no_form_for_is_refused(arrays: dict, parameters: 
         build_request("m", arrays, parameters=parameters)
 
 
+@pytest.mark.parametrize(
+    ("given", "datatype", "shape"),
+    [
+        ([[1.5, 2.0]], "FP64", (1, 2)),
+        ([1, 2, 3], "INT64", (3,)),
+        ([True], "BOOL", (1,)),
+        (["a", "ü"], "BYTES", (2,)),
+        ([b"a", b"bc\x00"], "BYTES", (2,)),
+        ("noir", "BYTES", ()),
+        ([np.float32(1)], "FP32", (1,)),
+        (range(2), "INT64", (2,)),
+    ],
+)
+def test_what_numpy_makes_an_array_of_is_an_input(given: object, datatype: str, shape: tuple[int, ...]) -> None:
+    tensor = build_request("m", {"X": given}).inputs[0]
+    assert (tensor.datatype, tensor.shape) == (datatype, shape)
+
+
+def test_zeros_at_the_end_of_bytes_in_a_list_are_kept() -> None:
+    assert build_request("m", {"X": [b"a\x00", b""]}).inputs[0].array().tolist() == [b"a\x00", b""]
+
+
+class Breaks:
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise RuntimeError("on the GPU")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([[1.0], [1.0, 2.0]], "X: is no array"),
+        ([1.0, None], "X: numpy makes no tensor of"),
+        ({"a": 1}, "X: numpy makes no tensor of"),
+        (None, "X: numpy makes no tensor of None"),
+        ([1j], "X: numpy type complex128 has no datatype"),
+        (Breaks(), "X: is no array: on the GPU"),
+    ],
+    ids=["ragged", "hole", "mapping", "nothing", "complex", "raises"],
+)
+def test_what_makes_no_tensor_is_refused_by_the_inputs_name_and_with_the_fix(given: object, said: str) -> None:
+    with pytest.raises(BadInput, match=rf"^{said}.*: pass a numpy array of the input's dtype"):
+        build_request("m", {"X": given})
+
+
 def test_only_big_tensors_are_placed_and_none_overlap() -> None:
     arrays = {"A": np.zeros(1001, np.uint8), "B": np.zeros(10, np.uint8), "C": np.zeros(2000, np.uint8)}
     request = build_request("m", arrays, outputs=["Y", "Z"])

@@ -35,6 +35,12 @@ def test_a_grpc_status_becomes_the_error_that_it_means(status: str, kind: type[R
     assert str(error) == "music: Triton: it broke"
 
 
+@pytest.mark.parametrize(("status", "told"), [(404, True), (405, True), (503, False), (502, False)])
+def test_the_answer_of_an_http_port_says_which_port_is_wanted(status: int, told: bool) -> None:
+    error = error_of("UNIMPLEMENTED", f"Received http2 header with status: {status}", "m")
+    assert (error.fix == "this looks like an HTTP port; the client wants the gRPC address (8001)") is told
+
+
 def test_what_a_server_says_is_cut_to_a_bounded_length() -> None:
     assert len(error_of("INTERNAL", "x" * 10_000, "m").problem) < 300
 
