@@ -119,7 +119,7 @@ class ModelStatistics:
         counted.add(seconds)
 
     def document(self, name: str, version: str) -> dict[str, Any]:
-        """One entry of ``model_stats``; a Ray replica has no response cache, so those counts are zero."""
+        """One entry of ``model_stats``; a Ray replica has no response cache and no counts of memory by model."""
         nothing = _Sum().document()
         return {
             "name": name,
@@ -135,10 +135,7 @@ class ModelStatistics:
                 "cache_hit": nothing,
                 "cache_miss": nothing,
             },
+            "response_stats": {str(index): each.document() for index, each in sorted(self.responses.items())},
             "batch_stats": [{"batch_size": rows, **phases.document()} for rows, phases in sorted(self.batches.items())],
-            **(
-                {"response_stats": {str(index): each.document() for index, each in sorted(self.responses.items())}}
-                if self.responses
-                else {}
-            ),
+            "memory_usage": [],
         }

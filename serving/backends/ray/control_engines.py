@@ -10,6 +10,7 @@ from typing import Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.backends.base import EngineContext, TensorEngine
+from serving.backends.ray.config_defaults import with_defaults
 from serving.backends.ray.engines import load_tensor_engine
 from serving.backends.ray.served import ServedModel
 from serving.backends.ray.warm_up import warm_up
@@ -71,6 +72,7 @@ async def load_versions(model: Model, context: EngineContext) -> ServedModel:
     except BaseException:
         await Versions(engines).close()
         raise
+    config = with_defaults(config, model.card.engine)
     return ServedModel(config, tuple(engines), Versions(engines), labels=labels)
 
 

@@ -21,6 +21,7 @@ from serving.backends.call import Call
 from serving.backends.control import Json
 from serving.backends.control_calls import ModelCall
 from serving.backends.overrides import FOLDER, keep_only, read_overrides
+from serving.backends.ray.config_defaults import with_defaults
 from serving.backends.ray.control_engines import load_versions
 from serving.backends.ray.control_overrides import newcomer, overridden
 from serving.backends.ray.engines import load_engine
@@ -246,7 +247,7 @@ class ModelSet:
             raise Conflict(f"model '{model.name}' is loaded and cannot be replaced while it serves", field="model")
         engine = await asyncio.to_thread(load_engine, model, self._context)
         return ServedModel(
-            model.config,
+            with_defaults(model.config),
             ("1",),
             TypedEngine(self._typed, engine, self._settings.inference.exit_timeout_s),
             self._settings.limits.inflight_per_replica,

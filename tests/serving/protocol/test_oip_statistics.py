@@ -6,6 +6,13 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.protocol.oip_statistics import ModelStatistics, Times
 
 
+def test_an_entry_has_the_keys_of_triton_before_anything_was_asked():
+    assert list(ModelStatistics().document("m", "1")) == [
+        "name", "version", "last_inference", "inference_count", "execution_count", "inference_stats",
+        "response_stats", "batch_stats", "memory_usage",
+    ]  # fmt: skip
+
+
 def test_requests_batches_and_responses_are_counted_apart():
     counted = ModelStatistics()
     for _ in range(3):
