@@ -100,7 +100,7 @@ def race(folder: Path, options: argparse.Namespace) -> Found:
             found["skipped"].append("bare Triton: the mesh runs none")
         plain = stack.enter_context(plain_ray(repository, names, folder))
         ways = inference.ways_of_models(models, started.addresses, triton, plain, found["skipped"])
-        found["rows"] = measured(ways, options)
+        found["rows"] = measured(ways, options, found["skipped"])
         try:
             stderr.print("sending a large tensor ...")
             found["large"] = measure_large(started.addresses, triton, rounds=2 if options.quick else 7)
@@ -128,17 +128,18 @@ def running_mesh(host: str, options: argparse.Namespace) -> Found:
         stderr.print("making the example podcast ...")
         found["podcast"] = make_podcast(host, ROOT)
     if options.inference:
-        found["rows"] = measured(inference.ways_of_studio(Addresses(host, options.grpc)), options)
+        ways = inference.ways_of_studio(Addresses(host, options.grpc))
+        found["rows"] = measured(ways, options, found["skipped"])
     return found
 
 
-def measured(ways: list[inference.Way], options: argparse.Namespace) -> list[Any]:
-    """All ways, telling on the terminal what goes on."""
+def measured(ways: list[inference.Way], options: argparse.Namespace, skipped: list[str]) -> list[Any]:
+    """All ways, telling on the terminal what goes on; those that fail are put into ``skipped``."""
     with stderr.status("measuring") as status:
         told: Callable[[str], None] = status.update
         if options.quick:
-            return inference.measure_all(ways, QUICK_S, told, concurrencies=(4,), rounds=1)
-        return inference.measure_all(ways, options.seconds, told)
+            return inference.measure_all(ways, QUICK_S, told, concurrencies=(4,), rounds=1, skipped=skipped)
+        return inference.measure_all(ways, options.seconds, told, skipped=skipped)
 
 
 def write(results: Results, folder: Path) -> Path:

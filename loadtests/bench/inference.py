@@ -121,20 +121,45 @@ def measure_all(
     told: Callable[[str], None],
     concurrencies: Sequence[int] = CONCURRENCIES,
     rounds: int = ROUNDS,
+    skipped: list[str] | None = None,
 ) -> list[Row]:
-    """Every way at every concurrency, ``rounds`` rounds of ``seconds`` seconds each."""
+    """Every way at every concurrency, ``rounds`` rounds of ``seconds`` seconds each.
+
+    A way that fails is put into ``skipped`` and measured no further; concurrencies that it was through with stay.
+    """
+    failed: list[str] = [] if skipped is None else skipped
+    going = []
     for way in ways:
-        told(f"warming up: {way.model}, {way.name}, {way.wire}")
-        way.measure(2, WARM_UP_S)
+        told(f"warming up: {_named(way)}")
+        if _taken(way, 2, WARM_UP_S, failed) is not None:
+            going.append(way)
     rows = []
     for concurrency in concurrencies:
-        samples: list[list[wire.Sample]] = [[] for _ in ways]
+        samples: dict[Way, list[wire.Sample]] = {way: [] for way in going}
         for number in range(rounds):
-            for way, taken in zip(ways, samples, strict=True):
-                told(f"{way.model}, {way.name}, {way.wire}, {concurrency} at a time, round {number + 1}")
-                taken.append(way.measure(concurrency, seconds))
-        rows += [summary(way, concurrency, taken) for way, taken in zip(ways, samples, strict=True)]
+            for way in list(samples):
+                told(f"{_named(way)}, {concurrency} at a time, round {number + 1}")
+                sample = _taken(way, concurrency, seconds, failed)
+                if sample is None:
+                    del samples[way]
+                else:
+                    samples[way].append(sample)
+        going = list(samples)
+        rows += [summary(way, concurrency, taken) for way, taken in samples.items()]
     return sorted(rows, key=lambda row: (row.model, row.wire, row.concurrency))
+
+
+def _named(way: Way) -> str:
+    return f"{way.model}, {way.name}, {way.wire}"
+
+
+def _taken(way: Way, concurrency: int, seconds: float, failed: list[str]) -> wire.Sample | None:
+    """One sample, or None and one more line of what failed."""
+    try:
+        return way.measure(concurrency, seconds)
+    except (wire.WrongAnswer, OSError) as error:
+        failed.append(f"{_named(way)}, {concurrency} at a time and more: {error}")
+        return None
 
 
 def summary(way: Way, concurrency: int, samples: Sequence[wire.Sample]) -> Row:

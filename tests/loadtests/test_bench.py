@@ -74,6 +74,29 @@ def test_every_way_is_measured_at_every_concurrency_in_turns(
         assert text in output.getvalue()
 
 
+def test_a_way_that_fails_is_told_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "WARM_UP_S", 0.01)
+
+    def fails_from(least: int) -> inference.Measure:
+        def measure(concurrency: int, seconds: float) -> wire.Sample:
+            if concurrency >= least:
+                raise wire.WrongAnswer("3 of 9 answers were errors")
+            return wire.Sample([0.001], seconds)
+
+        return measure
+
+    limits = {BARE: 100, MESH_TRITON: 16, MESH_RAY: 0}
+    ways = [inference.Way("mlp", name, "HTTP", fails_from(least)) for name, least in limits.items()]
+    skipped: list[str] = []
+    rows = inference.measure_all(ways, 0.01, str, concurrencies=(4, 16, 64), rounds=2, skipped=skipped)
+    assert [(row.path, row.concurrency) for row in rows] == [(BARE, 4), (MESH_TRITON, 4), (BARE, 16), (BARE, 64)]
+    problem = "3 of 9 answers were errors"
+    assert skipped == [
+        f"mlp, {MESH_RAY}, HTTP, 2 at a time and more: {problem}",
+        f"mlp, {MESH_TRITON}, HTTP, 16 at a time and more: {problem}",
+    ]
+
+
 def row(path: str, per_second: float, p99_ms: float = 10.0, kind: str = "HTTP") -> Row:
     return Row(
         model="mlp", path=path, wire=kind, concurrency=16, requests=1, per_second=per_second, p50_ms=1, p99_ms=p99_ms
