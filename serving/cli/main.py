@@ -155,8 +155,20 @@ def _usage_error(error: typer.TyperException) -> int:
         print(message.strip(), file=sys.stderr)
         return ExitCode.BAD_INPUT
     path = context.command_path if context is not None else "reelmesh"
+    instead = _instead_of(getattr(error, "option_name", None)) if path == "reelmesh serve" else None
+    if instead is not None:
+        print_line(instead)
+        return ExitCode.BAD_INPUT
     print_line(f"{message.rstrip('.')}: see `{path} --help`")
     return ExitCode.BAD_INPUT
+
+
+def _instead_of(flag: str | None) -> str | None:
+    """What to say to a flag that only tritonserver has."""
+    from serving.cli.tritonserver_flags import INSTEAD
+
+    instead = INSTEAD.get(flag or "")
+    return None if instead is None else f"{flag} is tritonserver's, and no flag of `reelmesh serve`: {instead}"
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:

@@ -101,6 +101,28 @@ def test_no_folder_is_left_in_the_cache_by_a_refusal(
     assert list((tmp_path / "cache").rglob("*")) == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--log-verbose=1"],
+            "--log-verbose is tritonserver's, and no flag of `reelmesh serve`: set REELMESH_LOG__LEVEL",
+        ),
+        (["--strict-readiness", "false"], "/v2/health/ready is always strict"),
+        (["--http-address", "127.0.0.1"], "use --host"),
+        (["--grpc-use-ssl=true"], "there is no TLS at the edge"),
+        (["--log-verbos"], "No such option: --log-verbos"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_flag_that_only_tritonserver_has_says_what_to_use_instead(
+    capsys: pytest.CaptureFixture[str], repository: Path, flags: list[str], words: str
+) -> None:
+    code, told = refused(capsys, repository, *flags)
+    assert code == ExitCode.BAD_INPUT
+    assert words in told
+
+
 def test_replicas_are_counted_by_model() -> None:
     assert replica_counts(["mlp=2", "a=b=3"]) == {"mlp": 2, "a=b": 3}
     with pytest.raises(BadInput, match="--replicas"):
