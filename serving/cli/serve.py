@@ -13,7 +13,7 @@ import typer
 from serving.cli.home import throwaway_home
 from serving.cli.mesh import Mesh, running_mesh, served_models, wait_for_signal
 from serving.cli.output import print_json, stderr, stdout
-from serving.cli.up import GrpcPort, Host, HttpPort, MetricsPort, addresses, progress_report, settings_from
+from serving.cli.up import GrpcPort, Host, HttpPort, Keys, MetricsPort, addresses, progress_report, settings_from
 from serving.edge.ports import reach
 from serving.errors import BadInput
 from serving.repository.served import ALL_MODELS
@@ -68,9 +68,6 @@ PollSeconds = Annotated[
     typer.Option(
         "--repository-poll-secs", min=0.1, help="With poll: seconds between looks at the folders. (default: 15)"
     ),
-]
-Keys = Annotated[
-    Path | None, typer.Option(help="File of bearer keys; with it, other machines may be let in by --host.")
 ]
 Home = Annotated[
     Path | None,

@@ -26,6 +26,9 @@ MetricsPort = Annotated[
 Repositories = Annotated[
     list[Path] | None, typer.Option("--model-repository", help="Folder of models; may be given more than once.")
 ]
+Keys = Annotated[
+    Path | None, typer.Option(help="File of bearer keys; with it, other machines may be let in by --host.")
+]
 Home = Annotated[Path | None, typer.Option(help="Folder for jobs, artifacts and logs. (default: .reelmesh)")]
 
 
@@ -35,6 +38,7 @@ def up(  # noqa: PLR0917  one parameter per flag
     grpc_port: GrpcPort = None,
     metrics_port: MetricsPort = None,
     model_repository: Repositories = None,
+    keys: Keys = None,
     home: Home = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON once ready.")] = False,
 ) -> None:
@@ -45,7 +49,13 @@ def up(  # noqa: PLR0917  one parameter per flag
     settings = settings_from(
         home=home,
         model_repositories=model_repository,
-        edge={"host": host, "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
+        edge={
+            "host": host,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "metrics_port": metrics_port,
+            "keys_file": keys,
+        },
     )
     with progress_report() as report, running_mesh(settings, report) as mesh:
         report("ready", 1.0)

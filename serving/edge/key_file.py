@@ -78,7 +78,7 @@ def read_text(file: Path) -> str:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        fix = "make it with `reelmesh keys new NAME --file FILE`, or correct edge.keys_file"
+        fix = "make it with `reelmesh keys new NAME --file FILE`, or correct --keys or REELMESH_EDGE__KEYS_FILE"
         raise BadInput(f"cannot be read: {error.strerror}", field=str(file), fix=fix) from error
     if len(data) > MAX_FILE_BYTES:
         raise BadInput(f"larger than {MAX_FILE_BYTES >> 20} MiB", field=str(file), fix="remove keys nobody uses")

@@ -89,8 +89,9 @@ def _check_reach(edge: EdgeSettings) -> None:
             f"{edge.host!r} can be reached from other machines, and no key is asked for",
             field="edge.host",
             fix=(
-                "make a key with `reelmesh keys new NAME --file keys.yaml` and set REELMESH_EDGE__KEYS_FILE=keys.yaml, "
-                "or set REELMESH_EDGE__ALLOW_ANONYMOUS=true where the network keeps strangers out"
+                "make a key with `reelmesh keys new NAME --file keys.yaml` and name the file with --keys keys.yaml or "
+                "REELMESH_EDGE__KEYS_FILE=keys.yaml, or set REELMESH_EDGE__ALLOW_ANONYMOUS=true where the network "
+                "keeps strangers out"
             ),
         )
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from serving.errors import BadInput, NotFound
 from serving.repository.checks import Engines, check_model, check_together, shadowed
+from serving.repository.derive import DEFAULT_FILES, is_version
 from serving.repository.findings import Finding, as_error, errors
 from serving.repository.model import TRITON_GROUP, Model
 from serving.repository.read import RawModel, read_model
@@ -102,6 +103,10 @@ def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> 
         if not path.is_dir():
             findings.append(Finding(path, 0, "-", "no such folder", _NO_FOLDER))
             continue
+        if is_model(path):
+            fix = f"name its parent: --model-repository {path.resolve().parent}"
+            findings.append(Finding(path, 0, "-", "this is the folder of a model, and no folder of models", fix))
+            continue
         for folder in model_folders(path):
             if folder.name in raws:
                 findings.append(shadowed(folder.name, folder, raws[folder.name].folder))
@@ -111,6 +116,14 @@ def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> 
         findings += [*raw.findings, *check_model(raw, engines)]
     findings += check_together(list(raws.values()))
     return list(raws.values()), findings
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is a model itself: it has a configuration, or versions with a model's file."""
+    versions = [folder for folder in path.glob("[0-9]*") if is_version(folder.name)]
+    files = [path / "config.pbtxt", path / "model.yaml"]
+    files += [folder / name for folder in versions for name in DEFAULT_FILES.values()]
+    return any(file.is_file() for file in files)
 
 
 def model_folders(path: Path) -> list[Path]:

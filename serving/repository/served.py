@@ -97,17 +97,17 @@ def check_served(repository: Repository, inference: InferenceSettings) -> None:
     """
     everything = inference.model_control_mode != "explicit" or ALL_MODELS in inference.load_models
     for name in repository.broken if everything else requested(repository, inference):
-        _check_name(repository, name, f"failed to load {name!r}, no such model")
+        _check_name(repository, name, f"failed to load {name!r}, no such model", "--load-model")
     for name in inference.replicas:
-        _check_name(repository, name, f"no model {name!r} to have replicas of")
+        _check_name(repository, name, f"no model {name!r} to have replicas of", "--replicas")
 
 
-def _check_name(repository: Repository, name: str, missing: str) -> None:
+def _check_name(repository: Repository, name: str, missing: str, flag: str) -> None:
     if name in repository.broken:
         raise repository.broken[name]
     if name not in repository.models:
         known = ", ".join(repository.models) or "none"
-        raise NotFound(missing[:256], field="model", fix=f"the repository has {known:.256}")
+        raise NotFound(missing[:256], field=flag, fix=f"the repository has {known:.256}")
 
 
 def replica_groups(repository: Repository, inference: InferenceSettings) -> Mapping[str, list[Model]]:

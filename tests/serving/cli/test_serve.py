@@ -54,8 +54,13 @@ def refused(capsys: pytest.CaptureFixture[str], repository: Path, *flags: str) -
     ("flags", "words"),
     [
         (["--load-model", "mlp"], "--model-control-mode=explicit"),
-        (["--model-control-mode", "explicit", "--load-model", "mpl"], "'mpl', no such model: the repository has both"),
-        (["--replicas", "mpl=2"], "no model 'mpl'"),
+        (
+            ["--model-control-mode", "explicit", "--load-model", "mpl"],
+            "--load-model: failed to load 'mpl', no such model",
+        ),
+        (["--replicas", "mpl=2"], "--replicas: no model 'mpl' to have replicas of: the repository has both"),
+        (["--keys", "nokeys.yaml"], "or correct --keys or REELMESH_EDGE__KEYS_FILE"),
+        (["--host", "0.0.0.0"], "with --keys keys.yaml or REELMESH_EDGE__KEYS_FILE=keys.yaml"),  # noqa: S104
         (["--replicas", "mlp"], "write MODEL=N"),
         (["--replicas", "mlp=0"], "write MODEL=N"),
         (["--replicas", "mlp=" + "9" * 400], "write MODEL=N"),
@@ -121,6 +126,17 @@ def test_a_flag_that_only_tritonserver_has_says_what_to_use_instead(
     code, told = refused(capsys, repository, *flags)
     assert code == ExitCode.BAD_INPUT
     assert words in told
+
+
+def test_a_model_given_as_the_repository_is_told_to_be_one(
+    capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    for mode in ("none", "explicit"):
+        code, told = refused(capsys, repository / "mlp", "--model-control-mode", mode)
+        assert code == ExitCode.BAD_INPUT
+        assert f"name its parent: --model-repository {repository}" in told
+    (repository / "mlp" / "config.pbtxt").unlink()
+    assert "the folder of a model" in refused(capsys, repository / "mlp")[1]
 
 
 def test_replicas_are_counted_by_model() -> None:
