@@ -64,6 +64,7 @@ class ControlPlane:
 
         Raises:
             NotFound: nobody knows the model.
+            Unavailable: no replica answers that might.
             ReelmeshError: of the first replica that failed; says how many did, and that the others serve it.
         """
         self._check_mode()
@@ -75,10 +76,8 @@ class ControlPlane:
             call = _call(key, path, parameters)
             before = await self._remembered(call.key)
             answers = await self._do(call, before, await self._mesh.engines(), LOAD_S)
-            if not (answers.done or answers.failed or answers.aside):
-                raise _no_replica()
             if not answers.done and not answers.failed:
-                raise NotFound(f"failed to load '{name}', failed to poll from model repository")
+                raise self._not_found(name, answers)
             _raise(answers.problem(f"load '{name}'", "the others serve it, as the repository index shows"))
 
         await self._in_turn(key, work)
@@ -225,6 +224,19 @@ class ControlPlane:
                 "explicit model load / unload is not allowed if polling is enabled",
                 fix="start the mesh with --model-control-mode explicit",
             )
+
+    def _not_found(self, name: str, answers: Answers) -> ReelmeshError:
+        """Why nobody has loaded a model that nobody failed to load."""
+        kinds = {answer.replica.kind for answer in answers.aside}
+        if not kinds:
+            return _no_replica()
+        refused = next((each.error for each in answers.aside if not isinstance(each.error, NotFound)), None)
+        if refused is not None:
+            return BadInput(refused.problem)
+        if self._settings.triton == "auto" and "triton" not in kinds:
+            # The model may be one of Triton's, whose replica is just being replaced.
+            return Unavailable(f"failed to load '{name}', no Triton replica answers", fix="try again in a moment")
+        return NotFound(f"failed to load '{name}', failed to poll from model repository")
 
     def _loads_at_start(self, name: str) -> bool:
         return name in self._settings.load_models or "*" in self._settings.load_models

@@ -13,6 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.protocol.tasks import TASKS
 from serving.repository.advice import advise, advise_together
+from serving.repository.checks_backend import check_backend
 from serving.repository.checks_batching import check_batching
 from serving.repository.checks_ensemble import check_ensemble, check_ensembles
 from serving.repository.checks_instances import check_instances
@@ -109,7 +110,7 @@ def _check_config(raw: RawModel, config: ModelConfig) -> Iterator[Finding]:
     if not triton_backend(config):
         fix = f'name one, for example backend: "{next(iter(DEFAULT_FILES))}"'
         yield at_config(raw, "backend", "neither backend nor platform is set", fix)
-    for check in (check_tensors, check_batching, check_instances, check_ensemble):
+    for check in (check_backend, check_tensors, check_batching, check_instances, check_ensemble):
         yield from check(raw, config)
 
 

@@ -116,6 +116,8 @@ def environment(install: TritonInstall, programs: Path | None, *, gpus: int) -> 
         gpus: how many GPUs the replica leased; with none, CUDA sees none.
     """
     variables = dict(os.environ) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # For stubs that start Python as usual, as that of NVIDIA's image; view.py sees to the isolated one.
+    variables["PYTHONDONTWRITEBYTECODE"] = "1"
     if install.stub is not None:
         _put_first(variables, "LD_LIBRARY_PATH", install.stub.library)
         _put_first(variables, "PATH", programs or Path(sys.executable).parent)

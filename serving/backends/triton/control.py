@@ -75,14 +75,19 @@ class TritonControl:
 
     async def index(self) -> list[ModelState]:
         """Triton's index; a model whose last load failed carries the reason, whatever still serves."""
-        states = [self._told(state) for state in await self._server.index()]
+        found = await self._server.index()
+        ready = {state.name for state in found if state.state == "READY"}
+        states = [self._told(state, serves=state.name in ready) for state in found]
         unknown = self._failures.keys() - {state.name for state in states}
         return states + [
             ModelState(name=name, state="UNAVAILABLE", reason=self._failures[name]) for name in sorted(unknown)
         ]
 
-    def _told(self, state: ModelState) -> ModelState:
-        reason = self._failures.get(state.name)
+    def _told(self, state: ModelState, *, serves: bool) -> ModelState:
+        reason = self._failures.get(state.name) if self._server.ports is not None else None
+        if reason is not None and state.state == "UNAVAILABLE" and not serves and state.reason not in reason:
+            # The last failure was before Triton was asked, which tells of an earlier load.
+            return state.model_copy(update={"reason": reason})
         if reason is not None and (state.state == "READY" or not state.reason):
             return state.model_copy(update={"reason": reason})
         if state.state == "UNAVAILABLE" and state.name not in self._server.models:
@@ -126,7 +131,8 @@ class TritonControl:
                 raise
             except (BadInput, MissingDependency) as error:
                 await self._failed(name, error)
-                raise
+                # To a client that loads it, a backend that is not here is the model's fault, as in Triton.
+                raise BadInput(error.problem, field=error.field, fix=error.fix) from error
             self._failures.pop(name, None)
             await self.tell()
 

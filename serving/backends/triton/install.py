@@ -71,6 +71,10 @@ class TritonInstall:
         """Whether a backend is there, natively or as a python-based one."""
         return (self.backends / name).is_dir()
 
+    def backend_names(self) -> list[str]:
+        """Every backend that is there."""
+        return sorted(folder.name for folder in self.backends.iterdir() if folder.is_dir())
+
 
 @dataclass(frozen=True, slots=True)
 class StubNeeds:

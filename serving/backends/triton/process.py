@@ -28,7 +28,7 @@ from serving.backends.triton.doors import Doors
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, write_model
 from serving.backends.triton.workspace import Workspace
-from serving.errors import BadInput, EngineFailed, ReelmeshError
+from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError
 from serving.repository.model import Model
 
 log = structlog.get_logger()
@@ -45,7 +45,10 @@ some 130,000 opening brackets end it (measured, 64 bytes each), with this it tak
 
 
 class TritonProcess:
-    """A live tritonserver; made by :meth:`start`."""
+    """A live tritonserver; made by :meth:`start`.
+
+    ``unshown`` says by model why Triton does not even see it.
+    """
 
     def __init__(
         self, child: asyncio.subprocess.Process, doors: Doors, token: str, repository: Path, launch: "Launch"
@@ -55,6 +58,7 @@ class TritonProcess:
         self.sockets = doors.sockets
         self.client = TensorClient(f"unix:{doors.sockets.grpc}" if doors.sockets else f"{host}:{ports.grpc}", token)
         self.admin = TritonAdmin(f"{host}:{ports.http}", token)
+        self.unshown: dict[str, str] = {}
         self._child = child
         self._doors = doors
         self._repository = repository
@@ -103,18 +107,26 @@ class TritonProcess:
         """Put a model into the view that Triton has of the repository, as it is on disk now.
 
         Raises:
-            BadInput: its folder cannot be read.
+            BadInput: its folder cannot be read, or no Triton has its backend.
             MissingDependency: it needs a backend that this Triton does not have.
         """
-        gpus = self._launch.options.gpus
+        self.unshown.pop(model.name, None)
         try:
-            await asyncio.to_thread(write_model, model, self._repository, self._launch.install, gpus=gpus)
+            await asyncio.to_thread(self._write, model)
+        except (BadInput, MissingDependency) as error:
+            self.unshown[model.name] = error.problem
+            raise
+
+    def _write(self, model: Model) -> None:
+        try:
+            write_model(model, self._repository, self._launch.install, gpus=self._launch.options.gpus)
         except OSError as error:
-            problem = f"cannot be read: {error.strerror or error}"
+            problem = f"its folder cannot be read: {error.strerror or error}"
             raise BadInput(problem, field=str(model.folder), fix="put it back, or unload the model") from error
 
     async def hide(self, name: str) -> None:
         """Take an unloaded model out of the view."""
+        self.unshown.pop(name, None)
         await asyncio.to_thread(shutil.rmtree, self._repository / name, ignore_errors=True)
 
     async def wait(self) -> int:
@@ -198,7 +210,7 @@ class TritonProcess:
     async def _shows(self, model: Model, *, strict: bool) -> bool:
         try:
             await self.show(model)
-        except BadInput as error:
+        except (BadInput, MissingDependency) as error:
             if strict:
                 raise
             log.error("triton_model_not_loaded", error=str(error))

@@ -28,7 +28,7 @@ from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.process import Launch, TritonProcess
 from serving.backends.triton.view import is_complete
 from serving.backends.triton.workspace import Workspace
-from serving.errors import BadInput, EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError, Unavailable, foreign_text
 from serving.protocol.control import ModelState
 from serving.repository.model import Model
 
@@ -180,7 +180,7 @@ class TritonServer:
         except ReelmeshError:
             self.models.update(before)
             for each in before.values():
-                with contextlib.suppress(BadInput):
+                with contextlib.suppress(BadInput, MissingDependency):
                     await process.show(each)
             raise
 
@@ -199,10 +199,14 @@ class TritonServer:
 
     async def index(self) -> list[ModelState]:
         """Triton's own repository index, and with it the models that it should hold and does not know."""
-        known = [] if self._process is None else await self._process.admin.index()
-        reason = "its folder cannot be read" if self._process else "tritonserver is restarting"
+        process = self._process
+        known = [] if process is None else await process.admin.index()
         missing = sorted(self.models.keys() - {state.name for state in known})
-        return known + [ModelState(name=name, state="UNAVAILABLE", reason=reason) for name in missing]
+        reasons = {name: process.unshown.get(name, "not loaded yet") for name in missing} if process else {}
+        return known + [
+            ModelState(name=name, state="UNAVAILABLE", reason=reasons.get(name, "tritonserver is restarting"))
+            for name in missing
+        ]
 
     async def ask(self, method: str, path: str, body: Json | None = None) -> JsonValue:
         """One call to Triton's control plane: settings and shared memory; raises :class:`Unavailable` in a restart."""

@@ -15,8 +15,11 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from serving.backends.triton.install import PYTHON, StubNeeds, TritonInstall
-from serving.errors import MissingDependency
+from serving.errors import BadInput, MissingDependency
+from serving.repository.checks_backend import TRITON_BACKENDS, brings_backend, near
+from serving.repository.config_lines import line_of
 from serving.repository.derive import triton_backend
+from serving.repository.findings import Finding
 from serving.repository.model import Model, ModelCard
 
 MEMORY_HEADROOM: Final = 1.25
@@ -31,6 +34,9 @@ COMPLETES: Final = b"auto_complete_config"
 
 ONNXRUNTIME: Final = "onnxruntime"
 ENSEMBLE: Final = "ensemble"
+
+NO_BYTECODE: Final = "import sys; sys.dont_write_bytecode = True"
+"""Line of a .pth file: models leave no __pycache__ in their repository, which need not be ours to write."""
 
 PYTHON_BACKEND: Final = Path(__file__).with_name("onnxruntime_backend")
 
@@ -82,9 +88,9 @@ def write_model(model: Model, repository: Path, install: TritonInstall, *, gpus:
     What is as it should be is left alone, so that Triton, which compares times of change, reloads what has changed.
 
     Raises:
-        MissingDependency: a model needs a backend that this Triton does not have.
+        BadInput, MissingDependency: as of :func:`check_backend`.
     """
-    _check_backend(model, install)
+    check_backend(model, install)
     place = repository / model.name
     entries = {entry.name: entry for entry in model.folder.iterdir() if entry.name not in OWN_FILES}
     place.mkdir(exist_ok=True)
@@ -120,8 +126,8 @@ def build_backends(folder: Path, install: TritonInstall) -> None:
 def build_python(folder: Path, needs: StubNeeds) -> Path:
     """Make a tiny venv for the python backend's stub: its numpy first, then the packages of our own Python.
 
-    The stub starts Python isolated: PYTHONPATH and PYTHONHOME mean nothing to it, but it takes the ``python3`` that
-    comes first on PATH for its own, with the pyvenv.cfg beside it.
+    The stub starts Python isolated: PYTHONPATH, PYTHONHOME and PYTHONDONTWRITEBYTECODE mean nothing to it, but it takes
+    the ``python3`` that comes first on PATH for its own, with the pyvenv.cfg beside it.
 
     Returns:
         The folder to put first on PATH.
@@ -129,7 +135,8 @@ def build_python(folder: Path, needs: StubNeeds) -> Path:
     packages = folder / f"lib/python{PYTHON}/site-packages"
     packages.mkdir(parents=True)
     ours = dict.fromkeys(sysconfig.get_paths()[kind] for kind in ("purelib", "platlib"))
-    (packages / "reelmesh.pth").write_text("\n".join([str(needs.packages), *ours, ""]), encoding="utf-8")
+    lines = [NO_BYTECODE, str(needs.packages), *ours, ""]
+    (packages / "reelmesh.pth").write_text("\n".join(lines), encoding="utf-8")
     programs = Path(sys.base_prefix) / "bin"
     (folder / "pyvenv.cfg").write_text(f"home = {programs}\n", encoding="utf-8")
     (folder / "bin").mkdir()
@@ -137,13 +144,35 @@ def build_python(folder: Path, needs: StubNeeds) -> Path:
     return folder / "bin"
 
 
-def _check_backend(model: Model, install: TritonInstall) -> None:
+def check_backend(model: Model, install: TritonInstall) -> None:
+    """Whether this Triton can run a model.
+
+    Raises:
+        BadInput: no Triton has such a backend; names the line and the nearest one.
+        MissingDependency: Triton has it, and this install does not.
+    """
     backend = backend_of(model.config)
     known = not backend or backend == ONNXRUNTIME or install.has_backend(backend)
-    # A model may bring its backend along, in its own folder or in a version's.
-    if not known and not any(model.folder.glob(f"**/libtriton_{backend}.so")):
+    if known or brings_backend(model.folder, backend):
+        return
+    if backend in TRITON_BACKENDS:
         raise MissingDependency(
-            f"this Triton has no backend {backend!r}",
-            field=f"{model.name}/config.pbtxt:backend",
+            f"Triton's backend {backend!r} is not in this install",
+            field=_where(model),
             fix="run the model in NVIDIA's Triton image, or export it to ONNX with `reelmesh optimize`",
         )
+    installed = sorted({ONNXRUNTIME, *install.backend_names()})
+    guess = near(backend, installed)
+    raise BadInput(
+        f"this Triton has no backend {backend!r}" + (f", did you mean {guess!r}?" if guess else ""),
+        field=_where(model),
+        fix=f"use one of {', '.join(installed)}",
+    )
+
+
+def _where(model: Model) -> str:
+    """``file:line:field`` of the backend; without the line where the file is not there."""
+    file = model.folder / CONFIG_FILE
+    field = "backend" if model.config.backend else "platform"
+    line = (line_of(file.read_text(encoding="utf-8", errors="replace"), field) or 0) if file.is_file() else 0
+    return Finding(file, line, field, "", "").where(Path.cwd())

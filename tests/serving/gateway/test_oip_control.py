@@ -6,7 +6,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.errors import Unavailable
+from serving.errors import NotFound, Unavailable, Unsupported
 from tests.serving.gateway.oip_site import open_oip
 
 LOAD = "/v2/repository/models/{}/load"
@@ -43,6 +43,26 @@ async def test_a_model_that_nobody_knows_is_told_in_tritons_words_and_not_rememb
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.NOT_FOUND, words)
     assert keys(oip) == []
     assert (await oip.http.post(UNLOAD.format("nope"))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "status", "words"),
+    [
+        ("triton", Unsupported("needs a GPU"), 400, "needs a GPU"),
+        ("ray", NotFound("no Ray replica serves it"), 503, "failed to load 'extra', no Triton replica answers"),
+    ],
+    ids=["what cannot be run here", "Triton's replica is away"],
+)
+async def test_only_a_model_that_every_kind_of_replica_has_looked_for_is_not_found(oip, kind, error, status, words):
+    async def load(name, parameters):
+        raise error
+
+    for control in oip.controls:
+        control.load = load
+        beat = oip.edge.beats[control.replica_id]
+        oip.edge.beats[control.replica_id] = beat.model_copy(update={"kind": kind})
+    answer = await oip.http.post(LOAD.format("extra"))
+    assert answer.status_code == status and words in answer.json()["error"]
 
 
 async def test_a_load_that_fails_at_one_replica_says_so_and_the_index_shows_it(oip):

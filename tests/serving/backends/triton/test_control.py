@@ -1,8 +1,10 @@
 """Loads, unloads, overrides, settings and regions of a replica, with a real tritonserver."""
 
+import asyncio
 import base64
 import json
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -193,6 +195,45 @@ async def test_what_never_loaded_is_told_with_the_reason(replica: TritonReplica,
     await replica.control.unload("broken", dependents=False)
     assert states(edge)["broken"].reason == "unloaded"
     shutil.rmtree(folder)
+
+
+async def test_an_unknown_backend_is_the_models_fault_and_told_as_such(
+    replica: TritonReplica, repository: Path, edge: Edge
+) -> None:
+    folder = write_python(repository, "misspelt", 1)
+    (folder / "1/model.py").write_text("import jsn")
+    (folder / "1/model.plan").write_text("")
+    with pytest.raises(BadInput, match="No module named 'jsn'"):
+        await replica.control.load("misspelt", {})
+    for backend, problem in (("pyton", "did you mean 'python'?"), ("tensorrt", "is not in this install")):
+        (folder / "config.pbtxt").write_text(f'backend: "{backend}"')
+        with pytest.raises(BadInput, match=re.escape(problem)):
+            await replica.control.load("misspelt", {})
+        assert problem in states(edge)["misspelt"].reason, "what Triton said of the load before is outdated"
+    await replica.control.unload("misspelt", dependents=False)
+    shutil.rmtree(folder)
+
+
+async def test_a_model_with_an_unknown_backend_keeps_no_other_from_coming_back(
+    triton: TritonInstall, tmp_path: Path
+) -> None:
+    write_python(tmp_path / "models", "sound", 1)
+    write_python(tmp_path / "models", "misspelt", 1, 'backend: "pyton"')
+    replica = await start(settings_for(tmp_path / "home", tmp_path / "models", load_models=["sound"]))
+    try:
+        with pytest.raises(BadInput, match="no backend 'pyton'"):
+            await replica.control.load("misspelt", {})
+        assert replica.server._process is not None
+        replica.server._process.kill()
+        async with asyncio.timeout(20):
+            while not replica.server.restarts:  # noqa: ASYNC110 - what is waited for happens in other processes
+                await asyncio.sleep(0.05)
+        assert await add(replica, "sound") == 2
+        told = {state.name: state.reason for state in await replica.control.index()}
+        assert "no backend 'pyton'" in told["misspelt"]
+        assert not list((tmp_path / "models").rglob("__pycache__")), "the repository is left as it was"
+    finally:
+        await replica.close()
 
 
 async def test_another_kind_of_replicas_model_is_not_found_here(replica: TritonReplica, edge: Edge) -> None:

@@ -217,7 +217,7 @@ async def test_after_a_restart_a_model_damaged_meanwhile_is_told_of_and_the_othe
             "damaged": "UNAVAILABLE", "gone": "UNAVAILABLE", "sound": "READY",
         }  # fmt: skip
         assert "cannot load 'model.onnx'" in states["damaged"].reason
-        assert states["gone"].reason == "its folder cannot be read"
+        assert states["gone"].reason == "its folder cannot be read: No such file or directory"
     finally:
         await server.stop()
 

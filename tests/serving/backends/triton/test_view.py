@@ -5,8 +5,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.backends.triton.install import TritonInstall
-from serving.backends.triton.view import adapted, build_backends, is_complete, write_model
-from serving.errors import MissingDependency
+from serving.backends.triton.view import adapted, build_backends, check_backend, is_complete, write_model
+from serving.errors import BadInput, MissingDependency
 from serving.repository.model import Memory, ModelCard, Share
 
 from .conftest import CARD, PLUS_ONE, MakeModel, add_graph
@@ -110,8 +110,21 @@ def test_a_backend_that_this_triton_lacks_is_named_before_anything_starts(
 ) -> None:
     model = make_model("m", 'platform: "tensorrt_plan"', b"")
     install = TritonInstall(tmp_path / "bin", tmp_path)
-    with pytest.raises(MissingDependency, match=r"m/config\.pbtxt:backend: this Triton has no backend 'tensorrt'"):
+    problem = (
+        r"m/config\.pbtxt:1:platform: Triton's backend 'tensorrt' is not in this install: run the model in NVIDIA's"
+    )
+    with pytest.raises(MissingDependency, match=problem):
         write_model(model, view, install, gpus=0)
+
+
+def test_a_backend_that_no_triton_has_is_told_with_its_line_and_the_nearest_one(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = make_model("m", 'max_batch_size: 1\nbackend: "pyton"', b"")
+    (tmp_path / "backends/python").mkdir(parents=True)
+    problem = r"m/config\.pbtxt:2:backend: this Triton has no backend 'pyton', did you mean 'python'\?: use one of onnx"
+    with pytest.raises(BadInput, match=problem):
+        check_backend(model, TritonInstall(tmp_path / "bin", tmp_path / "backends"))
 
 
 def test_a_model_may_bring_its_backend_along(make_model: MakeModel, tmp_path: Path, view: Path) -> None:
