@@ -29,7 +29,7 @@ from serving.protocol.endpoint import Heartbeat
 from serving.repository.load import Repository
 from serving.repository.model import TENSOR_TASK, TRITON_GROUP
 from serving.repository.serve_config import APPLICATION, cpus_needed, serve_config
-from serving.repository.served import check_served, load_served, replica_groups
+from serving.repository.served import check_served, load_served, replica_groups, requested
 from serving.settings import Settings
 
 READY_TIMEOUT_S = 120.0
@@ -102,12 +102,22 @@ def _checked(settings: Settings, *, jobs: bool) -> Repository:
     repository = load_served(settings, known_engines())
     check_served(repository, settings.inference)
     if TRITON_GROUP in replica_groups(repository, settings.inference):
-        from serving.backends.triton.install import find_tritonserver
-
-        find_tritonserver(settings)
+        _check_triton(settings, repository)
     elif jobs:
         _check_adapters(settings)
     return repository
+
+
+def _check_triton(settings: Settings, repository: Repository) -> None:
+    """Whether there is a Triton, with the backends of the models that are loaded at start."""
+    from serving.backends.triton.install import find_tritonserver
+    from serving.backends.triton.view import check_backend
+
+    install = find_tritonserver(settings)
+    wanted = requested(repository, settings.inference)
+    for model in repository.triton():
+        if model.name in wanted:
+            check_backend(model, install)
 
 
 def _check_adapters(settings: Settings) -> None:
