@@ -63,7 +63,7 @@ def demo(
 def _settings(home: Path | None) -> Settings:
     """Free ports of the loopback, so that the demo runs beside a mesh; and no keys, since nobody else reaches it."""
     base = settings_from(home=home)
-    alone = EdgeSettings(http_port=0, grpc_port=0, metrics_port=0)
+    alone = EdgeSettings(http_port=0, grpc_port=0, metrics_port=0, keys_file=None)
     return base.model_copy(update={"edge": alone})
 
 

@@ -79,7 +79,7 @@ def public_settings(settings: Settings) -> dict[str, Any]:
     What nobody set is left out, and so is an address with a password in it: replicas read both from their environment,
     on Kubernetes from a ConfigMap and a Secret.
     """
-    values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
     for name in ("artifacts_url", "jobs_database_url"):
         if holds_secret(values.get(name, "")):
             del values[name]
