@@ -39,12 +39,24 @@ def sentinel(grace_s: float = GRACE_S) -> Iterator[None]:
 
 def descendants(roots: Collection[psutil.Process]) -> set[psutil.Process]:
     """The roots that live, and everything below them; psutil tells reused ids apart by their start."""
+    children: dict[int, list[psutil.Process]] = {}
+    # One look at all processes: asking each root for its own children would look at all of them once per root.
+    for process in psutil.process_iter(["ppid"]):
+        children.setdefault(process.info["ppid"], []).append(process)
     found: set[psutil.Process] = set()
-    for root in roots:
-        with contextlib.suppress(psutil.Error):
-            if root.is_running() and root.status() != psutil.STATUS_ZOMBIE:
-                found |= {root, *root.children(recursive=True)}
+    waiting = [root for root in roots if _lives(root)]
+    while waiting:
+        process = waiting.pop()
+        if process not in found:
+            found.add(process)
+            waiting += children.get(process.pid, [])
     return found
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def end(processes: set[psutil.Process], grace_s: float) -> None:
