@@ -13,8 +13,9 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,10 +26,11 @@ from serving.cli.home import taken_home
 from serving.cli.sentinel import sentinel
 from serving.edge.ports import authority, check_ports, free_ports
 from serving.errors import BadInput, MissingDependency, ReelmeshError, Unavailable
+from serving.gateway.oip_index import missing_models
 from serving.protocol.endpoint import Heartbeat
 from serving.repository.load import Repository
 from serving.repository.model import TENSOR_TASK, TRITON_GROUP
-from serving.repository.serve_config import APPLICATION, cpus_needed, serve_config
+from serving.repository.serve_config import APPLICATION, SYSTEM_CPUS, cpus_needed, serve_config
 from serving.repository.served import check_served, load_served, replica_groups, requested
 from serving.settings import Settings
 
@@ -85,13 +87,17 @@ def running_mesh(settings: Settings, report: Report, *, jobs: bool = True) -> It
     repository = _checked(settings, jobs=jobs)
     config = serve_config(repository, settings, jobs=jobs)
     with taken_home(settings.home), sentinel():
-        _end_on_sigterm()
+        _end_on_signals()
         try:
             report("starting Ray", 0.05)
             _start_ray(cpus_needed(config))
             report("starting replicas", 0.35)
             _deploy(config["applications"][0])
-            _wait_until_ready(settings, report, _patience_s(repository))
+            _wait_until_ready(settings, report, _patience_s(repository), requested(repository, settings.inference))
+        except ReelmeshError as error:
+            error.add_note(f"the logs are in {_log_folders(settings)}")
+            raise
+        else:
             yield Mesh(settings, time.monotonic() - started)
         finally:
             _stop(settings, JOBS_STOP_S if jobs else STOP_S)
@@ -132,15 +138,28 @@ def _check_adapters(settings: Settings) -> None:
         raise BadInput(problem, field="inference.triton", fix=fix)
 
 
+def _log_folders(settings: Settings) -> str:
+    import ray
+    from ray._common.utils import get_default_system_temp_dir
+
+    folders = [str(settings.home / "logs")]
+    if ray.is_initialized():
+        session = ray.get_runtime_context().get_session_name()
+        folders.append(str(Path(get_default_system_temp_dir(), "ray", session, "logs")))
+    return " and ".join(folders)
+
+
 def _patience_s(repository: Repository) -> float:
     slowest = max((model.card.load_time_s or 0.0 for model in repository.models.values()), default=0.0)
     return max(READY_TIMEOUT_S, LOADS_BEYOND * slowest)
 
 
-def _end_on_sigterm() -> None:
-    """SIGTERM during the start ends it as Ctrl-C does; :func:`wait_for_signal` takes over later."""
+def _end_on_signals() -> None:
+    """SIGINT and SIGTERM end the start alike; :func:`wait_for_signal` takes over later."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A shell starts its background jobs with SIGINT ignored, and Python leaves it so.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
 
 
 def _start_ray(cpus: float) -> None:
@@ -174,25 +193,49 @@ def _deploy(application: dict[str, Any]) -> None:
     serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
 
 
-def _wait_until_ready(settings: Settings, report: Report, patience_s: float) -> None:
-    """Poll Serve until every deployment is healthy and the edge answers; fails early on a failed deployment."""
+def _wait_until_ready(settings: Settings, report: Report, patience_s: float, wanted: Collection[str]) -> None:
+    """Wait for what clients see: the edge says that it is ready; fails early on a failed deployment.
+
+    Args:
+        settings: with the ports it really has.
+        report: told which deployments have no replica yet.
+        patience_s: how long, in seconds.
+        wanted: models that were asked for at the start. Others do not count: clients may load them, and fail, as soon
+            as the edge answers.
+    """
     from ray import serve
 
     url = f"http://{authority(settings.edge.host, settings.edge.http_port)}/v2/health/ready"
     deadline = time.monotonic() + patience_s
+    edge = None
     while time.monotonic() < deadline:
         application = serve.status().applications.get(APPLICATION)
-        deployments = application.deployments if application else {}
-        healthy = [name for name, state in deployments.items() if state.status == "HEALTHY"]
-        waiting = sorted(set(deployments) - set(healthy))
+        deployments: Mapping[str, Any] = application.deployments if application else {}
+        running = {name for name, state in deployments.items() if state.replica_states.get("RUNNING")}
         if application is not None:
             _refuse_failure(application)
-        if waiting:
-            report(f"starting {', '.join(waiting)}", 0.35 + 0.6 * len(healthy) / max(1, len(deployments)))
-        elif deployments and _answers(url):
-            return
+        if waiting := sorted(deployments.keys() - running):
+            report(f"starting {', '.join(waiting)}", 0.35 + 0.6 * len(running) / len(deployments))
+        if deployments and not SYSTEM_CPUS.keys() & waiting:
+            edge = edge or serve.get_deployment_handle("edge", APPLICATION)
+            # Models tell of themselves by heartbeat, sooner than Serve does.
+            if _answers(url) or started(_last_beats(edge), wanted):
+                return
         time.sleep(0.1)
     raise Unavailable(f"the mesh was not ready after {patience_s:.0f} s", fix="`reelmesh doctor` finds the cause")
+
+
+def started(beats: Sequence[Heartbeat], wanted: Collection[str]) -> bool:
+    """Whether the edge says that it is not ready only because of models that were not asked for at the start."""
+    missing = set(missing_models(beats, wanted))
+    return bool(missing) and not missing & set(wanted) and any(beat.kind == "gateway" for beat in beats)
+
+
+def _last_beats(edge: Any) -> list[Heartbeat]:  # noqa: ANN401  a Serve handle
+    try:
+        return list(edge.replicas.remote().result(timeout_s=EDGE_CLOSES_S))
+    except Exception:  # Ray raises many kinds; an edge that ended is started anew, or fails as a deployment
+        return []
 
 
 def _refuse_failure(application: Any) -> None:  # noqa: ANN401  Ray's status object
@@ -216,7 +259,7 @@ def replica_error(text: str) -> ReelmeshError:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2.0).status_code == httpx.codes.OK
+        return httpx.get(url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

@@ -140,9 +140,10 @@ def test_a_model_that_does_not_load_is_told_and_nothing_stays(tmp_path: Path, na
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    last = done.stderr.strip().splitlines()[-1]
-    assert str(repository / name) in last
-    assert "load" in last
+    told, logs = done.stderr.strip().splitlines()[-2:]
+    assert str(repository / name) in told
+    assert "load" in told
+    assert str(tmp_path / "home" / "logs") in logs
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from serving.cli.home import taken_home
 from serving.cli.main import run
-from serving.cli.mesh import replica_error
+from serving.cli.mesh import _end_on_signals, replica_error, started
 from serving.cli.output import ExitCode
 from serving.errors import BadInput
+from serving.protocol.control import ModelState
+from serving.protocol.endpoint import Heartbeat
 
 REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 
@@ -95,3 +98,31 @@ def test_the_error_of_a_replica_is_told_without_its_traceback() -> None:
         "a replica did not start: /models/log_mel: Triton cannot load it: parsing failed: mend the file"
     )
     assert len(str(replica_error("x" * 5000))) < 600
+
+
+def test_a_load_that_a_client_asked_for_and_that_failed_holds_no_start_up() -> None:
+    gateway = Heartbeat(replica_id="gateway", kind="gateway", endpoints=[])
+    wanted = ModelState(name="wanted", version="1", state="READY")
+    broken = ModelState(name="broken", version="1", state="UNAVAILABLE", reason="no such module")
+
+    def triton(*models: ModelState) -> Heartbeat:
+        return Heartbeat(replica_id="triton", kind="triton", endpoints=[], models=list(models))
+
+    assert started([gateway, triton(wanted, broken)], ["wanted"])
+    assert not started([triton(wanted, broken)], ["wanted"]), "nobody answers yet"
+    assert not started([gateway, triton(broken)], ["wanted"])
+    assert not started([gateway, triton(broken)], ["broken"])
+    assert not started([gateway, triton(wanted)], ["wanted"]), "the edge will say so itself"
+
+
+def test_a_start_in_the_background_of_a_shell_heeds_ctrl_c() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _end_on_signals()
+        for number in before:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
