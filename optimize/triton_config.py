@@ -12,6 +12,8 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from optimize.recipe import Recipe, Tensor
 from serving.errors import BadInput
 
+QUEUE: Final = "dynamic_batching { default_queue_policy { max_queue_size: 1024 } }"
+"""A queue with a bound, as the default of ``limits.queued_per_model``: Triton's own has none."""
 TRITON_TYPES: Final = {
     "float32": "TYPE_FP32",
     "float16": "TYPE_FP16",
@@ -25,19 +27,29 @@ TRITON_TYPES: Final = {
 
 
 def dims(recipe: Recipe, tensor: Tensor) -> list[int]:
-    """Triton's dims: without the batch axis, -1 where an axis is dynamic."""
+    """Triton's dims: without the batch axis, -1 where an axis is dynamic; [1] for one number a request.
+
+    Raises:
+        BadInput: a tensor without any axis in a model without batches, for which Triton has no configuration.
+    """
     axes = tensor.axes[1:] if recipe.max_batch else tensor.axes
-    return [axis if isinstance(axis, int) else -1 for axis in axes]
+    if not axes and not recipe.max_batch:
+        raise BadInput("has no axis", field=tensor.name, fix="return it with an axis of 1: Triton serves no scalars")
+    return [axis if isinstance(axis, int) else -1 for axis in axes or (1,)]
+
+
+def _declaration(recipe: Recipe, tensor: Tensor) -> str:
+    """One entry of input or output; where dims gained the axis that Triton demands, reshape takes it away again."""
+    reshape = "" if len(tensor.axes) > bool(recipe.max_batch) else " reshape { shape: [ ] }"
+    data_type = TRITON_TYPES[tensor.dtype]
+    return f'  {{ name: "{tensor.name}" data_type: {data_type} dims: {dims(recipe, tensor)}{reshape} }}'
 
 
 def render(name: str, recipe: Recipe) -> str:
     """A whole config.pbtxt."""
 
     def tensors(kind: str, declared: tuple[Tensor, ...]) -> list[str]:
-        lines = [
-            f'  {{ name: "{t.name}" data_type: {TRITON_TYPES[t.dtype]} dims: {dims(recipe, t)} }}' for t in declared
-        ]
-        return [f"{kind} [", ",\n".join(lines), "]"]
+        return [f"{kind} [", ",\n".join(_declaration(recipe, tensor) for tensor in declared), "]"]
 
     return "\n".join(
         [
@@ -46,7 +58,7 @@ def render(name: str, recipe: Recipe) -> str:
             f"max_batch_size: {recipe.max_batch}",
             *tensors("input", recipe.inputs),
             *tensors("output", recipe.outputs),
-            *(["dynamic_batching { }"] if recipe.max_batch else []),
+            *([QUEUE] if recipe.max_batch else []),
             "",
         ]
     )

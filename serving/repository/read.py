@@ -126,8 +126,9 @@ def _read_config(raw: RawModel) -> None:
     raw.config_text = text
     try:
         raw.config = text_format.Parse(text, ModelConfig())
-    except text_format.ParseError as error:
-        line, problem = error.GetLine() or 1, re.sub(r"^\d+:\d+ *: *", "", str(error))
+    except (text_format.ParseError, ValueError) as error:  # ValueError: an enum's number of more than 32 bits
+        line = (error.GetLine() if isinstance(error, text_format.ParseError) else None) or 1
+        problem = re.sub(r"^\d+:\d+ *: *", "", str(error))
         problem = re.sub(r"^Message type \"inference\.(\w+)\"", r"\1", " ".join(problem.split())).rstrip(".")
         fix = "write it as Triton's model configuration describes"
         raw.findings.append(Finding(raw.config_file, line, "-", problem, fix))

@@ -133,6 +133,8 @@ def test_what_cannot_be_loaded_is_told_and_harms_nothing(explicit: Mesh, wire: s
     with pytest.raises(InferenceServerException, match="config"):
         client.load_model(named("simple", kind), config="{not json")
     check(client.infer(named("simple", kind), numbers(module)))
+    client.unload_model("broken")
+    assert client.is_server_ready(), "what failed is missed only until nobody wants it any more"
 
 
 @WIRES

@@ -96,6 +96,9 @@ def test_an_export_becomes_version_one_with_config_and_report(folder: Path, use:
     files = ["1", "1/model.onnx", "1/report.json", "1/report.md", "config.pbtxt", "model.yaml"]
     assert listing(folder) == files
     assert lint([folder.parent]) == []
+    assert (
+        'name: "TOTAL" data_type: TYPE_FP32 dims: [1] reshape { shape: [ ] }' in (folder / "config.pbtxt").read_text()
+    )
     report = json.loads((folder / "1" / "report.json").read_text())
     assert {"torch", "onnx", "onnxscript", "exporter", "onnxruntime"} <= set(report["tools"])
     assert [row["case"] for row in report["timing"]] == ["batch 2", "batch 3", "batch 1"]

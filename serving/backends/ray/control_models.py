@@ -141,7 +141,8 @@ class ModelSet:
             NotFound: the group has no such model.
         """
         if name not in self._states:
-            await asyncio.to_thread(self._one, name)
+            with contextlib.suppress(BadInput):  # a broken folder is nothing that could be loaded here
+                await asyncio.to_thread(self._one, name)
             return
         async with self._lock(name):
             self.models.pop(name, None)

@@ -1,5 +1,6 @@
 import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as pb
 
 from serving.client import Mesh
 from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unavailable
@@ -12,7 +13,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_a_server_and_its_models_are_described(triton: str) -> None:
     async with Mesh(triton, metadata=TOKEN) as mesh:
         assert await mesh.live()
-        assert await mesh.ready()
         assert await mesh.ready("echo")
         assert not await mesh.ready("nothing")
         assert (await mesh.server()).name == "triton"
@@ -64,6 +64,18 @@ async def test_a_server_that_is_not_there_is_not_live(free_port: int) -> None:
         assert not await mesh.ready()
         with pytest.raises(Unavailable, match=f"no server answers at 127.0.0.1:{free_port}"):
             await mesh.server()
+
+
+@pytest.mark.asyncio(loop_scope="function")
+@pytest.mark.parametrize("ready", [True, False])
+async def test_whether_all_is_ready_is_the_servers_word(scripted: tuple[str, Scripted], ready: bool) -> None:
+    async def told(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        return pb.ServerReadyResponse(ready=ready).SerializeToString()
+
+    address, server = scripted
+    server.answers = {"ServerReady": told}
+    async with Mesh(address) as mesh:
+        assert await mesh.ready() is ready
 
 
 @pytest.mark.asyncio(loop_scope="function")

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from serving.backends.triton.command import HOST
-from serving.backends.triton.control import is_gone
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.replica import TritonReplica
 from serving.errors import BadInput, NotFound, Unsupported
@@ -397,17 +396,3 @@ async def test_where_models_are_not_controlled_explicitly_clients_may_not_load(
         assert await batch(replica, "mlp", 1) == 200
     finally:
         await replica.close()
-
-
-@pytest.mark.parametrize(
-    ("seen", "expected"),
-    [
-        ([("UNAVAILABLE", "unloaded")], True),
-        ([("UNLOADING", ""), ("UNAVAILABLE", "unloaded")], True),
-        ([("UNAVAILABLE", "unloaded"), ("READY", "")], False),
-        ([("UNAVAILABLE", "it is broken")], True),
-        ([("LOADING", "")], False),
-    ],
-)
-async def test_a_model_is_gone_when_no_version_is_wanted_any_more(seen: list[tuple[Any, str]], expected: bool) -> None:
-    assert is_gone([ModelState(name="m", state=state, reason=reason) for state, reason in seen]) is expected

@@ -2,8 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from serving.backends.triton.control import is_gone
 from serving.backends.triton.install import TritonInstall
+from serving.protocol.control import ModelState
 from tests.flows.triton_models import write_model, write_models
 
 from .edge import Edge
@@ -37,3 +42,17 @@ async def test_models_come_change_and_go_with_their_folders(triton: TritonInstal
         assert states(edge)["adder"].reason == ""
     finally:
         await replica.close()
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([("UNAVAILABLE", "unloaded")], True),
+        ([("UNLOADING", ""), ("UNAVAILABLE", "unloaded")], True),
+        ([("UNAVAILABLE", "unloaded"), ("READY", "")], False),
+        ([("UNAVAILABLE", "it is broken")], True),
+        ([("LOADING", "")], False),
+    ],
+)
+async def test_a_model_is_gone_when_no_version_is_wanted_any_more(seen: list[tuple[Any, str]], expected: bool) -> None:
+    assert is_gone([ModelState(name="m", state=state, reason=reason) for state, reason in seen]) is expected
