@@ -97,7 +97,7 @@ class OipMesh:
 
     async def missing(self) -> list[str]:
         """Models that should be served and are not; empty when the mesh is ready."""
-        return missing_models(await self.edge.replicas(), self._requested)
+        return missing_models(await self.edge.replicas(fresh=True), self._requested)
 
     async def index(self, only_ready: bool = False) -> list[Entry]:
         """The repository index: one entry for each model and version."""
