@@ -101,6 +101,7 @@ class Database:
             else:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
             metadata.create_all(connection)
+            _add_missing(connection)
         DBOS.migrate(self.dbos_url)
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
@@ -127,6 +128,19 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.to_thread(self.engine.dispose)
+
+
+def _add_missing(connection: sa.Connection) -> None:
+    """Bring tables of an earlier version up to date; they only ever gain columns, each nullable or with a default."""
+    inspector = sa.inspect(connection)
+    for table in metadata.sorted_tables:
+        known = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:  # noqa: ANN401  a DBAPI connection has no type

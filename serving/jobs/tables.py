@@ -14,6 +14,9 @@ from serving.jobs.types import JobState
 
 MAX_ID_CHARS: Final = 40
 MAX_TITLE_CHARS: Final = 120
+MAX_TENANT_CHARS: Final = 64
+ANYBODY: Final = "anybody"
+"""The tenant of jobs that came without a key."""
 
 metadata = sa.MetaData()
 
@@ -42,8 +45,24 @@ jobs = sa.Table(
     sa.Column("idempotency_key", sa.String(255), unique=True),
     sa.Column("request_sha256", sa.String(64), nullable=False),
     sa.Column("last_event", sa.Integer, nullable=False),
+    sa.Column("tenant", sa.String(MAX_TENANT_CHARS), nullable=False, server_default=ANYBODY),
+    sa.Column("predicted_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("cpu_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("gpu_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("deadline_at", sa.Float),
+    sa.Column("dead_at", sa.Float),
+    sa.Column("parent_id", sa.String(MAX_ID_CHARS)),
+    sa.Column("from_stage", sa.String(64)),
+    sa.Column("stop_at", sa.String(64)),
+    sa.Column("use_cache", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("edits", sa.JSON),
+    sa.Column("webhook", sa.JSON),
+    sa.Column("source", sa.String(64), nullable=False, server_default="http"),
+    sa.Column("message_id", sa.String(255)),
     sa.Index("jobs_by_state", "state", "priority", "id"),
+    sa.Index("jobs_in_line", "state", "lane", "tenant", "id"),
     sa.Index("jobs_by_worker", "worker"),
+    sa.Index("jobs_by_message", "source", "message_id", unique=True),
 )
 
 job_events = sa.Table(
@@ -76,6 +95,53 @@ job_stages = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("models", sa.JSON, nullable=False),
     sa.Column("artifacts", sa.JSON, nullable=False),
+    sa.Column("replicas", sa.JSON),
+    sa.Column("parts_cached", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("cpu_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("gpu_s", sa.Float, nullable=False, server_default="0"),
+)
+
+stage_results = sa.Table(
+    "stage_results",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("stage", sa.String(64), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True),
+    sa.Column("key", sa.String(64)),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("served_by", sa.String(255)),
+    sa.Column("replica", sa.String(255)),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float, nullable=False),
+    sa.Column("cpu_s", sa.Float, nullable=False),
+    sa.Column("gpu_s", sa.Float, nullable=False),
+    sa.Column("origin", sa.String(16), nullable=False),
+    sa.Index("stage_results_by_key", "key", "ended_at"),
+)
+
+lane_shares = sa.Table(
+    "lane_shares",
+    metadata,
+    sa.Column("lane", sa.String(16), primary_key=True),
+    sa.Column("tenant", sa.String(MAX_TENANT_CHARS), primary_key=True),
+    sa.Column("virtual_s", sa.Float, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.String(MAX_ID_CHARS), primary_key=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("seq", sa.Integer, nullable=False),
+    sa.Column("event", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("claimed_until", sa.Float),
+    sa.Column("last_problem", sa.Text),
+    sa.Index("deliveries_due", "state", "next_at"),
+    sa.Index("deliveries_by_job", "job_id", "seq", unique=True),
 )
 
 workers = sa.Table(

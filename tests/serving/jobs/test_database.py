@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from serving.errors import BadInput, Unavailable
 from serving.jobs import database as module
 from serving.jobs.database import Database, sqlalchemy_url
+from serving.jobs.tables import lane_shares
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,31 @@ async def test_several_processes_may_make_the_tables_at_once(tmp_path: Path) -> 
     assert {"jobs", "job_events", "job_stages", "workers", "workflow_status"} <= set(names)
     for database in databases:
         await database.close()
+
+
+async def test_tables_of_an_earlier_version_gain_what_they_lack_and_keep_their_rows(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/jobs.sqlite")
+    await database.create()
+    row = {"lane": "low", "tenant": "studio", "virtual_s": 2.0}
+
+    def back(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(lane_shares).values(**row))
+        connection.exec_driver_sql("DROP INDEX jobs_in_line")
+        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN tenant")
+
+    def now(connection: sa.Connection) -> tuple[set[str], set[str], object]:
+        inspector = sa.inspect(connection)
+        columns = {column["name"] for column in inspector.get_columns("jobs")}
+        indexes = {str(index["name"]) for index in inspector.get_indexes("jobs")}
+        return columns, indexes, connection.execute(sa.select(lane_shares)).mappings().one()
+
+    await database.run(back)
+    await database.create()
+    columns, indexes, kept = await database.run(now)
+    assert "tenant" in columns
+    assert "jobs_in_line" in indexes
+    assert kept == row
+    await database.close()
 
 
 async def test_a_database_that_cannot_be_opened_is_told_with_the_fix(tmp_path: Path) -> None:
