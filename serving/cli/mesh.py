@@ -13,6 +13,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +220,8 @@ def _wait_until_ready(settings: Settings, report: Report, patience_s: float, wan
         if deployments and not SYSTEM_CPUS.keys() & waiting:
             edge = edge or serve.get_deployment_handle("edge", APPLICATION)
             # Models tell of themselves by heartbeat, sooner than Serve does.
-            if _answers(url) or started(_last_beats(edge), wanted):
+            beats = _last_beats(edge)
+            if all_there(beats, settings.inference.replicas) and (_answers(url) or started(beats, wanted)):
                 return
         time.sleep(0.1)
     raise Unavailable(f"the mesh was not ready after {patience_s:.0f} s", fix="`reelmesh doctor` finds the cause")
@@ -229,6 +231,12 @@ def started(beats: Sequence[Heartbeat], wanted: Collection[str]) -> bool:
     """Whether the edge says that it is not ready only because of models that were not asked for at the start."""
     missing = set(missing_models(beats, wanted))
     return bool(missing) and not missing & set(wanted) and any(beat.kind == "gateway" for beat in beats)
+
+
+def all_there(beats: Sequence[Heartbeat], replicas: Mapping[str, int]) -> bool:
+    """Whether each model of ``replicas`` is held by as many as were asked for, in whatever state."""
+    held = Counter(name for beat in beats for name in {state.name for state in beat.models})
+    return all(held[model] >= count for model, count in replicas.items())
 
 
 def _last_beats(edge: Any) -> list[Heartbeat]:  # noqa: ANN401  a Serve handle

@@ -11,7 +11,7 @@ import pytest
 
 from serving.cli.home import taken_home
 from serving.cli.main import run
-from serving.cli.mesh import _end_on_signals, replica_error, started
+from serving.cli.mesh import _end_on_signals, all_there, replica_error, started
 from serving.cli.output import ExitCode
 from serving.errors import BadInput
 from serving.protocol.control import ModelState
@@ -113,6 +113,14 @@ def test_a_load_that_a_client_asked_for_and_that_failed_holds_no_start_up() -> N
     assert not started([gateway, triton(broken)], ["wanted"])
     assert not started([gateway, triton(broken)], ["broken"])
     assert not started([gateway, triton(wanted)], ["wanted"]), "the edge will say so itself"
+
+
+def test_a_start_is_over_when_every_replica_that_was_asked_for_tells_of_its_models() -> None:
+    held = ModelState(name="simple", version="1", state="READY")
+    beats = [Heartbeat(replica_id=name, kind="triton", endpoints=[], models=[held]) for name in "ab"]
+    assert all_there(beats, {"simple": 2})
+    assert all_there(beats[:1], {})
+    assert not all_there(beats[:1], {"simple": 2})
 
 
 def test_a_start_in_the_background_of_a_shell_heeds_ctrl_c() -> None:
