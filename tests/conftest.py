@@ -12,7 +12,10 @@ import psutil
 import pytest
 
 from serving.settings import EdgeSettings, Settings
+from tests.servers.fixtures import postgres_database, postgres_url, redis_url
+from tests.servers.process import KEPT
 
+__all__ = ["postgres_database", "postgres_url", "redis_url"]
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "PYTEST_RUN_ID"
 os.environ[RUN] = uuid4().hex  # tells this run's processes from those of another one on the same machine
@@ -64,7 +67,8 @@ def settings(tmp_path: Path) -> Settings:
 def _no_process_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves processes, and end them, so that they cannot disturb the tests after it.
 
-    Session fixtures start theirs before this one looks, so what they keep running is not counted.
+    Session fixtures start theirs before this one looks, so what they keep running is not counted; nor are servers
+    of the whole run, which a fixture may ask for later.
     """
     started = time.time()
     before = {child.pid for child in psutil.Process().children()}
@@ -91,7 +95,7 @@ def _left_behind(node: str, before: set[int], started: float) -> list[psutil.Pro
                     found[process.pid] = process
             except psutil.Error:
                 continue
-    return [process for process in found.values() if _counts(process)]
+    return [process for process in found.values() if process.pid not in KEPT and _counts(process)]
 
 
 def _test_of(environment: dict[str, str]) -> str:

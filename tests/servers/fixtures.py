@@ -1,0 +1,33 @@
+"""Fixtures of real servers for every test: one of each kind for a whole run, started by the first test that asks.
+
+The one invariant: a server that is not installed fails the tests that need it, and never skips them.
+"""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.servers.postgres import fresh_database, postgres_server
+from tests.servers.redis import redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server, as ``postgresql://user@host:port/postgres``; take ``postgres_database`` for tables."""
+    with postgres_server() as (url, _):
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The address of an empty database of this test's own on the PostgreSQL server."""
+    with fresh_database(postgres_url, f"test_{uuid4().hex[:12]}") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis server, as ``redis://host:port/0``; tests name their keys and queues apart."""
+    with redis_server() as (url, _):
+        yield url
