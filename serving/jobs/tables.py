@@ -144,6 +144,18 @@ deliveries = sa.Table(
     sa.Index("deliveries_by_job", "job_id", "seq", unique=True),
 )
 
+replies = sa.Table(
+    "replies",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("source", sa.String(64), nullable=False),
+    sa.Column("address", sa.JSON, nullable=False),
+    sa.Column("told", sa.Integer, nullable=False),
+    sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Index("replies_by_source", "source", "next_at"),
+)
+
 workers = sa.Table(
     "workers",
     metadata,

@@ -1,0 +1,1 @@
+"""Intakes: jobs from the queues a studio already has."""
