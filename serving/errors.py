@@ -2,7 +2,8 @@
 
     ReelmeshError
     ├── BadInput               400  what the caller sent is wrong; names the field and the fix
-    │   └── TooLarge           413  a bound of the mesh was passed
+    │   ├── TooLarge           413  a bound of the mesh was passed
+    │   └── Unprocessable      422  a job, readable as it is, that cannot be done as it is asked for
     ├── Unauthenticated        401  no key, or one that the mesh does not know
     ├── Forbidden              403  the key does not allow the call or the model
     ├── RateLimited            429  retryable: the key's rate is used up for this second
@@ -13,6 +14,7 @@
     ├── Unavailable            503  retryable: not ready, draining, queue full
     │   ├── OutOfMemory        503  retryable: the share is exhausted; says what to lower
     │   └── QueueFull          503  retryable: knows when
+    │       └── TooMany        429  retryable: as many jobs wait as may; knows when there is room
     ├── DeadlineExceeded       504  the caller's deadline passed or no longer fits
     ├── Cancelled              499  the caller cancelled
     └── EngineFailed           500  an engine or child process failed
@@ -73,6 +75,16 @@ class TooLarge(BadInput):
     code = "too_large"
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class Unprocessable(BadInput):
+    """A job that can be read but not be done as it is asked for; front ends of jobs refuse it before anything is kept.
+
+    OIP's calls never raise it: clients of that protocol expect 400.
+    """
+
+    code = "unprocessable"
+    http_status = 422
 
 
 class Unauthenticated(ReelmeshError):
@@ -168,11 +180,20 @@ class QueueFull(Unavailable):
 
     def __reduce__(self) -> tuple[object, ...]:
         """The time must survive as well."""
-        return _rebuild_full, (self.problem, self.field, self.fix, self.retry_after_s)
+        return _rebuild_full, (type(self), self.problem, self.field, self.fix, self.retry_after_s)
 
 
-def _rebuild_full(problem: str, field: str | None, fix: str | None, retry_after_s: int) -> QueueFull:
-    return QueueFull(problem, field=field, fix=fix, retry_after_s=retry_after_s)
+def _rebuild_full(
+    kind: type[QueueFull], problem: str, field: str | None, fix: str | None, retry_after_s: int
+) -> QueueFull:
+    return kind(problem, field=field, fix=fix, retry_after_s=retry_after_s)
+
+
+class TooMany(QueueFull):
+    """As many jobs are waiting as may; arguments as in :class:`QueueFull`."""
+
+    code = "too_many"
+    http_status = 429
 
 
 class DeadlineExceeded(ReelmeshError):
