@@ -23,6 +23,13 @@ GRACE_S = 5.0
 """How long processes of a finished test may take to end."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay in one process where several run tests, and all tests that start a mesh in one of them."""
+    for item in items:
+        meshes = item.path.parent.name == "flows" or item.path.name == "test_deployed.py"
+        item.add_marker(pytest.mark.xdist_group("meshes" if meshes else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def repository_root() -> Path:
     """The checkout."""

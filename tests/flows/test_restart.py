@@ -20,7 +20,7 @@ SCRIPT = "\n".join(
 def test_a_killed_mesh_leaves_no_process_and_its_jobs_go_on(tmp_path: Path) -> None:
     home = tmp_path / "home"
     first = start_mesh(home)
-    spec = changed("podcast/podcast.yaml", tmp_path, script=SCRIPT)
+    spec = changed("podcast/podcast.yaml", tmp_path, script=SCRIPT, video={"width": 640, "height": 360, "fps": 12})
     job_id = json.loads(reelmesh(first, "submit", "podcast_video", str(spec), "--no-wait", "--json").stdout)["id"]
 
     def stages() -> dict[str, dict[str, object]]:
