@@ -101,6 +101,44 @@ class WorkerSettings(_Group):
     concurrent_jobs: int = Field(default=1, gt=0, description="Jobs one worker runs at a time.")
     parallel_calls: int = Field(default=4, gt=0, description="Calls of one stage in flight at a time.")
     poll_s: float = Field(default=0.25, gt=0, description="How often the queue is looked at.")
+    beat_s: float = Field(
+        default=2.0, gt=0, le=5, description="How often a worker says that it lives and looks after lost ones."
+    )
+    silent_s: float = Field(
+        default=10.0, gt=0, le=60, description="A worker on another machine that is silent for this long is lost."
+    )
+
+
+class IntakeSettings(_Group):
+    """One queue at a broker that jobs are taken from; its address is left out of the repr."""
+
+    kind: Literal["redis", "bullmq", "celery", "rabbitmq", "sqs"] = Field(
+        description="redis: a stream; bullmq: a BullMQ queue; celery: a Celery queue; rabbitmq: a queue; sqs: a queue."
+    )
+    url: str = Field(
+        min_length=1, max_length=2048, repr=False, description="Address of the broker; it may carry a password."
+    )
+    queue: str = Field(min_length=1, max_length=200, description="Name of the queue or stream.")
+    group: str = Field(default="reelmesh", min_length=1, max_length=200, description="Consumer group of a Redis stream.")
+    dead_letter: str = Field(
+        default="",
+        max_length=255,
+        description="Where messages go that are no jobs; empty means what the broker has for it, else `<queue>.dead`.",
+    )
+    results_url: str = Field(
+        default="", max_length=2048, repr=False, description="Celery's result backend; empty means the broker's address."
+    )
+    prefetch: int = Field(
+        default=16, ge=1, le=1000, description="Messages held at a time that are no jobs yet (BullMQ: that run)."
+    )
+    tenant: str = Field(
+        default="anybody", min_length=1, max_length=64, description="Whose jobs they are, for fair shares of a lane."
+    )
+
+    @property
+    def name(self) -> str:
+        """What metrics, logs and the jobs table call it."""
+        return f"{self.kind}:{self.queue}"
 
 
 class LogSettings(_Group):
@@ -140,6 +178,9 @@ class Settings(BaseSettings):
     inference: InferenceSettings = InferenceSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    intakes: list[IntakeSettings] = Field(
+        default=[], max_length=32, description="Queues at brokers that jobs are taken from."
+    )
 
     def resolved(self) -> "Settings":
         """The same with absolute paths and the defaults that depend on ``home`` filled in."""
@@ -181,4 +222,6 @@ def settings_problem(error: Exception, *groups: str) -> BadInput:
     first = error.errors(include_url=False)[0]
     variable = "REELMESH_" + "__".join(str(part) for part in (*groups, *first["loc"])).upper()
     problem = first["msg"][:1].lower() + first["msg"][1:]
+    if "intakes" in first["loc"]:  # what stands there may hold a broker's password
+        return BadInput(problem, field=variable, fix="correct the variable")
     return BadInput(f"{first['input']!r:.80}: {problem}", field=variable, fix="correct the variable or the flag")

@@ -18,10 +18,8 @@ import sqlalchemy as sa
 from serving.jobs.database import Database
 from serving.jobs.tables import workers
 
-BEAT_S: Final = 2.0
-"""How often a worker says that it lives."""
 SILENT_S: Final = 10.0
-"""A worker elsewhere that was silent for this long is dead; with the beat, its jobs move within 15 s."""
+"""A worker elsewhere that was silent for this long is dead; with a beat of 2 s, its jobs move within 15 s."""
 
 
 def new_worker_id() -> str:
@@ -36,12 +34,14 @@ class Membership:
         database: opened, with its tables made.
         worker: this worker's id.
         folder: for the lock files of this machine's workers.
+        silent_s: how long a worker elsewhere may be silent before it counts as dead.
     """
 
-    def __init__(self, database: Database, worker: str, folder: Path) -> None:
+    def __init__(self, database: Database, worker: str, folder: Path, *, silent_s: float = SILENT_S) -> None:
         self._database = database
         self._worker = worker
         self._folder = folder
+        self._silent_s = silent_s
         self._lock: int | None = None
 
     async def join(self) -> None:
@@ -86,7 +86,7 @@ class Membership:
         try:
             descriptor = os.open(self._lock_file(worker), os.O_RDWR)
         except FileNotFoundError:
-            return time.time() - seen_at < SILENT_S
+            return time.time() - seen_at < self._silent_s
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -18,7 +18,7 @@ from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, DeadlineExceeded, EngineFailed, ReelmeshError, foreign_text
 from serving.jobs.database import Database
 from serving.jobs.journal import Journal
-from serving.jobs.membership import BEAT_S, Membership, new_worker_id
+from serving.jobs.membership import Membership, new_worker_id
 from serving.jobs.records import JobError, JobRecord
 from serving.jobs.types import JobOutput, JobState, JobType
 from serving.settings import Settings
@@ -77,9 +77,10 @@ class JobWorker:
         self._database = Database(self._settings.jobs_database_url)
         await self._database.create()
         self._journal = Journal(self._database, worker)
-        self._membership = Membership(self._database, worker, self._settings.home / "workers")
-        await self._membership.join()
         own = self._settings.worker
+        folder = self._settings.home / "workers"
+        self._membership = Membership(self._database, worker, folder, silent_s=own.silent_s)
+        await self._membership.join()
         self._executor = Executor(
             self._database, worker, self._run_job, concurrent_jobs=own.concurrent_jobs, poll_s=own.poll_s
         )
@@ -91,7 +92,7 @@ class JobWorker:
             raise
         await self._take_over()
         self._keepers = [
-            asyncio.create_task(self._keep("heartbeat", BEAT_S, self._beat)),
+            asyncio.create_task(self._keep("heartbeat", own.beat_s, self._beat)),
             asyncio.create_task(self._keep("cancel_watch", own.poll_s, self._watch_cancels)),
         ]
         log.info("worker_started", worker=worker, job_types=sorted(self._catalog))
