@@ -4,17 +4,39 @@ The one invariant: every answer that is no success says what is wrong, where, an
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from serving.errors import BadInput, NotFound, ReelmeshError, Unsupported
+from serving.errors import BadInput, NotFound, QueueFull, ReelmeshError, Unprocessable, Unsupported
 
 RETRY_AFTER_S: Final = 2
 _CLIENT_ERRORS: Final = range(400, 500)
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is no success."""
+
+    error: ErrorDetail
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's ``responses`` say of these statuses."""
+    return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
 def error_body(error: ReelmeshError) -> dict[str, Any]:
@@ -25,7 +47,8 @@ def error_body(error: ReelmeshError) -> dict[str, Any]:
 
 def error_response(error: ReelmeshError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer for an error of the mesh; a retryable one says when to come again."""
-    wait = {"Retry-After": str(RETRY_AFTER_S)} if error.retryable else {}
+    seconds = error.retry_after_s if isinstance(error, QueueFull) else RETRY_AFTER_S
+    wait = {"Retry-After": str(seconds)} if error.retryable else {}
     return JSONResponse(error_body(error), status_code=error.http_status, headers={**wait, **(headers or {})})
 
 
@@ -38,12 +61,12 @@ def of_http(error: HTTPException) -> ReelmeshError:
     return Unsupported(str(error.detail))
 
 
-def of_request(error: RequestValidationError) -> BadInput:
+def of_request(error: RequestValidationError) -> Unprocessable:
     """What FastAPI found in a request's path, query or headers."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     message = str(first["msg"])
-    return BadInput(message[:1].lower() + message[1:], field=field)
+    return Unprocessable(message[:1].lower() + message[1:], field=field)
 
 
 def install_error_handlers(app: FastAPI) -> None:

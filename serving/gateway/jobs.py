@@ -9,16 +9,14 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import ValidationError
 
-from serving.errors import BadInput, NotFound
+from serving.errors import NotFound, Unprocessable
 from serving.gateway.bodies import bounded_body
 from serving.gateway.deps import Deps, GatewayDeps
 from serving.gateway.files import serve_artifact
 from serving.gateway.views import JobList, JobTypeList, JobView, job_list, job_type_view, job_view
-from serving.jobs.input_problems import bad_input
 from serving.jobs.records import EventRecord, JobRecord
-from serving.jobs.submit import JobRequest
+from serving.jobs.submit import JobRequest, parse_request
 from serving.jobs.types import JobState, Lane
 from serving.protocol.oip_json import parse_object
 
@@ -51,10 +49,7 @@ async def submit_job(
     With an Idempotency-Key, the same request sent again within 24 hours gives the same job.
     """
     body = await bounded_body(request, deps.settings.limits.spec_bytes, what="a job")
-    try:
-        wanted = JobRequest.model_validate(parse_object(body, "body"))
-    except ValidationError as error:
-        raise bad_input(error, JobRequest) from error
+    wanted = parse_request(parse_object(body, "body"))
     record, created = await deps.desk.submit(wanted, key=key)
     if not created:
         response.status_code = 200
@@ -120,7 +115,7 @@ def _event_number(text: str | None, record: JobRecord) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit()):
-        raise BadInput("must be the id of an event", field="Last-Event-ID", fix="leave it out to hear everything")
+        raise Unprocessable("must be the id of an event", field="Last-Event-ID", fix="leave it out to hear everything")
     return min(int(text), record.last_event)
 
 

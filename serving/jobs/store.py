@@ -12,13 +12,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from pydantic import JsonValue
 
-from serving.errors import BadInput, Conflict, NotFound, Unavailable
+from serving.errors import Conflict, NotFound, TooMany, Unavailable, Unprocessable
 from serving.jobs.database import Database
 from serving.jobs.queue import JobQueue
 from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
 from serving.jobs.refs import first_file_name
 from serving.jobs.states import WAITING, WORKING, priority_of
-from serving.jobs.tables import MAX_ID_CHARS, MAX_TITLE_CHARS, change_job, job_events, job_stages, jobs
+from serving.jobs.tables import ANYBODY, MAX_ID_CHARS, MAX_TITLE_CHARS, change_job, job_events, job_stages, jobs
 from serving.jobs.types import JobState, Lane
 
 IDEMPOTENCY_S: Final = 24 * 3600.0
@@ -36,6 +36,12 @@ class NewJob:
         input: the request as JSON.
         stages: names of the stages, in order.
         request_sha256: of the request's canonical form; an idempotency key belongs to one of them.
+        idempotency_key: scoped by the tenant.
+        deadline_at: no stage starts that would end later; Unix seconds.
+        webhook: where events are sent: ``url`` and ``events``.
+        message_id: of the source's message; a second one with it is the same job.
+        parent_id: the job whose finished stages before ``from_stage`` are taken.
+        edits: merge patches on the parent's input and results.
     """
 
     type: str
@@ -46,6 +52,16 @@ class NewJob:
     stages: Sequence[str]
     request_sha256: str
     idempotency_key: str | None = None
+    tenant: str = ANYBODY
+    deadline_at: float | None = None
+    stop_at: str | None = None
+    use_cache: bool = True
+    webhook: dict[str, JsonValue] | None = None
+    source: str = "http"
+    message_id: str | None = None
+    parent_id: str | None = None
+    from_stage: str | None = None
+    edits: dict[str, JsonValue] | None = None
 
 
 def new_job_id(now: float) -> str:
@@ -68,14 +84,15 @@ class JobStore:
         self._queued_jobs = queued_jobs
 
     async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
-        """Write a job and enqueue it, or find the one that carries the same idempotency key.
+        """Write a job and enqueue it, or find the one that carries the same idempotency key or message id.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
-            Conflict: the key was used for another request.
-            Unavailable: the queue is full.
+            Unprocessable: the key was used for another request.
+            TooMany: as many jobs wait as may.
+            Unavailable: another request with the key is being accepted.
         """
         job_id, created = await self._database.run(lambda connection: self._accept(connection, new))
         return await self.get(job_id), created
@@ -86,15 +103,15 @@ class JobStore:
         if new.idempotency_key is not None:
             # Writing first takes SQLite's write lock: two requests with one key cannot both find it unused.
             _forget_old_key(connection, new.idempotency_key, now)
-        if (known := _job_of_key(connection, new)) is not None:
+        if (known := _job_of_key(connection, new) or _job_of_message(connection, new)) is not None:
             return known, False
         waiting = connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED))
         if (waiting or 0) >= self._queued_jobs:
-            raise Unavailable(f"{waiting} jobs are waiting, which is the bound", fix="try again later")
+            raise TooMany(f"{waiting} jobs are waiting, which is the bound", fix="try again later")
         try:
             connection.execute(sa.insert(jobs).values(id=job_id, created_at=now, **_row(new)))
         except sa.exc.IntegrityError as error:
-            raise Unavailable("another request with this idempotency key is being accepted") from error
+            raise Unavailable("another request with this key or message is being accepted") from error
         connection.execute(sa.insert(job_events).values(job_id=job_id, seq=1, at=now, **_FIRST_EVENT))
         stages = [
             {"job_id": job_id, "name": name, "position": position, **_NEW_STAGE}
@@ -130,7 +147,7 @@ class JobStore:
             query = query.where(jobs.c.lane == lane)
         if cursor is not None:
             if len(cursor) > MAX_ID_CHARS:
-                raise BadInput("the cursor is none of ours", field="cursor", fix="use next_cursor of a page")
+                raise Unprocessable("the cursor is none of ours", field="cursor", fix="use next_cursor of a page")
             query = query.where(jobs.c.id < cursor)
         rows = await self._database.run(lambda connection: connection.execute(query).all())
         page = [_record(row, [], None) for row in rows[:limit]]
@@ -200,7 +217,23 @@ def _row(new: NewJob) -> dict[str, Any]:
         "idempotency_key": new.idempotency_key,
         "request_sha256": new.request_sha256,
         "last_event": 1,
+        **{name: value for name in _KEPT if (value := getattr(new, name)) is not None},
     }
+
+
+_KEPT: Final = (
+    "tenant",
+    "deadline_at",
+    "stop_at",
+    "use_cache",
+    "webhook",
+    "source",
+    "message_id",
+    "parent_id",
+    "from_stage",
+    "edits",
+)
+"""Columns that hold what :class:`NewJob` says."""
 
 
 def _title(value: Mapping[str, JsonValue]) -> str | None:
@@ -224,10 +257,18 @@ def _job_of_key(connection: sa.Connection, new: NewJob) -> str | None:
     if row is None:
         return None
     if row.request_sha256 != new.request_sha256:
-        raise Conflict(
+        raise Unprocessable(
             "the key was used for another request", field="Idempotency-Key", fix="use a new key for a new job"
         )
     return str(row.id)
+
+
+def _job_of_message(connection: sa.Connection, new: NewJob) -> str | None:
+    if new.message_id is None:
+        return None
+    known = (jobs.c.source == new.source, jobs.c.message_id == new.message_id)
+    found = connection.scalar(sa.select(jobs.c.id).where(*known))
+    return None if found is None else str(found)
 
 
 def read_job(connection: sa.Connection, job_id: str) -> JobRecord:

@@ -3,24 +3,39 @@
 The one invariant: everything that can be known to be wrong is refused before a row is written.
 """
 
+import difflib
 import hashlib
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
-from serving.errors import BadInput, NotFound
+from serving.errors import BadInput, NotFound, Unprocessable
 from serving.jobs.input_problems import bad_input
 from serving.jobs.records import JobRecord
-from serving.jobs.refs import walk_refs
+from serving.jobs.refs import Path, walk_refs
 from serving.jobs.store import JobStore, NewJob
+from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
 from serving.repository.yaml_lines import dotted
 
 MAX_TIMEOUT_S: Final = 24 * 3600.0
-MAX_KEY_CHARS: Final = 255
+MAX_DEADLINE_S: Final = 30 * 24 * 3600.0
+MAX_KEY_CHARS: Final = 190
+"""The table keeps a key behind its tenant's name."""
+
+
+class JobWebhook(BaseModel):
+    """Where a job's events are sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(min_length=1, max_length=2048, description="http or https; leads to a public address.")
+    events: list[str] = Field(default=[], max_length=16, description="Kinds of events that are sent; empty sends all.")
 
 
 class JobRequest(BaseModel):
@@ -32,8 +47,24 @@ class JobRequest(BaseModel):
     input: dict[str, JsonValue] = Field(description="The job type's request; its JSON schema is in GET /v1/job-types.")
     lane: Lane | None = Field(default=None, description="Priority class; None takes the job type's own.")
     timeout_s: float | None = Field(
-        default=None, gt=0, le=MAX_TIMEOUT_S, description="Bound on the run; None takes the job type's own."
+        default=None,
+        gt=0,
+        le=MAX_TIMEOUT_S,
+        strict=True,
+        description="Bound on the run; None takes the job type's own.",
     )
+    deadline_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        strict=True,
+        description="When the result is needed, from now on; no stage starts that would end later.",
+    )
+    stop_at: str | None = Field(
+        default=None, max_length=64, description="The last stage to run; the job completes with what it has then."
+    )
+    use_cache: bool = Field(default=True, strict=True, description="Take results of equal stages of other jobs.")
+    webhook: JobWebhook | None = Field(default=None, description="Where to send the job's events.")
 
 
 class JobDesk:
@@ -50,21 +81,42 @@ class JobDesk:
         self._catalog = catalog
         self._artifacts = artifacts
 
-    async def submit(self, request: JobRequest, *, key: str | None = None) -> tuple[JobRecord, bool]:
+    async def submit(
+        self,
+        request: JobRequest,
+        *,
+        key: str | None = None,
+        tenant: str = ANYBODY,
+        source: str = "http",
+        message_id: str | None = None,
+    ) -> tuple[JobRecord, bool]:
         """Check a job, write it and put it in line.
 
         Args:
             request: what the client wants.
-            key: an idempotency key; a second request with it gives the first one's job.
+            key: an idempotency key; a second request of the tenant with it gives the first one's job.
+            tenant: whose job it is.
+            source: the way it came: ``http``, or an intake's name.
+            message_id: of the message it came in; a second one of the source with it gives the first one's job.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
-            BadInput: names the field and the fix.
-            Conflict: the key was used for another request.
-            Unavailable: the queue is full.
+            Unprocessable: names the field and the fix; or the key was used for another request.
+            TooMany: as many jobs wait as may.
+            Unavailable: another request with the key is being accepted.
         """
+        try:
+            new = await self._prepare(request, key)
+        except BadInput as error:
+            raise unprocessable(error) from error
+        own_key = f"{tenant}:{key}" if key is not None else None
+        return await self._store.accept(
+            replace(new, idempotency_key=own_key, tenant=tenant, source=source, message_id=message_id)
+        )
+
+    async def _prepare(self, request: JobRequest, key: str | None) -> NewJob:
         job_type = self._catalog.get(request.type)
         if job_type is None:
             raise BadInput(
@@ -72,21 +124,25 @@ class JobDesk:
             )
         if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
             raise BadInput(f"the key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
+        check_text(request.input, ("input",))
+        check_stage(job_type, request.stop_at, field="stop_at")
         checked = parse_input(job_type, request.input)
         await self._check_artifacts(checked)
         if job_type.check is not None:
             await _checked(job_type, checked, self._artifacts)
-        return await self._store.accept(
-            NewJob(
-                type=job_type.name,
-                input=checked.model_dump(mode="json"),
-                lane=request.lane or job_type.lane,
-                timeout_s=request.timeout_s or job_type.timeout_s,
-                tries=job_type.tries,
-                stages=[stage.name for stage in job_type.stages],
-                request_sha256=request_digest(request),
-                idempotency_key=key,
-            )
+        deadline = None if request.deadline_s is None else time.time() + request.deadline_s
+        return NewJob(
+            type=job_type.name,
+            input=checked.model_dump(mode="json"),
+            lane=request.lane or job_type.lane,
+            timeout_s=request.timeout_s or job_type.timeout_s,
+            tries=job_type.tries,
+            stages=[stage.name for stage in job_type.stages],
+            request_sha256=request_digest(request),
+            deadline_at=deadline,
+            stop_at=request.stop_at,
+            use_cache=request.use_cache,
+            webhook=None if request.webhook is None else request.webhook.model_dump(mode="json"),
         )
 
     async def _check_artifacts(self, checked: BaseModel) -> None:
@@ -103,6 +159,42 @@ class JobDesk:
                     field=f"{dotted(path)}.size_bytes",
                     fix="send the reference as POST /v1/artifacts answered it",
                 )
+
+
+def unprocessable(error: BadInput) -> Unprocessable:
+    """The same problem, as the front ends of jobs tell it."""
+    return Unprocessable(error.problem, field=error.field, fix=error.fix)
+
+
+def parse_request(value: Mapping[str, JsonValue]) -> JobRequest:
+    """A client's JSON as a request; raises :class:`Unprocessable` that names the first wrong fields."""
+    try:
+        return JobRequest.model_validate(dict(value))
+    except ValidationError as error:
+        raise unprocessable(bad_input(error, JobRequest)) from error
+
+
+def check_text(value: JsonValue, path: Path) -> None:
+    """Refuse the NUL character, which PostgreSQL does not keep, in text and names; ``path`` leads to the value."""
+    if isinstance(value, str) and "\0" in value:
+        raise BadInput("the text holds the character NUL", field=dotted(path), fix="leave it out")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_text(name, path)
+            check_text(item, (*path, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_text(item, (*path, index))
+
+
+def check_stage(job_type: JobType, name: str | None, *, field: str) -> None:
+    """Refuse a stage that the job type does not have."""
+    known = [stage.name for stage in job_type.stages]
+    if name is None or name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise BadInput(f"{job_type.name} has no stage {name!r}", field=field, fix=f"{hint}Stages: {', '.join(known)}")
 
 
 async def _checked(job_type: JobType, request: BaseModel, artifacts: ArtifactStore) -> None:
@@ -127,5 +219,7 @@ def parse_input(job_type: JobType, value: Mapping[str, JsonValue]) -> BaseModel:
 
 def request_digest(request: JobRequest) -> str:
     """SHA-256 of what the client sent, whatever the order of its keys."""
-    canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        request.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()

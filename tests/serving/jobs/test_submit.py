@@ -2,9 +2,11 @@ import asyncio
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from serving.errors import BadInput, Conflict, Unavailable
+from serving.errors import TooMany, Unprocessable
 from serving.jobs.submit import JobRequest, request_digest
+from serving.jobs.tables import jobs
 from serving.jobs.types import JobState, Lane
 from tests.serving.jobs.office import Office
 
@@ -24,6 +26,10 @@ NOWHERE = {"sha256": "0" * 64, "size_bytes": 3, "name": "poster.png", "media_typ
         pytest.param({"input": {"title": "x", "seconds": -1}}, "input.seconds", "greater than 0", id="negative"),
         pytest.param({"input": {"title": "x", "poster": "a.png"}}, "input.poster", "ArtifactRef", id="a path"),
         pytest.param({"input": {"title": "x", "poster": NOWHERE}}, "input.poster", "upload it", id="no such artifact"),
+        pytest.param({"input": {"title": "x\0"}}, "input.title", "NUL", id="NUL"),
+        pytest.param({"input": {"title": "x", "a\0": 1}}, "input", "NUL", id="NUL in a name"),
+        pytest.param({"input": {"title": "x", "clips": 10**4000}}, "input.clips", "50 or less", id="huge number"),
+        pytest.param({"input": {"title": "x"}, "stop_at": "scroe"}, "stop_at", "did you mean 'score'?", id="no stage"),
         pytest.param(
             {"input": {"title": "x", "actors": ["nobody"]}},
             "input.actors[0]",
@@ -35,7 +41,7 @@ NOWHERE = {"sha256": "0" * 64, "size_bytes": 3, "name": "poster.png", "media_typ
 async def test_bad_input_names_field_and_fix_and_stores_nothing(
     office: Office, body: dict[str, Any], field: str, words: str
 ) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(Unprocessable) as caught:
         await office.desk.submit(JobRequest.model_validate({"type": "film", **body}))
     assert caught.value.field == field
     assert words in str(caught.value)
@@ -43,12 +49,12 @@ async def test_bad_input_names_field_and_fix_and_stores_nothing(
 
 
 async def test_several_problems_are_told_at_once(office: Office) -> None:
-    with pytest.raises(BadInput, match=r"input\.title.*input\.clips.*input\.seconds"):
+    with pytest.raises(Unprocessable, match=r"input\.title.*input\.clips.*input\.seconds"):
         await office.desk.submit(JobRequest(type="film", input={"title": 1, "clips": "x", "seconds": []}))
 
 
 async def test_every_problem_is_complete_by_itself(office: Office) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(Unprocessable) as caught:
         await office.desk.submit(JobRequest(type="film", input={"title": "", "seconds": 99, "trouble": "rain"}))
     told = str(caught.value).split("; ")
     assert told == [
@@ -60,14 +66,14 @@ async def test_every_problem_is_complete_by_itself(office: Office) -> None:
 
 
 async def test_a_misspelt_field_is_one_problem_not_two(office: Office) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(Unprocessable) as caught:
         await office.desk.submit(JobRequest(type="film", input={"titel": "A film"}))
     assert str(caught.value) == "input.titel: there is no such field: did you mean 'title'?"
 
 
 async def test_a_reference_with_the_wrong_size_is_refused(office: Office) -> None:
     ref = await office.artifacts.put_bytes(b"png", media_type="image/png", name="poster.png")
-    with pytest.raises(BadInput, match="has 3 bytes, not 4") as caught:
+    with pytest.raises(Unprocessable, match="has 3 bytes, not 4") as caught:
         await office.submit(poster={**ref.model_dump(), "size_bytes": 4})
     assert caught.value.field == "input.poster.size_bytes"
 
@@ -87,21 +93,49 @@ async def test_the_same_key_and_request_give_the_same_job(office: Office) -> Non
     assert len((await office.store.page()).jobs) == 1
 
 
-async def test_the_same_key_for_another_request_is_a_conflict(office: Office) -> None:
+async def test_the_same_key_for_another_request_is_refused(office: Office) -> None:
     await office.submit(key="k", clips=2)
-    with pytest.raises(Conflict, match="use a new key"):
+    with pytest.raises(Unprocessable, match="use a new key"):
         await office.submit(key="k", clips=3)
 
 
+async def test_keys_are_each_tenants_own(office: Office) -> None:
+    request = JobRequest(type="film", input={"title": "x"})
+    anna, _ = await office.desk.submit(request, key="k", tenant="anna")
+    ben, made = await office.desk.submit(request, key="k", tenant="ben")
+    assert made
+    assert anna.id != ben.id
+
+
+async def test_a_message_is_one_job_however_often_it_comes(office: Office) -> None:
+    request = JobRequest(type="film", input={"title": "x"})
+    first, made = await office.desk.submit(request, source="studio", message_id="m-1")
+    again, made_again = await office.desk.submit(request, source="studio", message_id="m-1")
+    assert (made, made_again) == (True, False)
+    assert first.id == again.id
+    other, made = await office.desk.submit(request, source="other", message_id="m-1")
+    assert made
+    assert other.id != first.id
+
+
+async def test_what_a_job_asks_for_is_kept_with_it(office: Office) -> None:
+    wanted = JobRequest(type="film", input={"title": "x"}, deadline_s=60, stop_at="score", use_cache=False)
+    record, _ = await office.desk.submit(wanted, tenant="anna")
+    query = sa.select(jobs).where(jobs.c.id == record.id)
+    row = await office.database.run(lambda connection: connection.execute(query).one())
+    assert (row.tenant, row.stop_at, row.use_cache, row.source) == ("anna", "score", False, "http")
+    assert row.deadline_at == pytest.approx(row.created_at + 60, abs=5)
+
+
 async def test_an_overlong_key_is_refused(office: Office) -> None:
-    with pytest.raises(BadInput, match="1 to 255 characters"):
-        await office.submit(key="k" * 256)
+    with pytest.raises(Unprocessable, match="1 to 190 characters"):
+        await office.submit(key="k" * 191)
 
 
 async def test_a_full_queue_refuses_for_now(office: Office) -> None:
     for _ in range(20):
         await office.submit()
-    with pytest.raises(Unavailable, match="20 jobs are waiting"):
+    with pytest.raises(TooMany, match="20 jobs are waiting"):
         await office.submit()
 
 
