@@ -20,12 +20,16 @@ class Call:
         job_id: the job this call belongs to, empty for direct inference.
         stage: the stage of the job, empty for direct inference.
         served_by: ``backend/model`` that answered, filled in by the router.
+        replica: the replica that did, filled in by the backend, as are its CPU and GPU seconds.
     """
 
     deadline_unix_s: float | None = None
     job_id: str = ""
     stage: str = ""
     served_by: str = ""
+    replica: str = ""
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
     _cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def cancel(self) -> None:

@@ -12,12 +12,13 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serving.backends.call import Call
+from serving.backends.meter import Served
 from serving.errors import Cancelled, DeadlineExceeded, EngineFailed, ReelmeshError, Unavailable, foreign_text
 from serving.protocol.tasks import TaskRequest, TaskResult
 
 
 class HandleBackend:
-    """Calls ``run`` of one deployment.
+    """Calls ``serve`` of one deployment.
 
     Args:
         name: the deployment's name, for messages.
@@ -35,12 +36,11 @@ class HandleBackend:
         return model in self._models
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
-        """Run one request within the call's deadline."""
-        response: Any = self._handle.run.remote(model, request, call)
+        """Run one request within the call's deadline; who did it and what it cost is left in the call."""
+        response: Any = self._handle.serve.remote(model, request, call)
         try:
             async with asyncio.timeout(call.remaining_s()):
-                result: TaskResult = await response
-                return result
+                served: Served = await response
         except TimeoutError:
             response.cancel()
             raise DeadlineExceeded(f"{model} did not answer before the deadline", field=call.stage or None) from None
@@ -49,6 +49,8 @@ class HandleBackend:
             raise
         except (RayError, RayServeException) as error:
             raise _translated(error, model) from error
+        call.replica, call.cpu_s, call.gpu_s = served.replica, served.cpu_s, served.gpu_s
+        return served.result
 
 
 def _translated(error: Exception, model: str) -> ReelmeshError:

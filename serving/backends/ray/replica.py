@@ -23,6 +23,7 @@ from serving.backends.control import ControlServer
 from serving.backends.control_calls import model_call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
+from serving.backends.meter import Meter, Served
 from serving.backends.places import Places, counted
 from serving.backends.ray.control import RayControl
 from serving.backends.ray.control_models import ModelSet
@@ -65,7 +66,7 @@ class EngineReplica:
         self._host = own_host(settings)
         self._heart: Heart | None = None
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
-        self._places = Places(settings.limits.inflight_per_replica)
+        self._places, self._meter = Places(settings.limits.inflight_per_replica), Meter()
         self._scratch = await asyncio.to_thread(own_scratch, settings.home / "scratch", group)
         self._traces = Traces(settings.home / "traces" / f"{self._scratch.name}.json")
         self._regions = Regions()
@@ -73,6 +74,7 @@ class EngineReplica:
             regions=self._regions, observe=self._observe, queue_size=settings.limits.queued_per_model
         )
         context = EngineContext(artifacts=self._artifacts, scratch=self._scratch, device=device(), ask=self._ask)
+        self._on_gpu = context.device != "cpu"
         self._models = ModelSet(settings, group, self._plane, context, self.infer, self._tell_edge)
         self._control = RayControl(settings, self._models, self._regions, self._traces)
         self._oip = OipServer(
@@ -113,6 +115,13 @@ class EngineReplica:
         with counted(model, call), self._places.hold(model, call):
             check_limits(known.card, request)
             return await engine.run(request, call)
+
+    async def serve(self, model: str, request: TaskRequest, call: Call) -> Served:
+        """As :meth:`run`, with what it cost: CPU seconds of this process and of children that ended meanwhile."""
+        share = self._models.typed(model)[0].card.share.gpu if self._on_gpu else 0.0
+        with self._meter.measure(share) as cost:
+            result = await self.run(model, request, call)
+        return Served(result, f"{self._group}-{self._host}:{self._ports[0]}", cost.cpu_s, cost.gpu_s)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors).

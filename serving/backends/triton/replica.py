@@ -4,6 +4,7 @@ The one invariant: the edge knows this replica only while its tritonserver serve
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from serving.backends.control import ControlServer
 from serving.backends.control_calls import model_call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
+from serving.backends.meter import Meter, Served
 from serving.backends.places import Places, counted
 from serving.backends.recall import catch_up, recalled
 from serving.backends.repository_watch import RepositoryWatch
@@ -56,7 +58,8 @@ class TritonReplica:
     ) -> None:
         telemetry.set_up_logs(settings)
         inference = settings.inference
-        self._places = Places(settings.limits.inflight_per_replica)
+        # Triton works in a process of its own, for many clients at once: the time it took stands in for its CPU time.
+        self._places, self._meter = Places(settings.limits.inflight_per_replica), Meter(time.monotonic)
         self._edge = edge
         self._started = False
         self._heart: Heart | None = None
@@ -71,7 +74,7 @@ class TritonReplica:
         repository = await asyncio.to_thread(load_served, settings)
         dynamic = inference.model_control_mode != "none"
         names = models if models and not dynamic else requested(repository, inference)
-        gpus = leased_gpus()
+        gpus = self._gpus = leased_gpus()
         self.server = TritonServer(
             find_tritonserver(settings),
             first_models(repository, names, calls),
@@ -127,6 +130,13 @@ class TritonReplica:
         with counted(model, call), self._places.hold(model, call):
             check_limits(self._models[model].card, request)
             return await adapter.run(request, call)
+
+    async def serve(self, model: str, request: TaskRequest, call: Call) -> Served:
+        """As :meth:`run`, with what it cost: the time it took, shared evenly by the requests that ran beside it."""
+        known = self._models.get(model)
+        with self._meter.measure(known.card.share.gpu if known and self._gpus else 0.0) as cost:
+            result = await self.run(model, request, call)
+        return Served(result, f"triton-{self._port.control.address}", cost.cpu_s, cost.gpu_s)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve's autoscaler: typed requests at hand, and what waits in Triton's queues whoever sent it."""
