@@ -12,18 +12,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
+from serving.artifacts.keys import PROVENANCE, object_key
+from serving.artifacts.provenance import Provenance
 from serving.errors import EngineFailed, NotFound, foreign_text
 from serving.protocol.artifact import ArtifactRef
 
 _CHUNK_BYTES = 1 << 20
-
-
-def object_key(sha256: str) -> str:
-    """Where an artifact lies in the store: fanned out by the first two hex digits, 256 folders."""
-    return f"{sha256[:2]}/{sha256}"
 
 
 def hash_file(path: Path) -> tuple[str, int]:
@@ -126,6 +123,26 @@ class ArtifactStore:
         if not isinstance(self._store, S3Store):
             return None
         return str(await obstore.sign_async(self._store, "GET", object_key(ref.sha256), timedelta(seconds=ttl_s)))
+
+    async def put_provenance(self, ref: ArtifactRef, record: Provenance) -> None:
+        """Lay the record beside the bytes; one that is there already stays, since it tells of the first making."""
+        key = object_key(ref.sha256, PROVENANCE)
+        try:
+            await obstore.put_async(self._store, key, record.to_json(), mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return
+        except BaseError as error:
+            raise _store_failed(error) from error
+
+    async def provenance(self, ref: ArtifactRef) -> Provenance | None:
+        """What made these bytes; None where nobody left a record."""
+        try:
+            answer = await obstore.get_async(self._store, object_key(ref.sha256, PROVENANCE))
+            return Provenance.model_validate_json(bytes(await answer.bytes_async()))
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise _store_failed(error) from error
 
     async def _guarded(self, call: object) -> None:
         try:

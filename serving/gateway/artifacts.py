@@ -13,11 +13,13 @@ import anyio
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
+from serving.artifacts.provenance import Provenance
 from serving.errors import BadInput, NotFound
 from serving.gateway.bodies import bounded_stream
 from serving.gateway.deps import Deps
 from serving.gateway.files import serve_artifact
 from serving.jobs.input_problems import bad_input
+from serving.jobs.submit import unprocessable
 from serving.protocol.artifact import ArtifactRef
 from serving.telemetry import ARTIFACT_BYTES, ARTIFACTS
 
@@ -51,7 +53,7 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
             media_type=media_type_of(request.headers.get("content-type", ""), name),
         )
     except ValidationError as error:
-        raise bad_input(error, ArtifactRef) from error
+        raise unprocessable(bad_input(error, ArtifactRef)) from error
     folder = deps.settings.home / "uploads"
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder) as stream:
@@ -62,6 +64,7 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
         if path.stat().st_size == 0:  # noqa: ASYNC240
             raise BadInput("the body is empty", fix="send the file's bytes as the body")
         ref = await deps.artifacts.put_file(path, media_type=wanted.media_type, name=wanted.name)
+    await deps.artifacts.put_provenance(ref, Provenance.of_upload(ref))
     ARTIFACTS.labels("put").inc()
     ARTIFACT_BYTES.labels("put").inc(ref.size_bytes)
     return ref
@@ -80,3 +83,12 @@ async def download(deps: Deps, request: Request, sha256: Sha256) -> Response:
         return Response(headers={"Content-Length": str(size), "ETag": f'"{sha256}"'})
     ref = ref.model_copy(update={"size_bytes": size})
     return await serve_artifact(deps.artifacts, ref, download=True)
+
+
+@router.get("/artifacts/{sha256}/provenance")
+async def provenance(deps: Deps, sha256: Sha256) -> Provenance:
+    """What made the artifact: models, revisions, licences, seeds, the job and its stage, or that it was uploaded."""
+    record = await deps.artifacts.provenance(ArtifactRef(sha256=sha256, size_bytes=0, name=sha256))
+    if record is None:
+        raise NotFound(f"nothing is known of how {sha256[:12]} was made", fix="check the digest")
+    return record

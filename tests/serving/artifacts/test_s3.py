@@ -8,6 +8,7 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
+from serving.artifacts.provenance import Provenance
 from serving.artifacts.store import ArtifactStore
 from serving.errors import NotFound
 from serving.protocol.artifact import ArtifactRef
@@ -62,3 +63,11 @@ async def test_what_is_not_there_is_not_found(s3: ArtifactStore) -> None:
     assert not await s3.exists(ref)
     with pytest.raises(NotFound, match="upload it again"):
         await s3.local_path(ref)
+
+
+async def test_provenance_lies_beside_the_bytes_and_is_not_overwritten(s3: ArtifactStore) -> None:
+    ref = await s3.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    first = Provenance(source="upload", sha256=ref.sha256, size_bytes=ref.size_bytes, made_at=1, software_version="1")
+    await s3.put_provenance(ref, first)
+    await s3.put_provenance(ref, first.model_copy(update={"made_at": 2.0}))
+    assert await s3.provenance(ref) == first

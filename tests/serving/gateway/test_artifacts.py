@@ -59,7 +59,7 @@ async def test_artifacts_can_be_asked_for_and_fetched(site: Site) -> None:
 @pytest.mark.parametrize("name", ["a/b.png", "a\\b", "x" * 256, "", "a\nb"])
 async def test_names_that_are_paths_are_refused(site: Site, name: str) -> None:
     answer = await site.http.post("/v1/artifacts", params={"name": name}, content=PNG)
-    assert answer.status_code == 400
+    assert answer.status_code == 422
     assert answer.json()["error"]["param"] == "name"
 
 
@@ -103,3 +103,12 @@ async def test_files_that_could_carry_script_are_never_shown_in_place(site: Site
     assert answer.headers["content-disposition"].startswith("attachment")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in answer.headers["content-security-policy"]
+
+
+async def test_provenance_can_be_asked_for(site: Site) -> None:
+    sha = (await site.http.post("/v1/artifacts", params={"name": "poster.png"}, content=PNG)).json()["sha256"]
+    told = (await site.http.get(f"/v1/artifacts/{sha}/provenance")).json()
+    assert (told["schema"], told["source"], told["name"]) == ("reelmesh.artifact/1", "upload", "poster.png")
+    assert (told["sha256"], told["size_bytes"], told["job_id"]) == (sha, len(PNG), None)
+    assert (await site.http.get(f"/v1/artifacts/{'0' * 64}/provenance")).status_code == 404
+    assert (await site.http.get("/v1/artifacts/xyz/provenance")).status_code in {400, 422}
