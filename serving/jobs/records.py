@@ -64,7 +64,11 @@ class StageRecord(_Record):
         parts: how many calls the stage makes, 1 unless it maps over a list; 0 while unknown.
         parts_done: how many of them have finished.
         tries: most tries any of its calls needed.
-        models: models that served its calls.
+        parts_cached: how many of the finished ones were not made by this job but taken from an earlier one.
+        models: models that served its calls, as ``backend/model``.
+        replicas: the replicas that did.
+        cpu_s: CPU seconds its calls took where they were done; 0 for what was taken from an earlier job.
+        gpu_s: GPU seconds, by the part of a GPU that each model leases.
         artifacts: what the stage made; at most 64 are listed.
     """
 
@@ -74,8 +78,12 @@ class StageRecord(_Record):
     ended_at: float | None = None
     parts: int = 0
     parts_done: int = 0
+    parts_cached: int = 0
     tries: int = 0
     models: list[str] = []
+    replicas: list[str] | None = None
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
     artifacts: list[ArtifactRef] = []
 
     def duration_s(self, now: float) -> float:
@@ -92,6 +100,14 @@ class JobRecord(_Record):
         cancel_requested: somebody cancelled the job and the worker has yet to stop it.
         runs: how often a worker took it up; above 1 after a worker was lost.
         queue_position: 1 for the next job to run; None unless it waits.
+        cpu_s: CPU seconds of all its stages.
+        gpu_s: GPU seconds of all its stages.
+        deadline_at: no stage starts that would end later.
+        parent_id: the job it was forked from; what that one finished is taken from it.
+        from_stage: the first stage that runs anew on a fork; None takes all that the parent finished.
+        stop_at: the stage after which the job completes with what it has.
+        use_cache: whether results of other jobs may be taken, and this one's be given.
+        edits: merge patches on the parent's results, by stage and part.
     """
 
     id: str
@@ -114,6 +130,14 @@ class JobRecord(_Record):
     error: JobError | None = None
     stages: list[StageRecord] = []
     last_event: int = 0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    deadline_at: float | None = None
+    parent_id: str | None = None
+    from_stage: str | None = None
+    stop_at: str | None = None
+    use_cache: bool = True
+    edits: dict[str, JsonValue] | None = None
 
     @property
     def is_final(self) -> bool:

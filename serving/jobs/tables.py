@@ -109,6 +109,7 @@ stage_results = sa.Table(
     sa.Column("part", sa.Integer, primary_key=True),
     sa.Column("key", sa.String(64)),
     sa.Column("value", sa.Text, nullable=False),
+    sa.Column("value_type", sa.String(255)),
     sa.Column("served_by", sa.String(255)),
     sa.Column("replica", sa.String(255)),
     sa.Column("tries", sa.Integer, nullable=False),
