@@ -16,6 +16,7 @@ from serving.backends.call import Call
 from serving.backends.limits import check_limits, within_limits
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
+from serving.repository.identity import Identity, identity_of
 from serving.repository.load import Repository
 from serving.repository.model import Model
 
@@ -64,6 +65,15 @@ class Router:
     def __init__(self, repository: Repository, backends: Sequence[Backend]) -> None:
         self._repository = repository
         self._backends = list(backends)
+
+    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+        """The first candidate for a request: what its result depends on besides the request.
+
+        Raises:
+            NotFound: no such model, or none for the task.
+            BadInput: the model does another task.
+        """
+        return identity_of(candidates(self._repository, task_of(request), model)[0])
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         """Run one request to its result.

@@ -15,6 +15,7 @@ from serving.errors import BadInput, EngineFailed, Unavailable
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import Message, MusicRequest, MusicResult, TaskRequest, TaskResult
+from serving.repository.identity import Identity
 
 STAGES = (
     Stage("clips", JobState.PROCESSING, weight=6),
@@ -93,6 +94,11 @@ class CountingRouter:
         self._artifacts = artifacts
         self._journal = journal
         self._busy: set[str] = set()
+        self.revision = "1"
+
+    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+        # Trouble is not part of the identity: it stands for what happens to a model, not for which one it is.
+        return Identity("fiddle", "hf:studio/fiddle", self.revision, self.revision, "MIT", commercial_use=True)
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         assert isinstance(request, MusicRequest)
@@ -113,7 +119,7 @@ class CountingRouter:
             f"sound {request.seed}".encode(), media_type="audio/wav", name=f"sound-{request.seed}.wav"
         )
         self._write(f"end {name}")
-        call.served_by = "ray/fiddle"
+        call.served_by, call.replica, call.cpu_s, call.gpu_s = "ray/fiddle", "fiddle-1", 0.5, 0.25
         return MusicResult(audio=audio, duration_s=request.duration_s)
 
     def _write(self, line: str) -> None:

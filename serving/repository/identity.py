@@ -1,0 +1,60 @@
+"""Identity: which model a request goes to, as exactly as its results depend on it; given out by the router.
+
+The one invariant: two identities are equal only when equal requests give equal results.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from serving.repository.model import Model
+
+_SAME_RESULTS: Final = frozenset(
+    {"description", "replica_group", "license", "memory", "share", "replicas", "load_time_s", "run_time_s", "warm_up"}
+    | {"fallback", "aliases", "default", "limits", "languages"}
+)
+"""What a card says that no result depends on."""
+BUILTIN: Final = "builtin:"
+"""Where the weights of engines come from that are part of the software."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A model and its revision.
+
+    Attributes:
+        model: its name in the repository.
+        source: where its weights come from.
+        revision: of the weights, as its card says.
+        digest: SHA-256 over everything of the card and the files' versions that results depend on.
+        license: SPDX identifier, or the licence's own name.
+        commercial_use: ``True``, ``False`` or ``conditional``.
+    """
+
+    model: str
+    source: str
+    revision: str | None
+    digest: str
+    license: str
+    commercial_use: bool | str
+
+    @property
+    def is_own_code(self) -> bool:
+        """Whether the model is part of the software, so that the software's version is its revision."""
+        return self.source.startswith(BUILTIN)
+
+
+def identity_of(model: Model) -> Identity:
+    """Of a model of the repository."""
+    card = model.card
+    told = {"name": model.name, "versions": model.versions, "card": card.model_dump(mode="json", exclude=_SAME_RESULTS)}
+    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return Identity(
+        model=model.name,
+        source=card.source.uri,
+        revision=card.source.revision,
+        digest=hashlib.sha256(canonical.encode()).hexdigest(),
+        license=card.license.name,
+        commercial_use=card.license.commercial_use,
+    )

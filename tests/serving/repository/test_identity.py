@@ -1,0 +1,45 @@
+"""What a result depends on, of a model."""
+
+from pathlib import Path
+from typing import Any
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from serving.repository.identity import identity_of
+from serving.repository.model import Model, ModelCard
+
+CARD: dict[str, Any] = {
+    "description": "A voice.",
+    "task": "speech",
+    "backend": "ray",
+    "engine": "espeak",
+    "license": {"name": "GPL-3.0", "commercial_use": True},
+    "source": {"uri": "hf:studio/voice", "revision": "a1"},
+}
+
+
+def model(name: str = "voice", versions: tuple[int, ...] = (1,), **card: object) -> Model:
+    return Model(name, Path("/models") / name, ModelCard.model_validate(CARD | card), ModelConfig(), versions)
+
+
+def test_a_new_revision_other_options_or_newer_files_are_another_identity() -> None:
+    same = identity_of(model()).digest
+    newer = model(source={"uri": "hf:studio/voice", "revision": "a2"})
+    others = [
+        model(**newer),
+        model(options={"pitch": 3}),
+        model(versions=(1, 2)),
+        model("other"),
+        model(engine="coqui"),
+    ]
+    assert same not in {identity_of(other).digest for other in others}
+
+
+def test_what_no_result_depends_on_leaves_the_identity_as_it_is() -> None:
+    other = model(description="A fine voice.", share={"cpu": 2}, fallback=["other"], warm_up=True)
+    assert identity_of(other).digest == identity_of(model()).digest
+
+
+def test_engines_that_are_part_of_the_software_say_so() -> None:
+    assert identity_of(model(source={"uri": "builtin:espeak"})).is_own_code
+    assert not identity_of(model()).is_own_code
