@@ -119,14 +119,19 @@ class IntakeSettings(_Group):
         min_length=1, max_length=2048, repr=False, description="Address of the broker; it may carry a password."
     )
     queue: str = Field(min_length=1, max_length=200, description="Name of the queue or stream.")
-    group: str = Field(default="reelmesh", min_length=1, max_length=200, description="Consumer group of a Redis stream.")
+    group: str = Field(
+        default="reelmesh", min_length=1, max_length=200, description="Consumer group of a Redis stream."
+    )
     dead_letter: str = Field(
         default="",
         max_length=255,
         description="Where messages go that are no jobs; empty means what the broker has for it, else `<queue>.dead`.",
     )
     results_url: str = Field(
-        default="", max_length=2048, repr=False, description="Celery's result backend; empty means the broker's address."
+        default="",
+        max_length=2048,
+        repr=False,
+        description="Celery's result backend; empty means the broker's address.",
     )
     prefetch: int = Field(
         default=16, ge=1, le=1000, description="Messages held at a time that are no jobs yet (BullMQ: that run)."
@@ -139,6 +144,71 @@ class IntakeSettings(_Group):
     def name(self) -> str:
         """What metrics, logs and the jobs table call it."""
         return f"{self.kind}:{self.queue}"
+
+
+class WebhookSettings(_Group):
+    """How the mesh tells a job's owner of its states."""
+
+    secrets_file: Path | None = Field(
+        default=None, description="YAML file of the secrets that sign webhooks, by tenant; None takes no webhooks."
+    )
+    allow_private: bool = Field(
+        default=False, description="Send to private networks and this machine too, never to link-local addresses."
+    )
+    allowed_hosts: list[str] = Field(
+        default=[], description="Names, addresses and networks that may be sent to whatever they are."
+    )
+    tries: int = Field(default=10, ge=1, le=100, description="Tries before a delivery is dead.")
+    retry_s: float = Field(
+        default=5.0, gt=0, le=3600, allow_inf_nan=False, description="First pause; each is four times the one before."
+    )
+    max_age_s: float = Field(
+        default=3 * 86_400.0, gt=0, allow_inf_nan=False, description="Age of an event that is not tried any more."
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=300, allow_inf_nan=False, description="Bound on one try, from the name to the answer."
+    )
+    parallel: int = Field(default=16, ge=1, le=256, description="Deliveries one gateway sends at a time.")
+    parallel_per_host: int = Field(default=4, ge=1, le=256, description="Of these, to one host.")
+    poll_s: float = Field(
+        default=0.5, gt=0, le=60, allow_inf_nan=False, description="How often a gateway looks for what is due."
+    )
+
+
+class ArtifactSettings(_Group):
+    """How artifacts are kept where the store is S3; a folder needs none of it."""
+
+    encryption: Literal["bucket", "AES256", "aws:kms"] = Field(
+        default="bucket",
+        description="Server-side encryption asked for; bucket leaves it to the bucket.",
+    )
+    kms_key_id: str = Field(default="", description="Key for aws:kms; empty means the account's own key for S3.")
+    part_bytes: int = Field(
+        default=8 << 20, ge=5 << 20, le=1 << 30, description="Files above this go up in parts of this size."
+    )
+    presigned_s: float = Field(
+        default=3600.0, ge=1, le=604_800, description="How long an address handed to a client stays good."
+    )
+    cache_bytes: int = Field(
+        default=20 << 30,
+        ge=0,
+        description="Copies of remote artifacts on a machine; the longest unused goes first.",
+    )
+
+
+class RetentionSettings(_Group):
+    """How long ended jobs and their artifacts are kept."""
+
+    age_s: float | None = Field(
+        default=30 * 86_400.0, gt=0, description="Ended jobs older than this go, with their artifacts; None keeps them."
+    )
+    held_bytes: int | None = Field(
+        default=None, gt=0, description="How much artifacts of jobs may take; the jobs that ended first go first."
+    )
+    grace_s: float = Field(
+        default=3600.0, gt=0, description="How long bytes stay that no job refers to, and jobs that just ended."
+    )
+    period_s: float = Field(default=600.0, gt=0, description="How often the mesh looks for what may go.")
 
 
 class LogSettings(_Group):
@@ -177,6 +247,9 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     inference: InferenceSettings = InferenceSettings()
     worker: WorkerSettings = WorkerSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     intakes: list[IntakeSettings] = Field(
         default=[], max_length=32, description="Queues at brokers that jobs are taken from."
@@ -188,9 +261,12 @@ class Settings(BaseSettings):
         # Links in the way to the key file stay, since Kubernetes changes a mounted Secret by turning one.
         keys = self.edge.keys_file
         edge = {} if keys is None else {"keys_file": keys.expanduser().absolute()}
+        secrets = self.webhooks.secrets_file
+        signed = {} if secrets is None else {"secrets_file": secrets.expanduser().absolute()}
         return self.model_copy(
             update={
                 **({"edge": self.edge.model_copy(update=edge)} if edge else {}),
+                **({"webhooks": self.webhooks.model_copy(update=signed)} if signed else {}),
                 "home": home,
                 "model_repositories": [path.expanduser().resolve() for path in self.model_repositories],
                 "artifacts_url": self.artifacts_url or f"file://{home}/artifacts",

@@ -105,6 +105,34 @@ STAGE_RETRIES: Final = Counter(
     "reelmesh_stage_retries", "Stages that ran again after a retryable error.", ["type", "stage"], registry=METRICS
 )
 
+# Intakes; intake is kind and queue, as the settings name them.
+INTAKE_MESSAGES: Final = Counter(
+    "reelmesh_intake_messages",
+    "Messages from brokers: accepted, duplicate or rejected.",
+    ["intake", "outcome"],
+    registry=METRICS,
+)
+INTAKE_ANSWERS: Final = Counter(
+    "reelmesh_intake_answers",
+    "Results given back to brokers: sent, failed (and tried again) or dropped.",
+    ["intake", "outcome"],
+    registry=METRICS,
+)
+INTAKE_CONNECTED: Final = Gauge(
+    "reelmesh_intake_connected", "1 while the broker answers.", ["intake"], registry=METRICS
+)
+INTAKE_WAITING: Final = Gauge(
+    "reelmesh_intake_waiting", "Messages that wait at the broker.", ["intake"], registry=METRICS
+)
+
+# Webhooks.
+WEBHOOK_TRIES: Final = Counter(
+    "reelmesh_webhook_tries",
+    "Tries to deliver to webhooks: sent, waiting (will be tried again), dead or gone.",
+    ["outcome"],
+    registry=METRICS,
+)
+
 # Processes the mesh supervises.
 TRITON_RESTARTS: Final = Counter(
     "reelmesh_triton_restarts", "Times tritonserver died and was started again.", registry=METRICS
@@ -133,6 +161,17 @@ ARTIFACT_BYTES: Final = Counter(
 )
 ARTIFACTS: Final = Counter(
     "reelmesh_artifacts", "Artifacts put into and got from the store.", ["direction"], registry=METRICS
+)
+ARTIFACTS_HELD: Final = Gauge(
+    "reelmesh_artifacts_held", "Artifacts in the store when the keeper last looked.", registry=METRICS
+)
+ARTIFACTS_HELD_BYTES: Final = Gauge("reelmesh_artifacts_held_bytes", "Bytes of them.", registry=METRICS)
+ARTIFACTS_EXPIRED: Final = Counter(
+    "reelmesh_artifacts_expired", "Artifacts removed because no job refers to them any more.", registry=METRICS
+)
+ARTIFACTS_EXPIRED_BYTES: Final = Counter("reelmesh_artifacts_expired_bytes", "Bytes of them.", registry=METRICS)
+JOBS_EXPIRED: Final = Counter(
+    "reelmesh_jobs_expired", "Ended jobs removed, by reason: age or held_bytes.", ["reason"], registry=METRICS
 )
 
 
