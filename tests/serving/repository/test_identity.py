@@ -26,7 +26,7 @@ def test_a_new_revision_other_options_or_newer_files_are_another_identity() -> N
     same = identity_of(model()).digest
     newer = model(source={"uri": "hf:studio/voice", "revision": "a2"})
     others = [
-        model(**newer),
+        newer,
         model(options={"pitch": 3}),
         model(versions=(1, 2)),
         model("other"),
