@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.reelmesh-core
 FULL := $(VENV)/.reelmesh-full
 BENCH := $(VENV)/.reelmesh-bench
+SERVERS := $(VENV)/.reelmesh-servers
 TRITON := $(VENV)/.reelmesh-triton
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
@@ -33,7 +34,7 @@ up: $(CORE) $(TRITON) ## Start the mesh and leave it running until Ctrl-C
 	$(call say,Starting the mesh; Ctrl-C stops it)
 	@$(BIN)/reelmesh up $(ARGS)
 
-test: check $(TRITON) $(BENCH) ## Run every check, then the whole test suite
+test: check $(TRITON) $(BENCH) $(SERVERS) ## Run every check, then the whole test suite
 	$(call say,Running the tests)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
@@ -67,7 +68,7 @@ $(CORE): pyproject.toml scripts/bootstrap
 	@if [ -f $(FULL) ] && [ $(FULL) -nt pyproject.toml ]; then :; else scripts/bootstrap core; fi
 	@touch $@
 
-$(FULL): pyproject.toml scripts/bootstrap
+$(FULL): pyproject.toml scripts/bootstrap tests/servers/node/package-lock.json
 	@scripts/bootstrap full
 	@touch $@
 
@@ -75,6 +76,12 @@ $(FULL): pyproject.toml scripts/bootstrap
 $(BENCH): scripts/bootstrap
 	@mkdir -p $(VENV)
 	@scripts/bootstrap bench
+	@touch $@
+
+# The servers that the tests start, which are Debian packages.
+$(SERVERS): scripts/bootstrap
+	@mkdir -p $(VENV)
+	@scripts/bootstrap servers
 	@touch $@
 
 # After whichever install there is; the wheel itself changes only with the installer.
