@@ -115,14 +115,16 @@ class Journal:
         output: JobOutput | None = None,
         error: JobError | None = None,
         reason: str | None = None,
+        dead: bool = False,
     ) -> bool:
-        """Put a job into a final state; False when it was in one already."""
+        """Put a job into a final state, and with ``dead`` among the dead letters; False when it was in one already."""
         leftover = {
             JobState.COMPLETED: StageState.SKIPPED,
             JobState.FAILED: StageState.WAITING,
             JobState.CANCELLED: StageState.CANCELLED,
         }[state]
-        values: dict[str, Any] = {"state": state, "finished_at": time.time()}
+        now = time.time()
+        values: dict[str, Any] = {"state": state, "finished_at": now, "dead_at": now if dead else None}
         if state is JobState.COMPLETED:
             values["progress"] = 1.0
         if output is not None:

@@ -40,15 +40,15 @@ class JobError(_Record):
     retryable: bool = False
 
     @classmethod
-    def of(cls, error: ReelmeshError, *, stage: str | None) -> "JobError":
-        """From an error of the mesh, and the stage it happened in."""
+    def of(cls, error: ReelmeshError, *, stage: str | None, fix: str | None = None) -> "JobError":
+        """From an error of the mesh, and the stage it happened in; ``fix`` is for one that names none."""
         field = error.field if error.field != stage else None
         return cls(
             code=error.code,
             message=error.problem,
             stage=stage,
             field=field,
-            fix=error.fix,
+            fix=error.fix or fix,
             retryable=error.retryable,
         )
 
@@ -103,6 +103,7 @@ class JobRecord(_Record):
         cpu_s: CPU seconds of all its stages.
         gpu_s: GPU seconds of all its stages.
         deadline_at: no stage starts that would end later.
+        dead_at: when it was given up after all its tries; None for any other end.
         parent_id: the job it was forked from; what that one finished is taken from it.
         from_stage: the first stage that runs anew on a fork; None takes all that the parent finished.
         stop_at: the stage after which the job completes with what it has.
@@ -133,6 +134,7 @@ class JobRecord(_Record):
     cpu_s: float = 0.0
     gpu_s: float = 0.0
     deadline_at: float | None = None
+    dead_at: float | None = None
     parent_id: str | None = None
     from_stage: str | None = None
     stop_at: str | None = None

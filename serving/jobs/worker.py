@@ -17,6 +17,7 @@ from serving import telemetry
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, DeadlineExceeded, EngineFailed, ReelmeshError, foreign_text
 from serving.jobs.database import Database
+from serving.jobs.dead import REDRIVE, WorkersLost, is_dead_end
 from serving.jobs.journal import Journal
 from serving.jobs.membership import Membership, new_worker_id
 from serving.jobs.records import JobError, JobRecord
@@ -181,8 +182,10 @@ class JobWorker:
             await self._journal.finish(record.id, JobState.CANCELLED)
             return JobState.CANCELLED
         except ReelmeshError as error:
-            stage = context.failed_stage if context else None
-            await self._journal.finish(record.id, JobState.FAILED, error=JobError.of(error, stage=stage))
+            stage = context.failed_stage if context else record.stage
+            dead = is_dead_end(error)
+            told = JobError.of(error, stage=stage, fix=REDRIVE if dead else None)
+            await self._journal.finish(record.id, JobState.FAILED, error=told, dead=dead)
             return JobState.FAILED
         await self._journal.finish(record.id, JobState.COMPLETED, output=output)
         return JobState.COMPLETED
@@ -191,7 +194,7 @@ class JobWorker:
         from serving.jobs.context import DurableContext  # imports DBOS
 
         if record.runs > MAX_RUNS:
-            raise EngineFailed(
+            raise WorkersLost(
                 f"its worker was lost {MAX_RUNS} times, last in stage {record.stage}",
                 fix="look into the worker's log of those times; the job may need more memory than there is",
             )

@@ -1,0 +1,88 @@
+from collections.abc import Awaitable, Callable
+
+import pytest
+import sqlalchemy as sa
+
+from serving.errors import Conflict, EngineFailed, OutOfMemory, ReelmeshError, Unavailable
+from serving.jobs.dead import WorkersLost, is_dead_end, is_dead_letter, redrive
+from serving.jobs.records import JobRecord
+from serving.jobs.tables import jobs
+from serving.jobs.types import JobState
+from serving.jobs.worker import MAX_RUNS, JobWorker
+from tests.serving.jobs.office import Office
+
+StartWorker = Callable[[], Awaitable[JobWorker]]
+
+
+async def dead_letters(office: Office) -> list[str]:
+    query = sa.select(jobs.c.id).where(is_dead_letter())
+    return list(await office.database.run(lambda connection: connection.scalars(query).all()))
+
+
+class Desk:
+    """Notes what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def retry(self, job_id: str, *, from_stage: str, edits: None = None) -> JobRecord:
+        self.asked.append((job_id, from_stage))
+        return JobRecord.model_construct(id="new")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(Unavailable("busy"), True, id="tries used up"),
+        pytest.param(OutOfMemory("full"), True, id="no memory, however often"),
+        pytest.param(WorkersLost("gone"), True, id="workers used up"),
+        pytest.param(EngineFailed("broken"), False, id="the same every time"),
+    ],
+)
+def test_what_another_time_may_mend_is_a_dead_end(error: ReelmeshError, expected: bool) -> None:
+    assert is_dead_end(error) is expected
+
+
+async def test_a_job_whose_tries_are_used_up_is_a_dead_letter_and_says_what_to_do(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    busy = await office.until((await office.submit(trouble="busy")).id)
+    broken = await office.until((await office.submit(trouble="broken")).id)
+    assert busy.dead_at == busy.finished_at
+    assert str(busy.error) == (
+        "score: the orchestra is on tour: mend the cause, then re-drive it: `reelmesh jobs dead` shows the job"
+    )
+    assert broken.dead_at is None
+    assert await dead_letters(office) == [busy.id]
+
+
+async def test_a_job_whose_workers_are_used_up_is_a_dead_letter(office: Office, start_worker: StartWorker) -> None:
+    job_id = (await office.submit()).id
+    lost = sa.update(jobs).where(jobs.c.id == job_id).values(runs=MAX_RUNS, stage="clips")
+    await office.database.run(lambda connection: connection.execute(lost))
+    await start_worker()
+    record = await office.until(job_id)
+    assert record.error is not None
+    assert record.error.stage == "clips"
+    assert await dead_letters(office) == [job_id]
+
+
+async def test_a_redrive_goes_on_at_the_stage_that_failed_and_empties_the_list(
+    office: Office, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    record, desk = await office.until((await office.submit(trouble="busy")).id), Desk()
+    await redrive(record, desk)
+    assert desk.asked == [(record.id, "titles")]
+    child = sa.update(jobs).where(jobs.c.id == (await office.submit()).id).values(parent_id=record.id)
+    await office.database.run(lambda connection: connection.execute(child))
+    assert await dead_letters(office) == []
+
+
+async def test_only_a_dead_letter_is_redriven(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    record = await office.until((await office.submit(trouble="broken")).id)
+    assert record.state is JobState.FAILED
+    with pytest.raises(Conflict, match=r"no dead letter: .*reelmesh jobs retry"):
+        await redrive(record, Desk())
