@@ -15,6 +15,7 @@ import psutil
 import structlog
 
 from serving import telemetry
+from serving.artifacts.cache import in_use
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.base import EngineContext
@@ -65,7 +66,7 @@ class EngineReplica:
         self._settings, self._group, self._edge = settings, group, edge
         self._host = own_host(settings)
         self._heart: Heart | None = None
-        self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self._artifacts = ArtifactStore.of(settings)
         self._places, self._meter = Places(settings.limits.inflight_per_replica), Meter()
         self._scratch = await asyncio.to_thread(own_scratch, settings.home / "scratch", group)
         self._traces = Traces(settings.home / "traces" / f"{self._scratch.name}.json")
@@ -112,7 +113,7 @@ class EngineReplica:
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
         known, engine = self._models.typed(model)
-        with counted(model, call), self._places.hold(model, call):
+        with counted(model, call), self._places.hold(model, call), in_use():
             check_limits(known.card, request)
             return await engine.run(request, call)
 
@@ -130,7 +131,7 @@ class EngineReplica:
         """
         name = request.model_name
         (model, engine), call = self._models.typed(name), Call(deadline_unix_s=request.deadline_unix_s)
-        with self._places.hold(name, call):
+        with self._places.hold(name, call), in_use():
             typed = await from_tensors(TASKS[model.card.task].request, request.inputs, self._artifacts)
             check_limits(model.card, typed)
             result = await engine.run(typed, call)

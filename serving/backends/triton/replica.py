@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from serving import telemetry
+from serving.artifacts.cache import in_use
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.call import Call
@@ -66,7 +67,7 @@ class TritonReplica:
         self._watch: RepositoryWatch | None = None
         self._models: dict[str, Model] = {}
         self._adapters: dict[str, Adapter | None] = {}
-        self.artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self.artifacts = ArtifactStore.of(settings)
         self._host = own_host(settings)
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
@@ -127,7 +128,7 @@ class TritonReplica:
         adapter = self._adapters[model]
         if adapter is None:
             raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
-        with counted(model, call), self._places.hold(model, call):
+        with counted(model, call), self._places.hold(model, call), in_use():
             check_limits(self._models[model].card, request)
             return await adapter.run(request, call)
 

@@ -1,37 +1,57 @@
 """The store against a real S3 server (moto's, over HTTP)."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
+from serving.artifacts.cache import in_use
+from serving.artifacts.keys import object_key
 from serving.artifacts.provenance import Provenance
 from serving.artifacts.store import ArtifactStore
-from serving.errors import NotFound
+from serving.errors import EngineFailed, NotFound
 from serving.protocol.artifact import ArtifactRef
+from serving.settings import ArtifactSettings
 
 DATA = b"frames " * 1000
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+URL = "s3://studio/artifacts"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ArtifactStore]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A fresh bucket, and boto3's view of it as a second opinion."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server, "AWS_ALLOW_HTTP": "true"}.items():
         monkeypatch.setenv(name, value)
-    httpx.put(f"http://{host}:{port}/studio").raise_for_status()
-    yield ArtifactStore("s3://studio/artifacts", tmp_path / "cache")
-    server.stop()
+    httpx.post(f"{server}/moto-api/reset").raise_for_status()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="studio")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def s3(bucket: Any, tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(URL, tmp_path / "cache")
+
+
+def key_of(ref: ArtifactRef) -> str:
+    return f"artifacts/{object_key(ref.sha256)}"
 
 
 async def test_bytes_come_back_under_their_hash(s3: ArtifactStore) -> None:
@@ -71,3 +91,79 @@ async def test_provenance_lies_beside_the_bytes_and_is_not_overwritten(s3: Artif
     await s3.put_provenance(ref, first)
     await s3.put_provenance(ref, first.model_copy(update={"made_at": 2.0}))
     assert await s3.provenance(ref) == first
+
+
+async def test_a_large_file_goes_up_in_parts_and_comes_back_whole(bucket: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(URL, tmp_path / "cache", ArtifactSettings(part_bytes=5 << 20))
+    (tmp_path / "film.mp4").write_bytes(os.urandom(1 << 20) * 11)
+    ref = await store.put_file(tmp_path / "film.mp4", media_type="video/mp4")
+    assert bucket.head_object(Bucket="studio", Key=key_of(ref))["ETag"].endswith('-3"')
+    local = await store.local_path(ref)
+    assert local.read_bytes() == (tmp_path / "film.mp4").read_bytes()
+    assert [path.name for path in local.parent.iterdir()] == [ref.sha256]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        pytest.param({}, (None, None), id="what the bucket does"),
+        pytest.param({"encryption": "AES256"}, ("AES256", None), id="AES256"),
+        pytest.param({"encryption": "aws:kms", "kms_key_id": "alias/studio"}, ("aws:kms", "alias/studio"), id="kms"),
+    ],
+)
+async def test_objects_are_encrypted_as_the_settings_say(
+    bucket: Any, tmp_path: Path, options: dict[str, Any], told: tuple[str, str | None]
+) -> None:
+    store = ArtifactStore(URL, tmp_path / "cache", ArtifactSettings(part_bytes=5 << 20, **options))
+    (tmp_path / "film.mp4").write_bytes(b"0" * (6 << 20))
+    small = await store.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    large = await store.put_file(tmp_path / "film.mp4", media_type="video/mp4")
+    for ref in (small, large):
+        head = bucket.head_object(Bucket="studio", Key=key_of(ref))
+        assert (head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")) == told
+    assert await store.get_bytes(small) == DATA
+
+
+async def test_a_versioned_bucket_holds_one_version_however_often_the_bytes_are_put(
+    bucket: Any, s3: ArtifactStore
+) -> None:
+    bucket.put_bucket_versioning(Bucket="studio", VersioningConfiguration={"Status": "Enabled"})
+    for _ in range(3):
+        ref = await s3.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    await s3.objects.create(object_key(ref.sha256), b"other bytes")
+    assert await s3.get_bytes(ref) == DATA
+    listed = bucket.list_object_versions(Bucket="studio", Prefix=key_of(ref))
+    assert len(listed["Versions"]) == 1
+    await s3.objects.remove(object_key(ref.sha256))
+    assert not await s3.exists(ref)
+    listed = bucket.list_object_versions(Bucket="studio", Prefix=key_of(ref))
+    assert (len(listed["Versions"]), len(listed["DeleteMarkers"])) == (1, 1)
+    await s3.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    assert await s3.get_bytes(ref) == DATA
+
+
+async def test_bytes_that_were_changed_in_the_bucket_are_refused(bucket: Any, s3: ArtifactStore) -> None:
+    ref = await s3.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    bucket.put_object(Bucket="studio", Key=key_of(ref), Body=b"swapped")
+    for ask in (s3.get_bytes, s3.local_path):
+        with pytest.raises(EngineFailed, match="other bytes for"):
+            await ask(ref)
+    assert not [path for path in s3.cache.rglob("*") if path.is_file()]
+
+
+async def test_a_presigned_address_ends_when_the_settings_say(bucket: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(URL, tmp_path / "cache", ArtifactSettings(presigned_s=90))
+    ref = await store.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    url = await store.presign(ref)
+    assert url is not None
+    assert httpx.URL(url).params["X-Amz-Expires"] == "90"
+
+
+async def test_the_copy_used_longest_ago_makes_room(bucket: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(URL, tmp_path / "cache", ArtifactSettings(cache_bytes=2 * len(DATA)))
+    refs = [await store.put_bytes(DATA + bytes([index]), media_type="video/mp4", name="c") for index in range(3)]
+    for ref in refs:
+        with in_use():
+            await store.local_path(ref)
+    assert {path.name for path in store.cache.glob("??/*")} == {refs[2].sha256}
+    assert (await store.local_path(refs[0])).read_bytes() == DATA + b"\0"

@@ -15,7 +15,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     opened = ArtifactStore(f"file://{tmp_path}/store", tmp_path / "cache")
     if request.param == "remote":
         monkeypatch.setattr(opened, "_folder", None)
-        monkeypatch.setattr(opened, "_store", MemoryStore())
+        monkeypatch.setattr(opened.objects, "store", MemoryStore())
     return opened
 
 
