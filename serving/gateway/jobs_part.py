@@ -1,6 +1,6 @@
-"""JobsPart: what a gateway with jobs opens beside inference: database, queue, files, events; the deployment holds it.
+"""JobsPart: what a gateway with jobs opens beside inference: database, files, events; the deployment holds it.
 
-The one invariant: everything it opened is closed by :meth:`JobsPart.close`, queue before database.
+The one invariant: everything it opened is closed by :meth:`JobsPart.close`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ from serving.gateway.app import create_app
 from serving.gateway.deps import GatewayDeps, MetricsParts
 from serving.gateway.hub import EventHub
 from serving.jobs.database import Database
-from serving.jobs.queue import JobQueue
 from serving.jobs.store import JobStore
 from serving.jobs.submit import JobDesk
 from serving.jobs.types import JobType
@@ -35,8 +34,7 @@ class JobsPart:
     async def open(self) -> None:
         """Make the tables where there are none."""
         await self._database.create()
-        self._queue = JobQueue(self._database)
-        self._store = JobStore(self._database, self._queue, queued_jobs=self._settings.limits.queued_jobs)
+        self._store = JobStore(self._database, queued_jobs=self._settings.limits.queued_jobs)
         self._artifacts = ArtifactStore(self._settings.artifacts_url, self._settings.home / "cache")
         self._hub = EventHub(self._store)
 
@@ -65,6 +63,5 @@ class JobsPart:
         await self._hub.close()
 
     async def close(self) -> None:
-        """Close queue and database, once no request is left."""
-        await self._queue.close()
+        """Close the database, once no request is left."""
         await self._database.close()

@@ -1,4 +1,4 @@
-"""Executor: DBOS in this process (queue, recovery, checkpoints); started and stopped by the worker.
+"""Executor: DBOS in this process (checkpoints, recovery); started and stopped by the worker.
 
 The one invariant: DBOS is one per process, so at most one executor runs in a process at a time.
 """
@@ -8,45 +8,45 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from dbos import DBOS
-from dbos._recovery import recover_pending_workflows
+from dbos import DBOS, SetWorkflowID
+from dbos._core import WorkflowHandleAsyncTask
+from dbos._shard_keys import bind_shard_keys
 
 from serving.errors import Conflict
 from serving.jobs.database import Database
-from serving.jobs.queue import APPLICATION, APPLICATION_VERSION, WORKFLOW, JobQueue
+from serving.jobs.queue import APPLICATION, APPLICATION_VERSION, QUEUE, WORKFLOW
 
 RunJob = Callable[[str], Awaitable[str]]
 
 _running: dict[str, RunJob] = {}
 """The workflow's body while an executor runs; DBOS wants workflows registered once per process, by name."""
 _KEY: Final = "run"
+_QUEUE_POLL_S: Final = 0.5
+"""How often DBOS's queue is looked at: jobs of lost workers come through it, and nothing else."""
 
 
 @DBOS.workflow(name=WORKFLOW)
 async def run_job(job_id: str) -> str:
-    """One job; DBOS calls it when the job's turn has come, and again after a crash."""
+    """One job; started by :meth:`Executor.start_job`, and again by DBOS after a crash."""
     return await _running[_KEY](job_id)
 
 
 class Executor:
-    """Runs jobs from the queue.
+    """Runs jobs.
 
     Args:
         database: opened, with its tables made.
         worker: this worker's id, which no other worker ever has.
         run: the body of the workflow; it returns what DBOS records as the end, and raises only when it is
             stopped.
-        concurrent_jobs: most jobs at a time.
-        poll_s: how often the queue is looked at.
+        concurrent_jobs: most jobs that DBOS brings back at a time.
     """
 
-    def __init__(self, database: Database, worker: str, run: RunJob, *, concurrent_jobs: int, poll_s: float) -> None:
+    def __init__(self, database: Database, worker: str, run: RunJob, *, concurrent_jobs: int) -> None:
         self._database = database
-        self._queue = JobQueue(database)
         self._worker = worker
         self._run = run
         self._concurrent_jobs = concurrent_jobs
-        self._poll_s = poll_s
 
     async def start(self) -> None:
         """Launch DBOS on the running loop, so that workflows run beside whatever else lives on it."""
@@ -63,18 +63,38 @@ class Executor:
                 "run_migrations": False,
             }
         )
-        # Before the launch: DBOS looks for new queues once a second, and the first job should not wait for that.
-        await self._queue.register(worker_concurrency=self._concurrent_jobs, poll_s=self._poll_s)
         DBOS.launch()
+        await DBOS.register_queue_async(
+            QUEUE,
+            worker_concurrency=self._concurrent_jobs,
+            polling_interval_sec=_QUEUE_POLL_S,
+            on_conflict="always_update",
+        )
+
+    async def start_job(self, job_id: str) -> bool:
+        """Start a claimed job in this process.
+
+        Returns:
+            False when DBOS holds the job already: then it calls the job by itself, here or elsewhere.
+        """
+        with SetWorkflowID(job_id):
+            handle = await DBOS.start_workflow_async(run_job, job_id)
+        return isinstance(handle, WorkflowHandleAsyncTask)
 
     async def take_over(self, worker: str) -> None:
-        """Put a dead worker's started jobs back into the queue; safe when several workers do it at once."""
-        await asyncio.to_thread(recover_pending_workflows, self._dbos, [worker])
+        """Put a dead worker's started jobs into DBOS's queue; safe when several workers do it at once."""
+        await asyncio.to_thread(self._take_over, worker)
+
+    def _take_over(self, worker: str) -> None:
+        # As DBOS's recover_pending_workflows, but into our queue: its own one has no bound on jobs at a time.
+        system = self._dbos._sys_db
+        for workflow in system.get_pending_workflows(worker, APPLICATION_VERSION):
+            with bind_shard_keys({workflow.workflow_id: workflow.shard_key}):
+                system.reenqueue_for_recovery(workflow.workflow_id, [worker], QUEUE)
 
     async def stop(self) -> None:
         """Stop taking jobs; workflows that the worker cancelled stay unfinished for DBOS."""
         await asyncio.to_thread(DBOS.destroy)
         # DBOS had made its own threads the loop's default and has just ended them.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
-        await self._queue.close()
         _running.clear()

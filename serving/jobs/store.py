@@ -1,6 +1,6 @@
 """JobStore: accept, show, list and cancel jobs in the database; used by whoever takes jobs in or shows them.
 
-The one invariant: a job that was accepted is in the database and in the queue before the caller hears of it.
+The one invariant: a job that was accepted is in the database, and thereby in line, before the caller hears of it.
 """
 
 import secrets
@@ -14,7 +14,6 @@ from pydantic import JsonValue
 
 from serving.errors import Conflict, NotFound, TooMany, Unavailable, Unprocessable
 from serving.jobs.database import Database
-from serving.jobs.queue import JobQueue
 from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
 from serving.jobs.refs import first_file_name
 from serving.jobs.states import WAITING, WORKING, priority_of
@@ -74,17 +73,15 @@ class JobStore:
 
     Args:
         database: opened, with its tables made.
-        queue: where accepted jobs line up.
         queued_jobs: most jobs that may wait before new ones are refused.
     """
 
-    def __init__(self, database: Database, queue: JobQueue, *, queued_jobs: int) -> None:
+    def __init__(self, database: Database, *, queued_jobs: int) -> None:
         self._database = database
-        self._queue = queue
         self._queued_jobs = queued_jobs
 
     async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
-        """Write a job and enqueue it, or find the one that carries the same idempotency key or message id.
+        """Write a job, which puts it in line, or find the one that carries the same idempotency key or message id.
 
         Returns:
             The job, and whether it is new.
@@ -120,7 +117,6 @@ class JobStore:
         connection.execute(sa.insert(job_stages), stages)
         values = {"state": JobState.QUEUED}
         change_job(connection, job_id, kind="state", among=[JobState.SUBMITTED], values=values)
-        self._queue.enqueue(connection, job_id, new.lane)
         return job_id, True
 
     async def get(self, job_id: str) -> JobRecord:
@@ -177,9 +173,7 @@ class JobStore:
             NotFound: no such job.
             Conflict: the job has ended already.
         """
-        waited = await self._database.run(lambda connection: _cancel(connection, job_id))
-        if waited:
-            await self._queue.withdraw(job_id)
+        await self._database.run(lambda connection: _cancel(connection, job_id))
         return await self.get(job_id)
 
     async def counts(self) -> dict[tuple[str, JobState, Lane], int]:
@@ -297,17 +291,17 @@ _WHILE_WAITING: Final = "cancelled while it waited"
 _ASKED: Final = "somebody asked to cancel"
 
 
-def _cancel(connection: sa.Connection, job_id: str) -> bool:
-    """Cancel a waiting job (True), or leave word for the worker (False)."""
+def _cancel(connection: sa.Connection, job_id: str) -> None:
+    """Cancel a waiting job, or leave word for the worker."""
     now = time.time()
     ended = {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True}
     if change_job(connection, job_id, kind="state", among=WAITING, values=ended, event={"reason": _WHILE_WAITING}):
         connection.execute(
             sa.update(job_stages).where(job_stages.c.job_id == job_id).values(state=StageState.CANCELLED)
         )
-        return True
+        return
     asked = {"cancel_requested": True}
     if change_job(connection, job_id, kind="state", among=WORKING, values=asked, event={"reason": _ASKED}):
-        return False
+        return
     state = read_job(connection, job_id).state
     raise Conflict(f"the job is {state} already", fix="only a waiting or working job can be cancelled")

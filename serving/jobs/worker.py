@@ -7,7 +7,7 @@ which case another one (or the next start of the mesh) resumes it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -19,6 +19,7 @@ from serving.errors import BadInput, DeadlineExceeded, EngineFailed, ReelmeshErr
 from serving.jobs.database import Database
 from serving.jobs.dead import REDRIVE, WorkersLost, is_dead_end
 from serving.jobs.journal import Journal
+from serving.jobs.line import Line
 from serving.jobs.membership import Membership, new_worker_id
 from serving.jobs.records import JobError, JobRecord
 from serving.jobs.types import JobOutput, JobState, JobType
@@ -31,6 +32,10 @@ log = structlog.get_logger()
 
 MAX_RUNS: Final = 5
 """A job whose worker was lost this often is given up: it is likely to be what kills them."""
+CANCEL_POLL_S: Final = 0.25
+"""How often a worker asks whether one of its jobs is to be cancelled."""
+TAKE_S: Final = 5.0
+"""How long a worker that stops waits for a claim in flight."""
 CANCEL_GRACE_S: Final = 1.0
 """How long a cancelled graph may take to unwind before the job is called cancelled without it."""
 
@@ -66,6 +71,8 @@ class JobWorker:
         self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
         self._running: dict[str, asyncio.Task[JobOutput]] = {}
         self._cancel_asked: dict[str, asyncio.Future[None]] = {}
+        self._claimed: dict[str, JobRecord] = {}
+        self._taking: asyncio.Task[bool] | None = None
         self._stopping = False
         self._keepers: list[asyncio.Task[None]] = []
         # Ray Serve awaits the instance's __del__ when it drains the replica; Python only looks at the class.
@@ -82,9 +89,9 @@ class JobWorker:
         folder = self._settings.home / "workers"
         self._membership = Membership(self._database, worker, folder, silent_s=own.silent_s)
         await self._membership.join()
-        self._executor = Executor(
-            self._database, worker, self._run_job, concurrent_jobs=own.concurrent_jobs, poll_s=own.poll_s
-        )
+        self._line = Line(self._database, worker)
+        self._slots = asyncio.Semaphore(own.concurrent_jobs)
+        self._executor = Executor(self._database, worker, self._run_job, concurrent_jobs=own.concurrent_jobs)
         try:
             await self._executor.start()
         except BaseException:
@@ -94,7 +101,8 @@ class JobWorker:
         await self._take_over()
         self._keepers = [
             asyncio.create_task(self._keep("heartbeat", own.beat_s, self._beat)),
-            asyncio.create_task(self._keep("cancel_watch", own.poll_s, self._watch_cancels)),
+            asyncio.create_task(self._keep("cancel_watch", CANCEL_POLL_S, self._watch_cancels)),
+            asyncio.create_task(self._serve_line(own.poll_s)),
         ]
         log.info("worker_started", worker=worker, job_types=sorted(self._catalog))
 
@@ -103,9 +111,11 @@ class JobWorker:
         if self._stopping:
             return
         self._stopping = True
-        for task in [*self._keepers, *self._running.values()]:
-            task.cancel()
-        await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
+        await _cancel_all(self._keepers)
+        if self._taking is not None:
+            # A claim is one step for the database: it is let to its end, or the job would wait for the next worker.
+            await asyncio.wait({self._taking}, timeout=TAKE_S)
+        await _cancel_all(self._running.values())
         await self._executor.stop()
         await self._journal.requeue(self.id, lost=False)
         await self._membership.leave()
@@ -153,12 +163,48 @@ class JobWorker:
             if (asked := self._cancel_asked.get(job_id)) is not None and not asked.done():
                 asked.set_result(None)
 
+    async def _serve_line(self, poll_s: float) -> None:
+        """Take the next job whenever a slot is free."""
+        while True:
+            await self._slots.acquire()
+            self._taking = asyncio.create_task(self._take(), name="take")
+            if not await asyncio.shield(self._taking):
+                await asyncio.sleep(poll_s)
+
+    async def _take(self) -> bool:
+        """Claim a job for a slot that is held and start it; the slot is given back if there is none."""
+        record: JobRecord | None = None
+        try:
+            record = await self._line.claim()
+            if record is not None:
+                self._claimed[record.id] = record
+                if await self._executor.start_job(record.id):
+                    return True
+        except Exception:
+            # Whatever it was, the job goes back into the line and the next look comes as usual.
+            log.exception("claim_failed", worker=self.id, job_id=record and record.id)
+            if record is not None:
+                await self._line.put_back(record.id)
+        if record is None or self._claimed.pop(record.id, None) is not None:
+            self._slots.release()
+        return False
+
     async def _run_job(self, job_id: str) -> str:
         """The body of the workflow: run one job to a final state and return that state."""
-        record = await self._journal.begin(job_id)
+        record = self._claimed.pop(job_id, None)
+        if record is None:  # it comes back after a crash, and has no slot yet
+            await self._slots.acquire()
+        try:
+            if self._stopping:
+                raise asyncio.CancelledError
+            return await self._run_taken(record or await self._journal.begin(job_id))
+        finally:
+            self._slots.release()
+
+    async def _run_taken(self, record: JobRecord | None) -> str:
         if record is None:
             return "nothing to do"
-        with telemetry.job_logs(job_id, ""):
+        with telemetry.job_logs(record.id, ""):
             log.info("job_started", job_type=record.type, run=record.runs)
             if record.started_at is not None and record.runs == 1:
                 waited = record.started_at - record.created_at
@@ -236,6 +282,13 @@ class JobWorker:
             await _stop(task)
             self._running.pop(record.id, None)
             self._cancel_asked.pop(record.id, None)
+
+
+async def _cancel_all(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    found = list(tasks)
+    for task in found:
+        task.cancel()
+    await asyncio.gather(*found, return_exceptions=True)
 
 
 class _CancelledByUser(Exception):

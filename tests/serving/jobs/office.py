@@ -9,7 +9,6 @@ from pathlib import Path
 
 from serving.artifacts.store import ArtifactStore
 from serving.jobs.database import Database
-from serving.jobs.queue import JobQueue
 from serving.jobs.records import JobRecord
 from serving.jobs.store import JobStore
 from serving.jobs.submit import JobDesk, JobRequest
@@ -53,9 +52,7 @@ async def open_office(home: Path, **settings_: object) -> AsyncIterator[Office]:
     settings = Settings.model_validate({"home": home, **settings_}).resolved()
     database = Database(settings.jobs_database_url)
     await database.create()
-    queue = JobQueue(database)
-    store = JobStore(database, queue, queued_jobs=settings.limits.queued_jobs)
+    store = JobStore(database, queued_jobs=settings.limits.queued_jobs)
     artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
     yield Office(settings, store, JobDesk(store, CATALOG, artifacts), artifacts, database)
-    await queue.close()
     await database.close()

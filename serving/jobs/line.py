@@ -1,0 +1,143 @@
+"""Line: the waiting jobs in the database, and how a worker takes the next of them; used by the worker.
+
+The one invariant: a job is claimed in the transaction that says who works on it, one claim after the other, so two
+workers never claim one job and the policy's memory fits what was started.
+
+In line are the queued jobs that never started. A queued job that did start comes back through the durable executor,
+which holds its finished calls.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import sqlalchemy as sa
+
+from serving.jobs.database import Database
+from serving.jobs.queue import without_workflow
+from serving.jobs.records import JobRecord
+from serving.jobs.scheduling import Head, Key, charge, choose
+from serving.jobs.states import FINAL, WORKING
+from serving.jobs.store import read_job
+from serving.jobs.tables import change_job, jobs, lane_shares
+from serving.jobs.types import JobState, Lane
+
+_LOCK_KEY: Final = 7_385_002
+"""PostgreSQL advisory lock held while a job is claimed."""
+_TRIES: Final = 4
+"""Jobs tried in one claim; one that was chosen may be cancelled in the same moment."""
+_HEADS: Final = sa.text(
+    # A skip scan of the index jobs_in_line: one step per tenant and lane, however many jobs wait behind each.
+    """
+    WITH RECURSIVE groups(lane, tenant) AS (
+        SELECT * FROM (SELECT lane, tenant FROM jobs WHERE state = 'queued' ORDER BY lane, tenant LIMIT 1) AS first
+        UNION ALL
+        SELECT
+            (SELECT j.lane FROM jobs j WHERE j.state = 'queued' AND (j.lane, j.tenant) > (g.lane, g.tenant)
+             ORDER BY j.lane, j.tenant LIMIT 1),
+            (SELECT j.tenant FROM jobs j WHERE j.state = 'queued' AND (j.lane, j.tenant) > (g.lane, g.tenant)
+             ORDER BY j.lane, j.tenant LIMIT 1)
+        FROM groups g WHERE g.lane IS NOT NULL
+    )
+    SELECT h.id, h.lane, h.tenant, h.created_at, h.predicted_s
+    FROM groups g JOIN jobs h ON h.id = (
+        SELECT j.id FROM jobs j
+        WHERE j.state = 'queued' AND j.lane = g.lane AND j.tenant = g.tenant AND j.started_at IS NULL
+        ORDER BY j.lane, j.tenant, j.id LIMIT 1)
+    WHERE g.lane IS NOT NULL
+    LIMIT 10000
+    """
+)
+
+
+class Line:
+    """The line as one worker sees it.
+
+    Args:
+        database: opened, with its tables made.
+        worker: the worker's id.
+    """
+
+    def __init__(self, database: Database, worker: str) -> None:
+        self._database = database
+        self._worker = worker
+
+    async def claim(self) -> JobRecord | None:
+        """Take the next job; None when nothing waits."""
+        return await self._database.run(self._claim)
+
+    def _claim(self, connection: sa.Connection) -> JobRecord | None:
+        # Most looks find nothing: they take no lock.
+        if not heads_of(connection):
+            return None
+        _lock(connection)
+        for _ in range(_TRIES):
+            heads, shares = heads_of(connection), shares_of(connection)
+            chosen = choose(heads, shares, time.time())
+            if chosen is None:
+                return None
+            record = take_up(connection, chosen.job_id, self._worker)
+            if record is not None:
+                _remember(connection, charge(chosen, heads, shares))
+                return record
+        return None
+
+    async def put_back(self, job_id: str) -> None:
+        """Undo a claim whose work could not be started; does nothing when the durable executor holds the job."""
+
+        def write(connection: sa.Connection) -> None:
+            if without_workflow(connection, [job_id]):
+                back = {"state": JobState.QUEUED, "worker": None, "started_at": None, "runs": jobs.c.runs - 1}
+                event = {"reason": "its worker could not start it"}
+                change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
+
+        await self._database.persist(write)
+
+
+def heads_of(connection: sa.Connection) -> list[Head]:
+    """The oldest job in line of each tenant in each lane."""
+    return [
+        Head(row.id, Lane(row.lane), row.tenant, row.created_at, row.predicted_s)
+        for row in connection.execute(_HEADS)
+        if row.id is not None
+    ]
+
+
+def shares_of(connection: sa.Connection) -> dict[Key, float]:
+    """What the policy remembers."""
+    return {(row.lane, row.tenant): row.virtual_s for row in connection.execute(sa.select(lane_shares))}
+
+
+def take_up(connection: sa.Connection, job_id: str, worker: str) -> JobRecord | None:
+    """Make a waiting or lost job the worker's; None when there is nothing to do any more."""
+    row = connection.execute(sa.select(jobs.c.started_at, jobs.c.state).where(jobs.c.id == job_id)).first()
+    if row is None or row.state in FINAL:
+        return None
+    values = {
+        "state": sa.case((jobs.c.state == JobState.QUEUED, JobState.PROCESSING), else_=jobs.c.state),
+        "worker": worker,
+        "runs": jobs.c.runs + 1,
+        "started_at": sa.func.coalesce(jobs.c.started_at, time.time()),
+    }
+    event = {"reason": "resumed at the first unfinished stage" if row.started_at else None}
+    if not change_job(connection, job_id, kind="state", among=(JobState.QUEUED, *WORKING), values=values, event=event):
+        return None
+    return read_job(connection, job_id)
+
+
+def _lock(connection: sa.Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+
+
+def _remember(connection: sa.Connection, changes: Mapping[Key, float]) -> None:
+    for (lane, tenant), value in changes.items():
+        here = (lane_shares.c.lane == lane, lane_shares.c.tenant == tenant)
+        if not connection.execute(sa.update(lane_shares).where(*here).values(virtual_s=value)).rowcount:
+            connection.execute(sa.insert(lane_shares).values(lane=lane, tenant=tenant, virtual_s=value))
+        if lane == "clock":
+            # A tenant behind the lane's clock starts from the clock: its row says nothing any more.
+            behind = (lane_shares.c.lane == tenant, lane_shares.c.virtual_s <= value)
+            connection.execute(sa.delete(lane_shares).where(*behind))
