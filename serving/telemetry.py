@@ -104,6 +104,12 @@ STAGE_SECONDS: Final = Histogram(
 STAGE_RETRIES: Final = Counter(
     "reelmesh_stage_retries", "Stages that ran again after a retryable error.", ["type", "stage"], registry=METRICS
 )
+STAGE_PARTS: Final = Counter(
+    "reelmesh_stage_parts",
+    "Finished calls of stages, by where their results came from.",
+    ["type", "stage", "origin"],
+    registry=METRICS,
+)
 
 # Intakes; intake is kind and queue, as the settings name them.
 INTAKE_MESSAGES: Final = Counter(

@@ -1,14 +1,15 @@
 """DurableContext: the JobContext of graphs on top of DBOS steps; made by the worker for each run of a job.
 
 The one invariant: step numbers are drawn before the first await of a stage, so a resumed run draws the same
-ones, and a call whose result DBOS holds is never made again.
+ones, and a call whose result DBOS or the table of results holds is never made again.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from dbos import DBOS, StepOptions, StepReservation
@@ -18,16 +19,21 @@ from serving.artifacts.store import ArtifactStore
 from serving.backends.call import Call
 from serving.errors import BadInput, EngineFailed, ReelmeshError, TooLarge, foreign_text
 from serving.jobs.journal import Journal, StageFacts
+from serving.jobs.keys import json_refs, request_key
+from serving.jobs.makers import provenance_of
+from serving.jobs.parts import Ledger, Part, own_part, type_name
 from serving.jobs.progress import job_progress
 from serving.jobs.records import JobRecord, StageState
-from serving.jobs.types import JobType, Stage
+from serving.jobs.results import Place, Result, Results
+from serving.jobs.stage_times import StageTimes, check_fits
+from serving.jobs.types import JobOutput, JobType, Stage, StoppedEarly
+from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import TaskRequest, TaskResult
-from serving.telemetry import STAGE_RETRIES, STAGE_SECONDS
+from serving.repository.identity import Identity
+from serving.telemetry import STAGE_PARTS, STAGE_RETRIES, STAGE_SECONDS
 
 R = TypeVar("R", bound=TaskResult)
 T = TypeVar("T")
-S = TypeVar("S")
-Work = Callable[[StageFacts], Awaitable[S]]
 
 log = structlog.get_logger()
 
@@ -44,6 +50,9 @@ class Runner(Protocol):
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         """Run one request to its result."""
+
+    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+        """The model that is asked first."""
 
 
 class DurableContext:
@@ -73,13 +82,15 @@ class DurableContext:
         self.job_id = record.id
         self.artifacts = artifacts
         self.failed_stage: str | None = None
-        self._job_type = job_type
+        self._record, self._job_type = record, job_type
         self._stages = {stage.name: stage for stage in job_type.stages}
         self._facts = {stage.name: StageFacts(stage) for stage in record.stages}
         self._done: dict[str, float] = {}
         self._told = record.progress
         self._journal = journal
         self._runner = runner
+        self._results, self._times = Results(journal.database, artifacts), StageTimes(journal.database)
+        self._ledger = Ledger(record, list(self._stages), self._results)
         self._deadline_unix_s = deadline_unix_s
         self._slots = asyncio.Semaphore(parallel_calls)
         self._opening = asyncio.Lock()
@@ -98,47 +109,49 @@ class DurableContext:
         self, stage: str, requests: Sequence[TaskRequest], result: type[R], *, model: str | None = None
     ) -> list[R]:
         """Run several requests of one task in parallel; see :class:`serving.jobs.types.JobContext`."""
-        calls = [partial(self._ask, stage, request, result, model) for request in requests]
-        return await self._perform(stage, calls, result.model_validate_json)
+        return await self._perform(stage, [self._task(request, result, model) for request in requests])
 
-    async def step(self, stage: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def step(self, stage: str, work: Callable[[], Awaitable[T]], *, inputs: object = None) -> T:
         """Run own code as a durable stage; see :class:`serving.jobs.types.JobContext`."""
+        return (await self._perform(stage, [own_part(self._job_type.name, stage, work, inputs)]))[0]
 
-        async def call(_facts: StageFacts) -> T:
-            return await work()
+    def so_far(self) -> JobOutput:
+        """What the finished stages made, for a job that was to stop early: files by stage and name."""
+        files: dict[str, ArtifactRef] = {}
+        for stage, facts in self._facts.items():
+            for ref in facts.artifacts.values():
+                name, again = f"{stage}.{ref.name}", 1
+                while name in files:
+                    again += 1
+                    name = f"{stage}.{again}.{ref.name}"
+                files[name] = ref
+        return JobOutput(files=files, facts={"stopped_at": self._record.stop_at})
 
-        return (await self._perform(stage, [call], _as_is))[0]
+    def _task(self, request: TaskRequest, result: type[R], model: str | None) -> Part[R]:
+        async def ask(call: Call) -> R:
+            answer = await self._runner.run(request, call, model=model)
+            if not isinstance(answer, result):
+                raise EngineFailed(f"expected {result.__name__}, got {type(answer).__name__}")
+            return answer
 
-    async def _ask(
-        self, stage: str, request: TaskRequest, result: type[R], model: str | None, facts: StageFacts
-    ) -> str:
-        call = Call(deadline_unix_s=self._deadline_unix_s, job_id=self.job_id, stage=stage)
-        answer = await self._runner.run(request, call, model=model)
-        if not isinstance(answer, result):
-            raise EngineFailed(f"expected {result.__name__}, got {type(answer).__name__}")
-        facts.add_model(call.served_by)
-        return answer.model_dump_json()
+        identity = self._runner.identity(request, model=model)
+        return Part(ask, result, request_key(request, identity), request, identity)
 
-    async def _perform(self, name: str, works: Sequence[Work[S]], decode: Callable[[S], T]) -> list[T]:
-        """Run the calls of a stage as DBOS steps, each retried while its error says so.
-
-        Args:
-            name: the stage.
-            works: the calls; what they return is what DBOS keeps.
-            decode: turns what DBOS keeps into the value a graph sees.
-        """
+    async def _perform(self, name: str, parts: Sequence[Part[T]]) -> list[T]:
+        """Run the calls of a stage as DBOS steps, each retried while its error says so."""
+        self._stop_before(name)
         stage, facts = self._stage(name), self._facts.setdefault(name, StageFacts())
-        if len(works) > MAX_PARTS:
-            raise TooLarge(f"{len(works)} calls are over the bound of {MAX_PARTS}", field=name)
-        steps = [DBOS.reserve_step() for _ in works]
+        if len(parts) > MAX_PARTS:
+            raise TooLarge(f"{len(parts)} calls are over the bound of {MAX_PARTS}", field=name)
+        steps = [DBOS.reserve_step() for _ in parts]
         first, began = facts.parts, time.monotonic()
-        facts.parts += len(works)
+        facts.parts += len(parts)
         self._done[name] = facts.parts_done / facts.parts if facts.parts else 1.0
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._part(stage, facts, step, f"{name}[{index}]", work, decode))
-                    for index, (step, work) in enumerate(zip(steps, works, strict=True), start=first)
+                    group.create_task(self._part(stage, facts, step, Place(self.job_id, name, index), part))
+                    for index, (step, part) in enumerate(zip(steps, parts, strict=True), start=first)
                 ]
         except BaseExceptionGroup as failed:
             await self._fail(name, facts, failed.exceptions[0])
@@ -153,29 +166,26 @@ class DurableContext:
             self._opened.discard(name)  # a graph may come back to a stage
         return results
 
-    async def _part(
-        self,
-        stage: Stage,
-        facts: StageFacts,
-        step: StepReservation,
-        name: str,
-        work: Work[S],
-        decode: Callable[[S], T],
-    ) -> T:
+    async def _part(self, stage: Stage, facts: StageFacts, step: StepReservation, place: Place, part: Part[T]) -> T:
         tries = 0
 
-        async def body() -> S:
+        async def body() -> str:
             nonlocal tries
             tries += 1
             if tries > 1:
                 STAGE_RETRIES.labels(self._job_type.name, stage.name).inc()
-            facts.tries = max(facts.tries, tries)
-            await self._open(stage, facts)
-            return await self._guarded(stage, work, facts)
+            result = await self._guarded(stage, partial(self._ledger.find, place, part))
+            if result is None:
+                facts.tries = max(facts.tries, tries)
+                await self._open(stage, facts)
+                result = await self._guarded(stage, partial(self._make, place, part, tries))
+            facts.add_server(result.served_by, result.replica)
+            STAGE_PARTS.labels(self._job_type.name, stage.name, result.origin).inc()
+            return result.value
 
         async with self._slots:
             try:
-                value = decode(await step.run_async(self._options(name), body))
+                value = part.decode(await step.run_async(self._options(f"{place.stage}[{place.part}]"), body))
             except dbos_errors.DBOSMaxStepRetriesExceeded as exhausted:
                 raise exhausted.errors[-1] from exhausted
         facts.parts_done += 1
@@ -184,9 +194,36 @@ class DurableContext:
             await self._advance(stage.name, facts)
         return value
 
-    async def _guarded(self, stage: Stage, work: Work[T], facts: StageFacts) -> T:
+    async def _make(self, place: Place, part: Part[Any], tries: int) -> Result:
+        """Do the work of a part, and leave its result and who made it."""
+        began = time.time()
+        call = Call(deadline_unix_s=self._deadline_unix_s, job_id=self.job_id, stage=place.stage)
+        value = part.encode(await part.work(call))
+        by, key = part.identity, part.key
+        if by is not None and part.request is not None and call.served_by.rpartition("/")[2] != by.model:
+            by = self._runner.identity(part.request, model=call.served_by.rpartition("/")[2])
+            key = request_key(part.request, by)  # a fallback's result is not the first model's
+        made = json_refs(json.loads(value))
+        records = provenance_of(made, part, place, job_type=self._job_type.name, served_by=call.served_by, by=by)
+        await asyncio.gather(*(self.artifacts.put_provenance(ref, record) for ref, record in records))
+        result = Result(
+            value=value,
+            value_type=type_name(part.kind),
+            key=key,
+            served_by=call.served_by or None,
+            replica=call.replica or None,
+            tries=tries,
+            started_at=began,
+            ended_at=time.time(),
+            cpu_s=call.cpu_s,
+            gpu_s=call.gpu_s,
+        )
+        await self._results.record(place, result)
+        return result
+
+    async def _guarded(self, stage: Stage, work: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await work(facts)
+            return await work()
         except ReelmeshError as error:
             log.warning("stage_call_failed", job_id=self.job_id, stage=stage.name, error=str(error))
             raise
@@ -198,8 +235,20 @@ class DurableContext:
         """Record that the stage runs, once, before its first call is made."""
         async with self._opening:
             if stage.name not in self._opened:
+                await self._check_deadline(stage, facts)
                 await self._journal.stage_started(self.job_id, stage.name, stage.state, facts)
                 self._opened.add(stage.name)
+
+    async def _check_deadline(self, stage: Stage, facts: StageFacts) -> None:
+        if (deadline := self._record.deadline_at) is not None:
+            expected_s = await self._times.expected_s(self._job_type.name, stage.name, facts.parts - facts.parts_done)
+            check_fits(stage.name, expected_s, deadline - time.time())
+
+    def _stop_before(self, name: str) -> None:
+        """Go no further than the stage at which the job is to stop."""
+        order = list(self._stages)
+        if (last := self._record.stop_at) in self._stages and name in order and order.index(name) > order.index(last):
+            raise StoppedEarly
 
     async def _advance(self, name: str, facts: StageFacts) -> None:
         progress = self._progress()
@@ -235,7 +284,3 @@ class DurableContext:
 
 def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, ReelmeshError) and error.retryable
-
-
-def _as_is(value: T) -> T:
-    return value

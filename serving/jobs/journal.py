@@ -11,11 +11,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from serving.jobs.database import Database
-from serving.jobs.line import take_up
-from serving.jobs.queue import without_workflow
 from serving.jobs.records import JobError, JobRecord, StageRecord, StageState
 from serving.jobs.refs import refs_in
-from serving.jobs.states import WORKING, sources_of
+from serving.jobs.results import job_totals, summary
+from serving.jobs.states import FINAL, WORKING, sources_of
+from serving.jobs.store import read_job
 from serving.jobs.tables import change_job, job_stages, jobs
 from serving.jobs.types import JobOutput, JobState
 from serving.protocol.artifact import ArtifactRef
@@ -24,6 +24,8 @@ _RUNNABLE: Final = (JobState.QUEUED, *WORKING)
 _OPEN_STAGES: Final = (StageState.WAITING, StageState.RUNNING)
 MAX_STAGE_ARTIFACTS: Final = 64
 """Artifacts listed per stage; a podcast of 500 turns makes a thousand clips."""
+MAX_STAGE_REPLICAS: Final = 32
+"""Replicas listed per stage."""
 
 
 class Journal:
@@ -35,12 +37,27 @@ class Journal:
     """
 
     def __init__(self, database: Database, worker: str) -> None:
-        self._database = database
+        self.database = self._database = database
         self._worker = worker
 
     async def begin(self, job_id: str) -> JobRecord | None:
         """Take a job up; None when there is nothing to do any more (cancelled or ended meanwhile)."""
-        return await self._database.persist(lambda connection: take_up(connection, job_id, self._worker))
+        return await self._database.persist(lambda connection: self._begin(connection, job_id))
+
+    def _begin(self, connection: sa.Connection, job_id: str) -> JobRecord | None:
+        row = connection.execute(sa.select(jobs.c.started_at, jobs.c.state).where(jobs.c.id == job_id)).first()
+        if row is None or row.state in FINAL:
+            return None
+        values = {
+            "state": sa.case((jobs.c.state == JobState.QUEUED, JobState.PROCESSING), else_=jobs.c.state),
+            "worker": self._worker,
+            "runs": jobs.c.runs + 1,
+            "started_at": sa.func.coalesce(jobs.c.started_at, time.time()),
+        }
+        event = {"reason": "resumed at the first unfinished stage" if row.started_at else None}
+        if not change_job(connection, job_id, kind="state", among=_RUNNABLE, values=values, event=event):
+            return None
+        return read_job(connection, job_id)
 
     async def stage_started(self, job_id: str, stage: str, state: JobState, facts: "StageFacts") -> None:
         """The first call of a stage is about to be made, or the first after the stage had ended."""
@@ -82,12 +99,16 @@ class Journal:
         self, job_id: str, stage: str, outcome: StageState, facts: "StageFacts", *, progress: float
     ) -> None:
         """The stage is done, skipped or failed; repeating it changes nothing."""
-        ended, counts = {"state": outcome, "ended_at": time.time(), **facts.row()}, facts.counts()
+        now, counts = time.time(), facts.counts()
+        ended = {"state": outcome, "ended_at": now, **facts.row(), **summary(job_id, stage)}
+        if outcome is not StageState.SKIPPED:
+            # A stage that found all its results at once never said that it started.
+            ended["started_at"] = sa.func.coalesce(job_stages.c.started_at, now)
 
         def write(connection: sa.Connection) -> None:
             if not _update_stage(connection, job_id, stage, ended, job_stages.c.state.in_(_OPEN_STAGES)):
                 return
-            moved = {"progress": _at_least(progress)}
+            moved = {"progress": _at_least(progress), **job_totals(job_id)}
             event = {"stage": stage, "stage_state": outcome, **counts}
             change_job(connection, job_id, kind="stage", among=WORKING, values=moved, event=event)
 
@@ -139,14 +160,9 @@ class Journal:
         def write(connection: sa.Connection) -> list[str]:
             query = sa.select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state.in_(list(WORKING)))
             found = [str(job_id) for job_id in connection.scalars(query)]
-            unstarted = set(without_workflow(connection, found))
+            back = {"state": JobState.QUEUED, "worker": None, "runs": jobs.c.runs - (0 if lost else 1)}
             event = {"reason": "its worker was lost" if lost else "its worker was stopped"}
             for job_id in found:
-                back: dict[str, Any] = {"state": JobState.QUEUED, "worker": None}
-                if job_id in unstarted:  # nothing but the line brings it back
-                    back |= {"started_at": None, "runs": jobs.c.runs - 1}
-                elif not lost:
-                    back["runs"] = jobs.c.runs - 1
                 change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
             return found
 
@@ -171,6 +187,7 @@ class StageFacts:
         self.parts_done = 0
         self.tries = known.tries if known else 0
         self.models: list[str] = list(known.models) if known else []
+        self.replicas: list[str] = list(known.replicas or ()) if known else []
         self.artifacts: dict[str, ArtifactRef] = {}
 
     def add_artifacts(self, result: object) -> None:
@@ -179,10 +196,12 @@ class StageFacts:
             if len(self.artifacts) < MAX_STAGE_ARTIFACTS:
                 self.artifacts.setdefault(ref.sha256, ref)
 
-    def add_model(self, name: str) -> None:
+    def add_server(self, model: str | None, replica: str | None) -> None:
         """Note who served a call."""
-        if name and name not in self.models:
-            self.models.append(name)
+        if model and model not in self.models:
+            self.models.append(model)
+        if replica and replica not in self.replicas and len(self.replicas) < MAX_STAGE_REPLICAS:
+            self.replicas.append(replica)
 
     def counts(self) -> dict[str, int]:
         """The counts, as columns of the stage and of its events."""
@@ -194,6 +213,7 @@ class StageFacts:
             **self.counts(),
             "tries": self.tries,
             "models": list(self.models),
+            "replicas": list(self.replicas),
             "artifacts": [ref.model_dump(mode="json") for ref in self.artifacts.values()],
         }
 

@@ -80,8 +80,19 @@ class JobContext(Protocol):
     ) -> list[R]:
         """Run several requests of one task in parallel, each durable by itself; results in the order asked."""
 
-    async def step(self, stage: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Run own code (building captions, checking a file) as a durable stage; ``T`` must be picklable."""
+    async def step(self, stage: str, work: Callable[[], Awaitable[T]], *, inputs: object = None) -> T:
+        """Run own code (building captions, checking a file) as a durable stage.
+
+        Args:
+            stage: its name.
+            work: says by its annotation what it returns: a model, a dataclass, or a list or mapping of them.
+            inputs: everything the work depends on (JSON, models, dataclasses); with it the result is found again by
+                other jobs and forks that have the same. Without, only this job keeps it.
+        """
+
+
+class StoppedEarly(Exception):
+    """The stage after which the job was to stop is over; passes through the graph to the worker."""
 
 
 Graph = Callable[[JobContext, Any], Awaitable[JobOutput]]

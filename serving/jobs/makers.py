@@ -1,0 +1,74 @@
+"""Who made a part, as the provenance of its artifacts; written by the job context when a part has ended.
+
+The one invariant: a record names digests of texts, never the texts.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from serving.artifacts.provenance import ModelUsed, Provenance, software_version
+from serving.jobs.keys import json_refs
+from serving.jobs.parts import Part
+from serving.jobs.results import Place
+from serving.protocol.artifact import ArtifactRef
+from serving.protocol.tasks import TaskRequest
+from serving.repository.identity import Identity
+
+
+def inputs_of(part: "Part[Any]") -> list[ArtifactRef]:
+    """The artifacts that go into a part."""
+    return list(part.inputs) if part.request is None else json_refs(part.request.model_dump(mode="json"))
+
+
+def provenance_of(
+    made: Sequence[ArtifactRef], part: "Part[Any]", place: Place, *, job_type: str, served_by: str, by: Identity | None
+) -> list[tuple[ArtifactRef, Provenance]]:
+    """The record of each artifact that a part made.
+
+    Args:
+        made: what its result refers to; what went in is left out.
+        part: the part.
+        place: which it is.
+        job_type: the job's type.
+        served_by: ``backend/model``, empty for own code.
+        by: the model that did it.
+    """
+    inputs = [ref.sha256 for ref in inputs_of(part)]
+    told = {
+        "source": "stage",
+        "made_at": time.time(),
+        "software_version": software_version(),
+        "job_id": place.job_id,
+        "job_type": job_type,
+        "stage": place.stage,
+        "part": place.part,
+        "models": (_used(by, served_by),) if by else (),
+        "seeds": _seeds(part.request),
+        "prompt_sha256": _prompt_digest(part.request),
+        "inputs": tuple(inputs),
+    }
+    new = [ref for ref in made if ref.sha256 not in inputs]
+    return [(ref, Provenance.model_validate({**ref.model_dump(), **told})) for ref in new]
+
+
+def _used(by: Identity, served_by: str) -> ModelUsed:
+    return ModelUsed(
+        model=by.model,
+        backend=served_by.rpartition("/")[0] or None,
+        source=by.source,
+        revision=by.revision,
+        license=by.license,
+        commercial_use=by.commercial_use,
+    )
+
+
+def _seeds(request: TaskRequest | None) -> dict[str, int]:
+    seed = getattr(request, "seed", None)
+    return {} if seed is None else {"seed": seed}
+
+
+def _prompt_digest(request: TaskRequest | None) -> str | None:
+    text = getattr(request, "prompt", None) or getattr(request, "text", None)
+    return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
