@@ -11,11 +11,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from serving.jobs.database import Database
+from serving.jobs.line import take_up
+from serving.jobs.queue import without_workflow
 from serving.jobs.records import JobError, JobRecord, StageRecord, StageState
 from serving.jobs.refs import refs_in
 from serving.jobs.results import job_totals, summary
-from serving.jobs.states import FINAL, WORKING, sources_of
-from serving.jobs.store import read_job
+from serving.jobs.states import WORKING, sources_of
 from serving.jobs.tables import change_job, job_stages, jobs
 from serving.jobs.types import JobOutput, JobState
 from serving.protocol.artifact import ArtifactRef
@@ -42,22 +43,7 @@ class Journal:
 
     async def begin(self, job_id: str) -> JobRecord | None:
         """Take a job up; None when there is nothing to do any more (cancelled or ended meanwhile)."""
-        return await self._database.persist(lambda connection: self._begin(connection, job_id))
-
-    def _begin(self, connection: sa.Connection, job_id: str) -> JobRecord | None:
-        row = connection.execute(sa.select(jobs.c.started_at, jobs.c.state).where(jobs.c.id == job_id)).first()
-        if row is None or row.state in FINAL:
-            return None
-        values = {
-            "state": sa.case((jobs.c.state == JobState.QUEUED, JobState.PROCESSING), else_=jobs.c.state),
-            "worker": self._worker,
-            "runs": jobs.c.runs + 1,
-            "started_at": sa.func.coalesce(jobs.c.started_at, time.time()),
-        }
-        event = {"reason": "resumed at the first unfinished stage" if row.started_at else None}
-        if not change_job(connection, job_id, kind="state", among=_RUNNABLE, values=values, event=event):
-            return None
-        return read_job(connection, job_id)
+        return await self._database.persist(lambda connection: take_up(connection, job_id, self._worker))
 
     async def stage_started(self, job_id: str, stage: str, state: JobState, facts: "StageFacts") -> None:
         """The first call of a stage is about to be made, or the first after the stage had ended."""
@@ -160,9 +146,14 @@ class Journal:
         def write(connection: sa.Connection) -> list[str]:
             query = sa.select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state.in_(list(WORKING)))
             found = [str(job_id) for job_id in connection.scalars(query)]
-            back = {"state": JobState.QUEUED, "worker": None, "runs": jobs.c.runs - (0 if lost else 1)}
+            unstarted = set(without_workflow(connection, found))
             event = {"reason": "its worker was lost" if lost else "its worker was stopped"}
             for job_id in found:
+                back: dict[str, Any] = {"state": JobState.QUEUED, "worker": None}
+                if job_id in unstarted:  # nothing but the line brings it back
+                    back |= {"started_at": None, "runs": jobs.c.runs - 1}
+                elif not lost:
+                    back["runs"] = jobs.c.runs - 1
                 change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
             return found
 
