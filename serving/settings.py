@@ -44,7 +44,10 @@ class LimitSettings(_Group):
     body_bytes: int = Field(default=64 << 20, gt=0, description="Largest other request body.")
     spec_bytes: int = Field(default=1 << 20, gt=0, description="Largest job description.")
     jobs_listed: int = Field(default=200, gt=0, description="Most jobs in one page of a listing.")
-    queued_jobs: int = Field(default=10_000, gt=0, description="Jobs waiting before new ones get 503.")
+    queued_jobs: int = Field(default=10_000, gt=0, description="Jobs waiting before new ones get 429.")
+    job_wait_s: int = Field(
+        default=30, ge=0, le=100, description="Longest that a submission waits for its job's end (`Prefer: wait`)."
+    )
     inflight_per_replica: int = Field(
         default=64, gt=0, description="Requests one Ray replica holds before it answers 503."
     )

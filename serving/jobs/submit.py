@@ -21,6 +21,7 @@ from serving.jobs.refs import Path, walk_refs
 from serving.jobs.store import JobStore, NewJob
 from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
+from serving.jobs.webhooks.check import WebhookCheck
 from serving.repository.yaml_lines import dotted
 
 MAX_TIMEOUT_S: Final = 24 * 3600.0
@@ -74,9 +75,18 @@ class JobDesk:
         store: where accepted jobs go.
         catalog: every job type by name.
         artifacts: where files that jobs refer to must be.
+        check_webhook: says what is wrong with a webhook; None leaves that to the sender, which refuses it at the first
+            try.
     """
 
-    def __init__(self, store: JobStore, catalog: Mapping[str, JobType], artifacts: ArtifactStore) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        catalog: Mapping[str, JobType],
+        artifacts: ArtifactStore,
+        check_webhook: WebhookCheck | None = None,
+    ) -> None:
+        self._check_webhook = check_webhook
         self._store = store
         self._catalog = catalog
         self._artifacts = artifacts
@@ -108,6 +118,8 @@ class JobDesk:
             Unavailable: another request with the key is being accepted.
         """
         try:
+            if request.webhook is not None and self._check_webhook is not None:
+                await self._check_webhook(request.webhook.url, request.webhook.events, tenant)
             new = await self._prepare(request, key)
         except BadInput as error:
             raise unprocessable(error) from error

@@ -165,6 +165,14 @@ workers = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
 )
 
+keepers = sa.Table(
+    "keepers",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(128), nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
 
 def change_job(
     connection: sa.Connection,
@@ -192,7 +200,7 @@ def change_job(
         sa.update(jobs)
         .where(jobs.c.id == job_id, jobs.c.state.in_(list(among)))
         .values(last_event=jobs.c.last_event + 1, **values)
-        .returning(jobs.c.last_event, jobs.c.state, jobs.c.stage, jobs.c.progress)
+        .returning(jobs.c.last_event, jobs.c.state, jobs.c.stage, jobs.c.progress, jobs.c.webhook)
     )
     row = connection.execute(statement).first()
     if row is None:
@@ -201,4 +209,17 @@ def change_job(
     connection.execute(
         sa.insert(job_events).values(job_id=job_id, seq=row.last_event, at=time.time(), kind=kind, **told)
     )
+    if row.webhook and "state" in values:
+        _note_delivery(connection, job_id, row)
     return True
+
+
+def _note_delivery(connection: sa.Connection, job_id: str, row: sa.Row[Any]) -> None:
+    """Have the job's webhook told of its new state, if it asked for it; serving.jobs.webhooks sends what is here."""
+    event, wanted = f"job.{row.state}", row.webhook.get("events")
+    if row.webhook.get("gone") or (wanted and event not in wanted):
+        return
+    # The id follows from the event, so that receivers know a second message of it whatever happens.
+    values = {"id": f"msg_{job_id}_{row.last_event}", "job_id": job_id, "seq": row.last_event, "event": event}
+    new = {"state": "waiting", "tries": 0, "next_at": time.time()}
+    connection.execute(sa.insert(deliveries).values(**values, **new))
