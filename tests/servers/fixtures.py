@@ -9,7 +9,9 @@ from uuid import uuid4
 import pytest
 
 from tests.servers.postgres import fresh_database, postgres_server
+from tests.servers.rabbitmq import rabbitmq_server
 from tests.servers.redis import redis_server
+from tests.servers.sqs import sqs_server
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +32,18 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
 def redis_url() -> Iterator[str]:
     """A Redis server, as ``redis://host:port/0``; tests name their keys and queues apart."""
     with redis_server() as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """A RabbitMQ server, as ``amqp://user:password@host:port/``; tests name their queues apart. It starts slowly."""
+    with rabbitmq_server() as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqs_url() -> Iterator[str]:
+    """An Amazon SQS, as ``http://host:port``; tests name their queues apart."""
+    with sqs_server() as url:
         yield url
