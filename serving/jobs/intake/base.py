@@ -14,6 +14,7 @@ from serving.errors import TooLarge
 from serving.jobs.input_problems import bad_input
 from serving.jobs.records import EventRecord, JobRecord
 from serving.jobs.submit import JobRequest
+from serving.jobs.types import Lane
 from serving.protocol.oip_json import parse_object
 
 MAX_MESSAGE_ID_CHARS: Final = 255
@@ -29,6 +30,7 @@ class Delivery:
         body: UTF-8 JSON of ``POST /v1/jobs``: ``type``, ``input`` and what else belongs there.
         attempt: 1 for the first delivery, as far as the broker tells.
         reply: JSON that tells the source where answers go, kept with the job; None wants no answer.
+        lane: what the broker's own priority asks for; the body's ``lane`` goes before it.
         handle: what the source needs to acknowledge it; nobody else looks at it.
     """
 
@@ -36,6 +38,7 @@ class Delivery:
     body: bytes
     attempt: int = 1
     reply: dict[str, JsonValue] | None = None
+    lane: Lane | None = None
     handle: Any = field(default=None, compare=False)
 
 
@@ -97,9 +100,10 @@ def request_of(delivery: Delivery, most_bytes: int) -> JobRequest:
     if len(delivery.body) > most_bytes:
         raise TooLarge(f"the message has {len(delivery.body)} bytes, more than {most_bytes}", field="body")
     try:
-        return JobRequest.model_validate(parse_object(delivery.body, "body"))
+        request = JobRequest.model_validate(parse_object(delivery.body, "body"))
     except ValidationError as error:
         raise bad_input(error, JobRequest) from error
+    return request if request.lane is not None else request.model_copy(update={"lane": delivery.lane})
 
 
 def message_id_of(delivery: Delivery) -> str:
