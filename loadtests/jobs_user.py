@@ -83,7 +83,7 @@ class JobUser(FastHttpUser):
                 job = answer.json()
         if job["state"] != "completed":
             return f"{job['state']}: {json.dumps(job.get('error'))[:200]}", 0
-        captions = next((file for name, file in job["files"].items() if name.endswith("srt")), None)
+        captions = next((file for name, file in job["artifacts"].items() if name.endswith("srt")), None)
         if captions is None:
             return f"no SRT among {sorted(job['files'])}", 0
         with self.client.get(captions["url"], name="download", catch_response=True) as answer:

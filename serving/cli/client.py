@@ -18,9 +18,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from serving.artifacts.store import hash_file
 from serving.cli.sse import Message, messages
 from serving.errors import BadInput, EngineFailed, ReelmeshError, Unavailable, foreign_text
-from serving.gateway.views import FileView, JobList, JobTypeList, JobTypeView, JobView
-from serving.jobs.records import EventRecord
-from serving.jobs.types import JobState, Lane
+from serving.gateway.views import ArtifactView, EventView, JobList, JobTypeList, JobTypeView, JobView
+from serving.jobs.types import JobState
 from serving.protocol.artifact import ArtifactRef
 
 M = TypeVar("M", bound=BaseModel)
@@ -98,14 +97,34 @@ class JobsClient:
         type_name: str,
         value: Mapping[str, JsonValue],
         *,
-        lane: Lane | None = None,
-        timeout_s: float | None = None,
         key: str | None = None,
+        **options: JsonValue,
     ) -> JobView:
-        """Submit a job; ``key`` makes sending it again harmless."""
-        body = {"type": type_name, "input": dict(value), "lane": lane, "timeout_s": timeout_s}
+        """Submit a job.
+
+        Args:
+            type_name: of a job type.
+            value: its input.
+            key: makes sending it again harmless.
+            options: the request's further fields, ``lane`` and ``deadline_s`` for example; None leaves one out.
+        """
+        body = {"type": type_name, "input": dict(value)}
+        body |= {name: option for name, option in options.items() if option is not None}
         headers = {"Idempotency-Key": key} if key is not None else {}
         answer = await self._call("POST", "/v1/jobs", json=body, headers=headers)
+        return self._read(JobView, answer.content)
+
+    async def retry(
+        self, job_id: str, *, from_stage: str | None = None, edits: Mapping[str, JsonValue] | None = None
+    ) -> JobView:
+        """A new job that goes on from a stage of an ended one, or with edits of its input and results."""
+        params = {"from": from_stage} if from_stage is not None else {}
+        answer = await self._call("POST", f"/v1/jobs/{job_id}/retry", params=params, json=dict(edits or {}))
+        return self._read(JobView, answer.content)
+
+    async def redrive(self, job_id: str) -> JobView:
+        """A new job that goes on where a dead letter ended."""
+        answer = await self._call("POST", f"/v1/jobs/{job_id}/redrive")
         return self._read(JobView, answer.content)
 
     async def job(self, job_id: str) -> JobView:
@@ -113,9 +132,18 @@ class JobsClient:
         answer = await self._call("GET", f"/v1/jobs/{job_id}")
         return self._read(JobView, answer.content)
 
-    async def jobs(self, *, states: Collection[JobState] = (), limit: int = 50, cursor: str | None = None) -> JobList:
-        """A page of jobs, newest first."""
+    async def jobs(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        dead: bool | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobList:
+        """A page of jobs, newest first; ``dead`` picks dead letters, or all but them."""
         params: dict[str, Any] = {"state": [str(state) for state in states], "limit": limit}
+        if dead is not None:
+            params["dead"] = dead
         if cursor is not None:
             params["cursor"] = cursor
         return self._read(JobList, (await self._call("GET", "/v1/jobs", params=params)).content)
@@ -125,7 +153,7 @@ class JobsClient:
         answer = await self._call("POST", f"/v1/jobs/{job_id}/cancel")
         return self._read(JobView, answer.content)
 
-    async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[EventRecord]:
+    async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[EventView]:
         """The job's history and what happens next, up to its end; a lost connection is taken up again.
 
         Raises:
@@ -141,7 +169,7 @@ class JobsClient:
                         return
                     if not message.data:
                         continue
-                    event = self._read(EventRecord, message.data)
+                    event = self._read(EventView, message.data)
                     after = event.seq
                     yield event
                     if event.is_final:
@@ -168,7 +196,7 @@ class JobsClient:
                 async for message in messages(answer.aiter_lines()):
                     yield message
 
-    async def download(self, file: FileView, target: Path, *, moved: Moved | None = None) -> Path:
+    async def download(self, file: ArtifactView, target: Path, *, moved: Moved | None = None) -> Path:
         """Write a result file to ``target``, whole or not at all.
 
         Raises:

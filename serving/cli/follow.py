@@ -78,7 +78,7 @@ class LiveDisplay:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._clock = _Clock()
-        self._task = progress.add_task("waiting", total=1.0)
+        self._task = progress.add_task("waiting", total=100.0)
         self._stage: str | None = None
         self._ended = False
 
@@ -230,7 +230,7 @@ async def _cancelled(client: JobsClient, job: JobView) -> JobView:
 async def files_of(client: JobsClient, job: JobView, folder: Path, shown: Display) -> AsyncIterator[tuple[str, Path]]:
     """Download the job's files one after another: the name in the job, and where the file lies now."""
     taken: set[str] = set()
-    for name, file in job.files.items():
+    for name, file in job.artifacts.items():
         own = file.name if file.name not in {".", "..", *taken} else f"{name}-{file.name}".replace("/", "_")
         taken.add(own)
         moved = shown.bar(f"fetching {own}", file.size_bytes)

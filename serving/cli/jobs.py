@@ -4,72 +4,35 @@ The one invariant: stdout carries results (paths, tables, JSON), stderr everythi
 job ended: 0 completed, 1 failed or cancelled, 2 bad input, 4 no mesh, 130 interrupted.
 """
 
-import asyncio
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final
 
 import typer
+from pydantic import JsonValue
 from rich.table import Table
 
 from serving.cli.client import JobsClient
-from serving.cli.follow import (
-    Display,
-    Interrupted,
-    ask_to_cancel,
-    display,
-    files_of,
-    follow,
-    outcome,
-    until_interrupted,
-    words,
-)
-from serving.cli.output import ExitCode, print_json, print_line, stdout
+from serving.cli.follow import Display, display, words
+from serving.cli.job_changes import dead_app, edit, retry
+from serving.cli.job_options import AsJson, Host, JobId, MeshKey, Out, Wait, mesh_url, run_command
+from serving.cli.output import ExitCode, print_json, print_note, stdout
+from serving.cli.see_through import after_submit, see_through
 from serving.cli.spec import NamedFile, Spec, named_files, read_spec, unknown_type, with_refs
 from serving.errors import BadInput, ReelmeshError
 from serving.gateway.page_text import age_text, duration_text, percent_text
-from serving.gateway.views import JobView
 from serving.jobs.types import JobState, Lane
 from serving.protocol.artifact import ArtifactRef
 from serving.repository.yaml_lines import Location
-from serving.settings import Settings
-
-T = TypeVar("T")
 
 _TYPES: Final = (
     "A job type: podcast_video (two voices and two portraits), video_generation (a script as a film of pictures), "
     "subtitle_generation (captions for a recording), or another that the mesh lists at /v1/job-types."
 )
 
-RESULTS: Final = Path("reelmesh-results")
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, watch and cancel jobs.")
-
-Host = Annotated[
-    str, typer.Option("--host", envvar="REELMESH_URL", help="Address of the mesh; empty takes the local one.")
-]
-MeshKey = Annotated[
-    str,
-    typer.Option(
-        "--mesh-key", envvar="REELMESH_KEY", help="Key of the mesh, where it asks for one; see `reelmesh keys`."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the result files.", file_okay=False)]
-
-
-def mesh_url(host: str) -> str:
-    """The address a client uses: what was named, or this machine's mesh by its settings."""
-    if host:
-        return host if "://" in host else f"http://{host}"
-    edge = Settings().edge
-    return f"http://{edge.host}:{edge.http_port}"
-
-
-def _run(work: Coroutine[Any, Any, ExitCode]) -> None:
-    raise typer.Exit(asyncio.run(work))
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Submit, list, show, watch, cancel, retry and edit jobs."
+)
 
 
 def submit(
@@ -81,7 +44,18 @@ def submit(
     lane: Annotated[Lane | None, typer.Option(help="Priority class.")] = None,
     timeout_s: Annotated[float | None, typer.Option("--timeout", min=0.1, help="Seconds the job may run.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: sending it again gives the same job.")] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until the job has ended.")] = True,
+    deadline_s: Annotated[
+        float | None, typer.Option("--deadline", min=0.1, help="Seconds from now when the result is needed.")
+    ] = None,
+    stop_at: Annotated[str | None, typer.Option(metavar="STAGE", help="End after this stage.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no results of other jobs, and give none.")] = False,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the mesh tells of the job's states.")
+    ] = None,
+    webhook_events: Annotated[
+        list[str] | None, typer.Option("--event", help="Tell the webhook of these alone: job.completed ...")
+    ] = None,
+    wait: Wait = True,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -98,18 +72,30 @@ def submit(
                 refs = await upload_files(client, wanted, files, shown)
             try:
                 job = await client.submit(
-                    type_name, with_refs(wanted.value, refs), lane=lane, timeout_s=timeout_s, key=key
+                    type_name,
+                    with_refs(wanted.value, refs),
+                    key=key,
+                    lane=lane,
+                    timeout_s=timeout_s,
+                    deadline_s=deadline_s,
+                    stop_at=stop_at,
+                    use_cache=not no_cache,
+                    webhook=webhook_of(webhook, webhook_events or []),
                 )
             except ReelmeshError as error:
                 raise wanted.located(error) from error
-            if not wait:
-                _print_job(job, as_json=as_json)
-                return ExitCode.OK
-            if not as_json:
-                print_note(f"job {job.id}: {client.base_url}{job.page}")
-            return await _see_through(client, job, out, as_json=as_json)
+            return await after_submit(client, job, out, wait=wait, as_json=as_json)
 
-    _run(work())
+    run_command(work())
+
+
+def webhook_of(url: str | None, events: list[str]) -> dict[str, JsonValue] | None:
+    """The webhook as the mesh takes it."""
+    if url is None:
+        if events:
+            raise BadInput("there is no webhook to tell", field="--event", fix="name it by --webhook URL")
+        return None
+    return {"url": url, "events": list[JsonValue](events)}
 
 
 async def upload_files(
@@ -124,43 +110,6 @@ async def upload_files(
         except BadInput as error:
             raise type(error)(error.problem, field=spec.place(file.location), fix=error.fix) from error
     return refs
-
-
-async def _see_through(client: JobsClient, job: JobView, out: Path | None, *, as_json: bool) -> ExitCode:
-    """Follow a job to its end, fetch its files and say what became of it."""
-    try:
-        with display(silent=as_json) as shown:
-            ended = await until_interrupted(follow(client, job.id, shown))
-            folder = out or RESULTS / job.id
-            paths = {name: path async for name, path in files_of(client, ended, folder, shown)}
-    except Interrupted:
-        left = await ask_to_cancel(client, job)
-        if left is not None:
-            print_line(f"job {job.id} {outcome(left)}")
-        return ExitCode.INTERRUPTED
-    if as_json:
-        print_json({**ended.model_dump(mode="json"), "paths": {name: str(path) for name, path in paths.items()}})
-    else:
-        for path in paths.values():
-            print(path)
-    if ended.state is JobState.COMPLETED:
-        if not as_json:
-            print_note(outcome(ended))
-        return ExitCode.OK
-    print_line(f"job {job.id} {outcome(ended)}")
-    return ExitCode.FAILED
-
-
-def print_note(text: str) -> None:
-    """A remark on stderr."""
-    typer.echo(text, err=True)
-
-
-def _print_job(job: JobView, *, as_json: bool) -> None:
-    if as_json:
-        print_json(job.model_dump(mode="json"))
-    else:
-        print(job.id)
 
 
 @app.command("list")
@@ -188,7 +137,7 @@ def list_jobs(
         stdout().print(table, markup=False) if page.data else print_note("no jobs")
         return ExitCode.OK
 
-    _run(work())
+    run_command(work())
 
 
 @app.command()
@@ -214,11 +163,11 @@ def show(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", as_json: AsJson
             parts = f"{stage.parts_done}/{stage.parts}" if stage.parts else ""
             table.add_row(words(stage.name), stage.state, seconds, parts, ", ".join(stage.models))
         console.print(table, markup=False)
-        for name, file in job.files.items():
+        for name, file in job.artifacts.items():
             console.print(f"{name}: {client.base_url}{file.url}", markup=False, soft_wrap=True)
         return ExitCode.OK
 
-    _run(work())
+    run_command(work())
 
 
 @app.command()
@@ -227,9 +176,9 @@ def watch(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", out: Out = Non
 
     async def work() -> ExitCode:
         async with JobsClient(mesh_url(host), key=mesh_key) as client:
-            return await _see_through(client, await client.job(job_id), out, as_json=as_json)
+            return await see_through(client, await client.job(job_id), out, as_json=as_json)
 
-    _run(work())
+    run_command(work())
 
 
 @app.command()
@@ -245,4 +194,10 @@ def cancel(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", as_json: AsJs
             print_note(f"job {job.id} is {'stopping' if not job.is_final else words(job.state)}")
         return ExitCode.OK
 
-    _run(work())
+    run_command(work())
+
+
+app.command()(submit)
+app.command()(retry)
+app.command()(edit)
+app.add_typer(dead_app, name="dead")

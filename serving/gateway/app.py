@@ -9,10 +9,12 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from serving.gateway import artifacts, health, jobs, pages
+from serving.gateway import artifacts, events, health, job_artifacts, jobs, pages
 from serving.gateway.deps import GatewayDeps
 from serving.gateway.errors import install_error_handlers
 from serving.gateway.guard import Guard
+from serving.gateway.openapi import install_openapi
+from serving.jobs.submit import JobRequest
 
 STATIC: Final = Path(__file__).parent / "static"
 
@@ -30,8 +32,10 @@ def create_app(deps: GatewayDeps) -> FastAPI:
     )
     app.state.deps = deps
     install_error_handlers(app)
-    for router in (*deps.routers, jobs.router, artifacts.router, health.router, pages.router):
+    own = (jobs, events, job_artifacts, artifacts, health, pages)
+    for router in (*deps.routers, *(part.router for part in own)):
         app.include_router(router)
+    install_openapi(app, [JobRequest])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard)
     return app

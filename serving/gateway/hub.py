@@ -5,7 +5,7 @@ The one invariant: however many watch, the database is asked for news once per i
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -54,7 +54,7 @@ class EventHub:
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def follow(self, job_id: str, *, after: int = 0) -> AsyncIterator[list[EventRecord]]:
+    async def follow(self, job_id: str, *, after: int = 0) -> AsyncGenerator[list[EventRecord], None]:
         """Batches of events numbered above ``after`` up to the job's end or the hub's; an empty one is a heartbeat."""
         with self._watched(job_id) as topic:
             while not self._closed:

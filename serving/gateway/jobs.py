@@ -1,34 +1,33 @@
-"""Routes for jobs: submit, list, show, follow, cancel, fetch results; part of the gateway's application.
+"""Routes for jobs: submit, list, show, cancel; part of the gateway's application.
 
 The one invariant: routes only translate between HTTP and the job desk and store.
 """
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from fastapi.sse import format_sse_event
 
-from serving.errors import NotFound, Unprocessable
 from serving.gateway.bodies import bounded_body
+from serving.gateway.caller import Caller, Who, seen_job
 from serving.gateway.deps import Deps, GatewayDeps
-from serving.gateway.files import serve_artifact
-from serving.gateway.views import JobList, JobTypeList, JobView, job_list, job_type_view, job_view
-from serving.jobs.records import EventRecord, JobRecord
+from serving.gateway.errors import errors
+from serving.gateway.views import JobList, JobTypeList, JobView, job_list, job_type_view, job_view, with_presigned
+from serving.gateway.waiting import retry_after_s, until_end, wanted_wait_s
+from serving.jobs.records import JobRecord
 from serving.jobs.submit import JobRequest, parse_request
 from serving.jobs.types import JobState, Lane
 from serving.protocol.oip_json import parse_object
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], responses=errors(422, 503))
 
 _BODY: Final = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{JobRequest.__name__}"}}},
     }
 }
-_RECONNECT_MS: Final = 1000
+_ENDED: Final = 200
+_GOES_ON: Final = 202
 
 
 @router.get("/job-types")
@@ -37,105 +36,101 @@ async def job_types(deps: Deps) -> JobTypeList:
     return JobTypeList(data=[job_type_view(job_type) for job_type in deps.catalog.values()])
 
 
-@router.post("/jobs", status_code=202, response_model=JobView, openapi_extra=_BODY)
+@router.post(
+    "/jobs",
+    status_code=_GOES_ON,
+    response_model=JobView,
+    openapi_extra=_BODY,
+    responses={200: {"model": JobView, "description": "The job has ended."}, **errors(400, 413, 429)},
+)
 async def submit_job(
     deps: Deps,
+    who: Who,
     request: Request,
     response: Response,
-    key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+    key: Annotated[
+        str | None, Header(alias="Idempotency-Key", description="Names the request for 24 hours; 1 to 190 characters.")
+    ] = None,
+    prefer: Annotated[
+        str | None, Header(description="`wait=n`: answer once the job has ended, or after n seconds.")
+    ] = None,
 ) -> JobView:
     """Submit a job. Everything wrong with it is said now; nothing wrong is queued.
 
-    With an Idempotency-Key, the same request sent again within 24 hours gives the same job.
+    The answer is 202 while the job goes on, with when to ask again, and 200 once it has ended. With an
+    Idempotency-Key, the same request sent again within 24 hours gives the same job.
     """
     body = await bounded_body(request, deps.settings.limits.spec_bytes, what="a job")
     wanted = parse_request(parse_object(body, "body"))
-    record, created = await deps.desk.submit(wanted, key=key)
+    record, created = await deps.desk.submit(wanted, key=key, tenant=who.tenant)
     if not created:
-        response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
+    wait_s = wanted_wait_s(prefer, deps.settings.limits.job_wait_s)
+    if wait_s is not None:
+        record = await until_end(deps, record, wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+    return await accepted(deps, response, record)
+
+
+async def accepted(deps: GatewayDeps, response: Response, record: JobRecord) -> JobView:
+    """A job that was made for the request: 202 and when to ask again, or 200 if it has ended."""
     response.headers["Location"] = f"/v1/jobs/{record.id}"
-    return job_view(record)
+    response.status_code = _ENDED if record.is_final else _GOES_ON
+    if not record.is_final:
+        response.headers["Retry-After"] = str(retry_after_s(record))
+    return await with_presigned(job_view(record), deps.artifacts)
 
 
 @router.get("/jobs")
 async def list_jobs(
+    *,
     deps: Deps,
+    who: Who,
     state: Annotated[list[JobState] | None, Query(description="One or more states.")] = None,
-    type: Annotated[str | None, Query(max_length=64)] = None,
+    type: Annotated[str | None, Query(pattern="^[a-z0-9_]{1,64}$")] = None,
     lane: Lane | None = None,
+    dead: Annotated[bool | None, Query(description="Dead letters alone; or all but them.")] = None,
+    parent: Annotated[str | None, Query(pattern="^[0-9a-f]{1,40}$", description="Forks of this job.")] = None,
+    tenant: Annotated[
+        str | None, Query(pattern="^[A-Za-z0-9._-]{1,64}$", description="For keys that allow control.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[
+        str | None, Query(pattern="^[0-9a-f]{1,40}$", description="The last page's `next_cursor`.")
+    ] = None,
 ) -> JobList:
-    """Jobs, newest first."""
-    bound = min(limit, deps.settings.limits.jobs_listed)
-    page = await deps.store.page(states=state or (), type_name=type, lane=lane, limit=bound, cursor=cursor)
+    """Jobs that the caller may see, newest first."""
+    page = await deps.store.page(
+        states=state or (),
+        type_name=type,
+        lane=lane,
+        tenant=who.only or tenant,
+        parent_id=parent,
+        dead=dead,
+        limit=min(limit, deps.settings.limits.jobs_listed),
+        cursor=cursor,
+    )
     return job_list(page.jobs, page.next_cursor)
 
 
-@router.get("/jobs/{job_id}")
-async def show_job(deps: Deps, job_id: str) -> JobView:
-    """One job with its stages, progress, place in the queue, error and files."""
-    return job_view(await deps.store.get(job_id))
+@router.get("/jobs/{job_id}", responses=errors(404))
+async def show_job(deps: Deps, who: Who, job_id: str) -> JobView:
+    """One job with its stages and their costs, progress, place in the queue and wait, error and artifacts."""
+    return await with_presigned(job_view(await seen_job(deps, who, job_id)), deps.artifacts)
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202)
-async def cancel_job(deps: Deps, job_id: str) -> JobView:
+@router.post("/jobs/{job_id}/cancel", status_code=_GOES_ON, responses=errors(404, 409))
+async def cancel_job(deps: Deps, who: Who, job_id: str) -> JobView:
     """Cancel: a waiting job at once, a working one within two seconds."""
-    return job_view(await deps.store.cancel(job_id))
+    return await _cancelled(deps, who, job_id)
 
 
-@router.get(
-    "/jobs/{job_id}/events",
-    response_class=StreamingResponse,
-    responses={
-        200: {"content": {"text/event-stream": {}}, "description": "Server-sent events up to the job's end."},
-        204: {"description": "The job has ended and Last-Event-ID is its last event."},
-    },
-)
-async def job_events(
-    deps: Deps,
-    job_id: str,
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
-) -> Response:
-    """The job's history and what happens next, as server-sent events; ends with the job.
-
-    Events are named ``state``, ``stage`` or ``progress``. A client that lost the connection sends the id of the last
-    event it saw as Last-Event-ID.
-    """
-    record = await deps.store.get(job_id)
-    after = _event_number(last_event_id, record)
-    if record.is_final and after >= record.last_event:
-        return Response(status_code=204)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(deps, job_id, after), media_type="text/event-stream", headers=headers)
+@router.delete("/jobs/{job_id}", status_code=_GOES_ON, responses=errors(404, 409))
+async def delete_job(deps: Deps, who: Who, job_id: str) -> JobView:
+    """The same as ``cancel``; what a job made stays until its retention ends."""
+    return await _cancelled(deps, who, job_id)
 
 
-def _event_number(text: str | None, record: JobRecord) -> int:
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit()):
-        raise Unprocessable("must be the id of an event", field="Last-Event-ID", fix="leave it out to hear everything")
-    return min(int(text), record.last_event)
-
-
-async def _stream(deps: GatewayDeps, job_id: str, after: int) -> AsyncIterator[bytes]:
-    yield format_sse_event(retry=_RECONNECT_MS)
-    async for events in deps.hub.follow(job_id, after=after):
-        yield b"".join(map(_sse, events)) if events else format_sse_event(comment="still here")
-
-
-def _sse(event: EventRecord) -> bytes:
-    return format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.seq))
-
-
-@router.head("/jobs/{job_id}/files/{name}", include_in_schema=False)
-@router.get("/jobs/{job_id}/files/{name}", response_class=Response)
-async def job_file(deps: Deps, job_id: str, name: str, download: bool = False) -> Response:
-    """A result file; answers Range requests, so that players can seek."""
-    record = await deps.store.get(job_id)
-    ref = record.output.files.get(name) if record.output is not None else None
-    if ref is None:
-        known = ", ".join(record.output.files) if record.output is not None else f"the job is {record.state}"
-        raise NotFound(f"job {job_id} has no file {name[:64]!r}", fix=f"it has: {known}" if record.output else known)
-    return await serve_artifact(deps.artifacts, ref, download=download)
+async def _cancelled(deps: GatewayDeps, who: Caller, job_id: str) -> JobView:
+    record = await seen_job(deps, who, job_id)
+    return job_view(await deps.store.cancel(record.id))

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import ReelmeshError
-from serving.gateway.views import FileView, JobView
+from serving.gateway.views import ArtifactView, JobView
 from serving.jobs.records import StageState
 from serving.jobs.states import WAITING, WORKING
 from serving.jobs.types import JobState
@@ -100,18 +100,18 @@ def _stage_note(done: int, parts: int, tries: int, models: Sequence[str]) -> str
 class Media:
     """Which of a job's files the page plays and shows."""
 
-    video: FileView | None = None
-    audio: FileView | None = None
-    captions: FileView | None = None
-    thumbnail: FileView | None = None
-    provenance: FileView | None = None
+    video: ArtifactView | None = None
+    audio: ArtifactView | None = None
+    captions: ArtifactView | None = None
+    thumbnail: ArtifactView | None = None
+    provenance: ArtifactView | None = None
 
 
 def media_of(job: JobView) -> Media:
     """Choose by media type, and by name where two files share one."""
 
-    def first(*types: str, named: str = "") -> FileView | None:
-        found = [file for file in job.files.values() if file.media_type.startswith(types)]
+    def first(*types: str, named: str = "") -> ArtifactView | None:
+        found = [file for file in job.artifacts.values() if file.media_type.startswith(types)]
         return next((file for file in found if named in file.name.lower()), None)
 
     return Media(
@@ -167,7 +167,7 @@ class Cue(NamedTuple):
     text: str
 
 
-async def captions_of(artifacts: ArtifactStore, file: FileView | None) -> list[Cue]:
+async def captions_of(artifacts: ArtifactStore, file: ArtifactView | None) -> list[Cue]:
     """The captions as text; none when the file is missing, broken or long."""
     text = await _text_of(artifacts, file)
     return [] if text is None else await asyncio.to_thread(_cues, text)
@@ -186,7 +186,7 @@ def _cues(text: str) -> list[Cue]:
     return cues
 
 
-async def provenance_of(artifacts: ArtifactStore, file: FileView | None) -> str | None:
+async def provenance_of(artifacts: ArtifactStore, file: ArtifactView | None) -> str | None:
     """The provenance as indented JSON."""
     text = await _text_of(artifacts, file)
     if text is None:
@@ -197,7 +197,7 @@ async def provenance_of(artifacts: ArtifactStore, file: FileView | None) -> str 
         return text
 
 
-async def _text_of(artifacts: ArtifactStore, file: FileView | None) -> str | None:
+async def _text_of(artifacts: ArtifactStore, file: ArtifactView | None) -> str | None:
     if file is None or file.size_bytes > MAX_READ_BYTES:
         return None
     try:

@@ -52,6 +52,6 @@ def bytes_text(size: int) -> str:
     return f"{value:.{digits}f} {_UNITS[power]}"
 
 
-def percent_text(progress: float) -> str:
-    """``42 %``; 100 % only when all is done."""
-    return f"{int(progress * 100)} %"
+def percent_text(percent: float) -> str:
+    """``42 %`` of 42.9; 100 % only when all is done."""
+    return f"{int(percent)} %"

@@ -8,12 +8,14 @@ import time
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from serving.errors import NotFound, ReelmeshError
+from serving.gateway.caller import Caller, Who, seen_job
 from serving.gateway.deps import Deps, GatewayDeps
 from serving.gateway.page_facts import (
     FILTERS,
@@ -63,13 +65,14 @@ def _page(name: str, status: int = 200, **facts: Any) -> HTMLResponse:  # noqa: 
 @router.get("/")
 async def index(
     deps: Deps,
+    who: Who,
     show: Annotated[str, Query(max_length=16)] = "all",
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[str | None, Query(pattern="^[0-9a-f]{1,40}$")] = None,
 ) -> HTMLResponse:
     """The list of jobs, newest first."""
     shown = show if show in FILTERS else "all"
-    page = await deps.store.page(states=FILTERS[shown].states, limit=SHOWN_JOBS, cursor=cursor)
-    counts = await _counts(deps)
+    page = await deps.store.page(states=FILTERS[shown].states, tenant=who.only, limit=SHOWN_JOBS, cursor=cursor)
+    counts = await _counts(deps, who)
     return _page(
         "index.html",
         jobs=[job_view(record) for record in page.jobs],
@@ -84,26 +87,26 @@ async def index(
 
 
 @router.get("/jobs/{job_id}")
-async def job(deps: Deps, request: Request, job_id: str) -> HTMLResponse:
+async def job(deps: Deps, who: Who, request: Request, job_id: str) -> HTMLResponse:
     """One job."""
     try:
-        view = job_view(await deps.store.get(job_id))
+        view = job_view(await seen_job(deps, who, job_id))
     except NotFound as error:
         return _page("missing.html", status=error.http_status, error=error)
     return _page("job.html", **await _job_facts(deps, view), base=str(request.base_url).rstrip("/"))
 
 
 @router.post("/jobs/{job_id}/cancel")
-async def cancel(deps: Deps, job_id: str) -> RedirectResponse:
+async def cancel(deps: Deps, who: Who, job_id: str) -> RedirectResponse:
     """The page's cancel button, which also works without script."""
     with contextlib.suppress(ReelmeshError):  # the page says what became of the job
-        await deps.store.cancel(job_id)
-    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+        await deps.store.cancel((await seen_job(deps, who, job_id)).id)
+    return RedirectResponse(f"/jobs/{quote(job_id, safe='')}", status_code=303)
 
 
-async def _counts(deps: GatewayDeps) -> dict[str, int]:
+async def _counts(deps: GatewayDeps, who: Caller) -> dict[str, int]:
     by_state: dict[JobState, int] = {}
-    for (_, state, _), count in (await deps.store.counts()).items():
+    for (_, state, _), count in (await deps.store.counts(tenant=who.only)).items():
         by_state[state] = by_state.get(state, 0) + count
     return {
         name: sum(count for state, count in by_state.items() if not choice.states or state in choice.states)

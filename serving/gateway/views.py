@@ -3,21 +3,28 @@
 The one invariant: a view adds addresses to what the store knows and changes nothing.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field, JsonValue
 
-from serving.jobs.records import JobRecord
+from serving.artifacts.store import ArtifactStore
+from serving.jobs.records import EventRecord, JobRecord
 from serving.jobs.types import JobType
 from serving.protocol.artifact import ArtifactRef
 
+PRESIGNED_S: Final = 3600.0
 
-class FileView(ArtifactRef):
-    """A result file and where to get it."""
+
+class ArtifactView(ArtifactRef):
+    """A result and where to get it."""
 
     url: str = Field(description="Path on this server; answers Range requests.")
+    presigned_url: str | None = Field(
+        default=None, description="In GET /v1/jobs/{id}, where artifacts lie in S3: their own address, for an hour."
+    )
 
 
 class JobView(JobRecord):
@@ -26,7 +33,14 @@ class JobView(JobRecord):
     object: Literal["job"] = "job"
     url: str
     page: str
-    files: dict[str, FileView] = Field(default={}, description="Result files by name, once the job is completed.")
+    progress: float = Field(ge=0, le=100, description="Percent of the work; 100 only when all of it is done.")
+    artifacts: dict[str, ArtifactView] = Field(default={}, description="Results by name, once the job is completed.")
+
+
+class EventView(EventRecord):
+    """One line of a job's history, as the event stream tells it."""
+
+    progress: float = Field(ge=0, le=100, description="Percent of the work.")
 
 
 class JobList(BaseModel):
@@ -71,16 +85,36 @@ def job_view(record: JobRecord) -> JobView:
     """A record with its addresses."""
     files = record.output.files if record.output is not None else {}
     return JobView(
-        **dict(record),
+        **{**dict(record), "progress": percent(record.progress)},
         url=f"/v1/jobs/{record.id}",
         page=f"/jobs/{record.id}",
-        files={name: file_view(record.id, name, ref) for name, ref in files.items()},
+        artifacts={name: artifact_view(record.id, name, ref) for name, ref in files.items()},
     )
 
 
-def file_view(job_id: str, name: str, ref: ArtifactRef) -> FileView:
-    """A result file with its address."""
-    return FileView(**dict(ref), url=f"/v1/jobs/{job_id}/files/{quote(name, safe='')}")
+def event_view(event: EventRecord) -> EventView:
+    """An event as the stream tells it."""
+    return EventView(**{**dict(event), "progress": percent(event.progress)})
+
+
+def percent(part: float) -> float:
+    """0 to 1 as 0 to 100 with one decimal, rounded down, so that 100 is told only of what is done."""
+    return math.floor(part * 1000 + _ROUNDING) / 10
+
+
+_ROUNDING: Final = 1e-6
+
+
+def artifact_view(job_id: str, name: str, ref: ArtifactRef) -> ArtifactView:
+    """A result with its address."""
+    return ArtifactView(**dict(ref), url=f"/v1/jobs/{job_id}/artifacts/{quote(name, safe='')}")
+
+
+async def with_presigned(view: JobView, artifacts: ArtifactStore) -> JobView:
+    """The view, its artifacts with their addresses in S3 if they lie there."""
+    urls = {name: await artifacts.presign(each, ttl_s=PRESIGNED_S) for name, each in view.artifacts.items()}
+    own = {name: each.model_copy(update={"presigned_url": urls[name]}) for name, each in view.artifacts.items()}
+    return view.model_copy(update={"artifacts": own})
 
 
 def job_type_view(job_type: JobType) -> JobTypeView:

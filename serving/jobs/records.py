@@ -100,10 +100,13 @@ class JobRecord(_Record):
         cancel_requested: somebody cancelled the job and the worker has yet to stop it.
         runs: how often a worker took it up; above 1 after a worker was lost.
         queue_position: 1 for the next job to run; None unless it waits.
+        estimated_wait_s: until it starts, from measured times; None unless it waits and they are known.
+        tenant: whose job it is.
+        source: the way it came: ``http``, or an intake's name.
+        dead_at: when it was given up after all its tries; None for any other end.
         cpu_s: CPU seconds of all its stages.
         gpu_s: GPU seconds of all its stages.
         deadline_at: no stage starts that would end later.
-        dead_at: when it was given up after all its tries; None for any other end.
         parent_id: the job it was forked from; what that one finished is taken from it.
         from_stage: the first stage that runs anew on a fork; None takes all that the parent finished.
         stop_at: the stage after which the job completes with what it has.
@@ -126,6 +129,10 @@ class JobRecord(_Record):
     runs: int = 0
     cancel_requested: bool = False
     queue_position: int | None = None
+    estimated_wait_s: float | None = None
+    tenant: str = "anybody"
+    source: str = "http"
+    dead_at: float | None = None
     input: dict[str, JsonValue] = {}
     output: JobOutput | None = None
     error: JobError | None = None
@@ -134,7 +141,6 @@ class JobRecord(_Record):
     cpu_s: float = 0.0
     gpu_s: float = 0.0
     deadline_at: float | None = None
-    dead_at: float | None = None
     parent_id: str | None = None
     from_stage: str | None = None
     stop_at: str | None = None

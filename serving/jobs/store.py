@@ -3,6 +3,7 @@
 The one invariant: a job that was accepted is in the database, and thereby in line, before the caller hears of it.
 """
 
+import re
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from pydantic import JsonValue
 
 from serving.errors import Conflict, NotFound, TooMany, Unavailable, Unprocessable
 from serving.jobs.database import Database
+from serving.jobs.dead import is_dead_letter
 from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
 from serving.jobs.refs import first_file_name
 from serving.jobs.states import WAITING, WORKING, priority_of
@@ -68,6 +70,19 @@ def new_job_id(now: float) -> str:
     return f"{int(now * 1000):011x}{secrets.token_hex(5)}"
 
 
+_JOB_ID: Final = re.compile(f"[0-9a-f]{{1,{MAX_ID_CHARS}}}")
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a job may be called that; what else clients write never reaches the database."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def no_such_job(job_id: str) -> NotFound:
+    """There is no job of that name, or none that the caller may see."""
+    return NotFound(f"no job is called {job_id[:MAX_ID_CHARS]!r}", fix="`reelmesh jobs list` shows the jobs")
+
+
 class JobStore:
     """Jobs, as front ends see them.
 
@@ -77,7 +92,7 @@ class JobStore:
     """
 
     def __init__(self, database: Database, *, queued_jobs: int) -> None:
-        self._database = database
+        self.database = self._database = database
         self._queued_jobs = queued_jobs
 
     async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
@@ -121,6 +136,8 @@ class JobStore:
 
     async def get(self, job_id: str) -> JobRecord:
         """One job with its stages; raises :class:`NotFound`."""
+        if not is_job_id(job_id):
+            raise no_such_job(job_id)
         return await self._database.run(lambda connection: read_job(connection, job_id))
 
     async def page(
@@ -129,20 +146,40 @@ class JobStore:
         states: Collection[JobState] = (),
         type_name: str | None = None,
         lane: Lane | None = None,
+        tenant: str | None = None,
+        parent_id: str | None = None,
+        dead: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """A page of jobs, newest first, without input and stages; ``cursor`` is the last page's ``next_cursor``."""
+        """A page of jobs, newest first, without input and stages.
+
+        Args:
+            states: any of these; empty for all.
+            type_name: of this job type.
+            lane: in this lane.
+            tenant: of this tenant.
+            parent_id: forks of this job.
+            dead: True for dead letters that wait to be re-driven, False for all but them.
+            limit: most jobs in the page.
+            cursor: the last page's ``next_cursor``; it is a place in time, and tells nothing of whose job it was.
+
+        Raises:
+            Unprocessable: the cursor is none of ours.
+        """
         columns = [column for column in jobs.c if column is not jobs.c.input]
         query = sa.select(*columns).order_by(jobs.c.id.desc()).limit(limit + 1)
         if states:
             query = query.where(jobs.c.state.in_(list(states)))
         if type_name is not None:
             query = query.where(jobs.c.type == type_name)
-        if lane is not None:
-            query = query.where(jobs.c.lane == lane)
+        for column, value in ((jobs.c.lane, lane), (jobs.c.tenant, tenant), (jobs.c.parent_id, parent_id)):
+            if value is not None:
+                query = query.where(column == value)
+        if dead is not None:
+            query = query.where(is_dead_letter() if dead else ~is_dead_letter())
         if cursor is not None:
-            if len(cursor) > MAX_ID_CHARS:
+            if not is_job_id(cursor):
                 raise Unprocessable("the cursor is none of ours", field="cursor", fix="use next_cursor of a page")
             query = query.where(jobs.c.id < cursor)
         rows = await self._database.run(lambda connection: connection.execute(query).all())
@@ -160,6 +197,11 @@ class JobStore:
         rows = await self._database.run(lambda connection: connection.execute(query).all())
         return [EventRecord.model_validate(row._asdict()) for row in rows]
 
+    async def tenant_of(self, job_id: str) -> str:
+        """Whose job it is."""
+        query = sa.select(jobs.c.tenant).where(jobs.c.id == job_id)
+        return str(await self._database.run(lambda connection: connection.scalar(query)))
+
     async def last_events(self, job_ids: Collection[str]) -> dict[str, int]:
         """The number of the newest event of each job."""
         query = sa.select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(list(job_ids)))
@@ -176,10 +218,12 @@ class JobStore:
         await self._database.run(lambda connection: _cancel(connection, job_id))
         return await self.get(job_id)
 
-    async def counts(self) -> dict[tuple[str, JobState, Lane], int]:
-        """How many jobs there are of each type, state and lane."""
+    async def counts(self, *, tenant: str | None = None) -> dict[tuple[str, JobState, Lane], int]:
+        """How many jobs there are of each type, state and lane; of one tenant, or of all."""
         by = (jobs.c.type, jobs.c.state, jobs.c.lane)
         query = sa.select(*by, sa.func.count().label("n")).group_by(*by)
+        if tenant is not None:
+            query = query.where(jobs.c.tenant == tenant)
         rows = await self._database.run(lambda connection: connection.execute(query).all())
         return {(row.type, JobState(row.state), Lane(row.lane)): row.n for row in rows}
 
@@ -269,7 +313,7 @@ def read_job(connection: sa.Connection, job_id: str) -> JobRecord:
     """One job with its stages, inside a transaction; raises :class:`NotFound`."""
     row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).first()
     if row is None:
-        raise NotFound(f"no job is called {job_id[:40]!r}", fix="`reelmesh jobs list` shows the jobs")
+        raise no_such_job(job_id)
     query = sa.select(job_stages).where(job_stages.c.job_id == job_id).order_by(job_stages.c.position)
     stages = [StageRecord.model_validate(stage._asdict()) for stage in connection.execute(query)]
     return _record(row, stages, _position(connection, row))

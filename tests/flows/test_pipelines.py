@@ -165,7 +165,7 @@ def test_a_job_can_be_cancelled_while_it_renders(mesh: Mesh, tmp_path: Path) -> 
     ended = shown()
     assert ended["state"] == "cancelled"
     assert {stage["name"]: stage["state"] for stage in ended["stages"]}["compose"] != "done"
-    assert ended["files"] == {}
+    assert ended["artifacts"] == {}
 
 
 BAD = [

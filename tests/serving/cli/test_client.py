@@ -39,7 +39,7 @@ async def test_a_job_goes_from_upload_to_download(site: Site, client: JobsClient
     done = await client.job(job.id)
     assert done.state == "completed"
     got: list[int] = []
-    path = await client.download(done.files["poster"], tmp_path / "out" / "poster.png", moved=got.append)
+    path = await client.download(done.artifacts["poster"], tmp_path / "out" / "poster.png", moved=got.append)
     assert path.read_bytes() == poster.read_bytes()
     assert sum(got) == poster.stat().st_size
     assert [file.name for file in path.parent.iterdir()] == ["poster.png"]
@@ -78,7 +78,7 @@ async def test_a_damaged_download_is_refused_and_leaves_nothing(site: Site, clie
     async with open_worker(site.office):
         job = await client.submit("film", {"title": "x", "clips": 1})
         [_ async for _ in client.events(job.id)]
-    file = (await client.job(job.id)).files["score"].model_copy(update={"sha256": "0" * 64})
+    file = (await client.job(job.id)).artifacts["score"].model_copy(update={"sha256": "0" * 64})
     with pytest.raises(EngineFailed, match="damaged"):
         await client.download(file, tmp_path / "out" / "score.wav")
     assert list((tmp_path / "out").iterdir()) == []

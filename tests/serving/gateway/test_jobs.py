@@ -64,7 +64,7 @@ async def test_the_same_idempotency_key_gives_the_same_job_and_another_body_is_r
     body: dict[str, Any] = {"type": "film", "input": {"title": "A film"}}
     first = await site.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
     again = await site.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
-    assert (first.status_code, again.status_code) == (202, 200)
+    assert (first.status_code, again.status_code) == (202, 202)
     assert again.headers["idempotent-replayed"] == "true"
     assert again.json()["id"] == first.json()["id"]
     body["input"]["title"] = "Another"
@@ -103,7 +103,7 @@ async def test_listings_are_paged_and_filtered(site: Site) -> None:
         pytest.param("/v1/jobs?cursor=" + "x" * 65, 422, "cursor", id="cursor"),
         pytest.param("/v1/jobs/nope", 404, None, id="job"),
         pytest.param("/v1/jobs/nope/events", 404, None, id="events"),
-        pytest.param("/v1/jobs/nope/files/x", 404, None, id="file"),
+        pytest.param("/v1/jobs/nope/artifacts/x", 404, None, id="file"),
         pytest.param("/v1/nothing", 404, None, id="route"),
     ],
 )
@@ -138,7 +138,7 @@ async def test_cancel_is_answered_at_once_and_only_once(site: Site) -> None:
 async def test_result_files_answer_range_requests(site: Site) -> None:
     job_id = (await site.office.submit(clips=1)).id
     await site.office.until(job_id)
-    files = (await site.http.get(f"/v1/jobs/{job_id}")).json()["files"]
+    files = (await site.http.get(f"/v1/jobs/{job_id}")).json()["artifacts"]
     assert set(files) == {"captions", "score"}
     whole = await site.http.get(files["score"]["url"])
     assert (whole.status_code, whole.content) == (200, b"sound 1000")
@@ -156,14 +156,14 @@ async def test_result_files_answer_range_requests(site: Site) -> None:
     assert known.status_code in {200, 304}
     saved = await site.http.get(files["captions"]["url"], params={"download": True})
     assert saved.headers["content-disposition"] == 'attachment; filename="film.vtt"'
-    missing = await site.http.get(f"/v1/jobs/{job_id}/files/nope")
+    missing = await site.http.get(f"/v1/jobs/{job_id}/artifacts/nope")
     assert missing.status_code == 404
     assert "captions, score" in missing.json()["error"]["message"]
 
 
 async def test_a_job_without_results_has_no_files_yet(site: Site) -> None:
     job_id = (await site.office.submit()).id
-    answer = await site.http.get(f"/v1/jobs/{job_id}/files/score")
+    answer = await site.http.get(f"/v1/jobs/{job_id}/artifacts/score")
     assert answer.status_code == 404
     assert "the job is queued" in answer.json()["error"]["message"]
 

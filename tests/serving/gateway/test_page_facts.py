@@ -17,21 +17,21 @@ from serving.gateway.page_facts import (
     provenance_of,
     state_class,
 )
-from serving.gateway.views import FileView, JobView
+from serving.gateway.views import ArtifactView, JobView
 from serving.jobs.records import StageRecord
 from serving.jobs.types import JobOutput, JobState, Lane
 
 
 def job(**changes: Any) -> JobView:
     values: dict[str, Any] = {
-        "id": "1", "type": "film", "state": JobState.RENDERING, "lane": Lane.MEDIUM, "progress": 0.5,
+        "id": "1", "type": "film", "state": JobState.RENDERING, "lane": Lane.MEDIUM, "progress": 50,
         "created_at": 100.0, "started_at": 110.0, "timeout_s": 60.0, "tries": 2, "url": "/v1/jobs/1", "page": "/jobs/1",
     }  # fmt: skip
     return JobView(**{**values, **changes})
 
 
-def file(name: str, media_type: str, size: int = 1) -> FileView:
-    return FileView(sha256="a" * 64, media_type=media_type, size_bytes=size, name=name, url="/x")
+def file(name: str, media_type: str, size: int = 1) -> ArtifactView:
+    return ArtifactView(sha256="a" * 64, media_type=media_type, size_bytes=size, name=name, url="/x")
 
 
 def test_bars_lie_on_the_jobs_time() -> None:
@@ -69,7 +69,7 @@ def test_the_film_is_chosen_by_its_type() -> None:
         "e": file("film.vtt", "text/vtt"),
         "f": file("film.jpg", "image/jpeg"),
     }
-    media = media_of(job(files=files))
+    media = media_of(job(artifacts=files))
     chosen = [media.video, media.audio, media.captions, media.thumbnail, media.provenance]
     assert [found.name if found else None for found in chosen] == [
         "film.mp4", "mix.wav", "film.vtt", "film.jpg", "film.provenance.json",
@@ -105,10 +105,10 @@ def test_checks_and_facts_are_put_into_words() -> None:
     assert (checks_of(job()), facts_of(job())) == ([], [])
 
 
-async def _stored(tmp_path: Path, data: bytes, media_type: str) -> tuple[ArtifactStore, FileView]:
+async def _stored(tmp_path: Path, data: bytes, media_type: str) -> tuple[ArtifactStore, ArtifactView]:
     store = ArtifactStore(f"file://{tmp_path}/store", tmp_path / "cache")
     ref = await store.put_bytes(data, media_type=media_type, name="x")
-    return store, FileView(**dict(ref), url="/x")
+    return store, ArtifactView(**dict(ref), url="/x")
 
 
 async def test_captions_are_read_with_their_times(tmp_path: Path) -> None:

@@ -28,5 +28,5 @@ def test_sizes_have_decimal_units(size: int, text: str) -> None:
 
 
 def test_progress_is_rounded_down_and_clocks_are_utc() -> None:
-    assert percent_text(0.999) == "99 %"
+    assert percent_text(99.9) == "99 %"
     assert clock_text(0) == "1970-01-01T00:00:00Z"

@@ -1,0 +1,54 @@
+"""Who asks, and which jobs they may see; used by every route and page that shows or changes jobs.
+
+The one invariant: a job that the caller may not see is answered as one that does not exist.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from serving.gateway.deps import GatewayDeps
+from serving.jobs.records import JobRecord
+from serving.jobs.store import no_such_job
+from serving.jobs.tables import ANYBODY, MAX_TENANT_CHARS
+from serving.protocol.keys import KEY_HEADER, grant_of, may
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request.
+
+    Args:
+        tenant: the name of their key; :data:`serving.jobs.tables.ANYBODY` where the mesh asks for none.
+        sees_all: whether jobs of other tenants are theirs too: without keys, and with one that allows ``control``.
+    """
+
+    tenant: str
+    sees_all: bool
+
+    @property
+    def only(self) -> str | None:
+        """The tenant that listings are bounded to; None for none."""
+        return None if self.sees_all else self.tenant
+
+    def sees(self, record: JobRecord) -> bool:
+        """Whether a job is theirs to see and change."""
+        return self.sees_all or record.tenant == self.tenant
+
+
+def _caller_of(request: Request) -> Caller:
+    grant = grant_of(request.headers)
+    name = request.headers.get(KEY_HEADER, "")[:MAX_TENANT_CHARS]
+    return Caller(tenant=name or ANYBODY, sees_all=may(grant, "control"))
+
+
+Who = Annotated[Caller, Depends(_caller_of)]
+
+
+async def seen_job(deps: GatewayDeps, who: Caller, job_id: str) -> JobRecord:
+    """One job with its stages; raises :class:`serving.errors.NotFound` where there is none that the caller sees."""
+    record = await deps.store.get(job_id)
+    if not who.sees(record):
+        raise no_such_job(job_id)
+    return record
