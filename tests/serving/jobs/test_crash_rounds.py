@@ -33,6 +33,20 @@ def crew_of(home: Path, database_url: str, chance: random.Random) -> Iterator[Cr
         crew.kill(*crew.members)
 
 
+def accepted_films(office: Office) -> list[str]:
+    """Ids of the films whose acceptance the front end was told."""
+    path = office.settings.home / "accepted"
+    return path.read_text().split() if path.exists() else []
+
+
+async def until_accepted(office: Office, more: int) -> None:
+    """Wait until the front end, as it runs now, has taken in that many more films."""
+    wanted, end = len(accepted_films(office)) + more, time.monotonic() + END_S
+    while len(accepted_films(office)) < wanted:
+        assert time.monotonic() < end, f"seed {SEED}: the front end takes nothing in"
+        await asyncio.sleep(0.05)
+
+
 async def until_all_ended(office: Office, timeout_s: float = END_S) -> None:
     end = time.monotonic() + timeout_s
     while left := {key: n for key, n in (await office.store.counts()).items() if key[1] not in FINAL}:
@@ -47,6 +61,7 @@ async def busy_workers(office: Office) -> set[str]:
 
 async def rounds(office: Office, crew: Crew, count: int, chance: random.Random) -> int:
     """Kill and start again ``count`` times; how many processes were killed."""
+    await until_accepted(office, 4)
     killed = 0
     for number in range(count):
         await asyncio.sleep(chance.uniform(0.1, 0.8))
@@ -55,6 +70,8 @@ async def rounds(office: Office, crew: Crew, count: int, chance: random.Random) 
         print(f"round {number}: killed {victims}, jobs {sum((await office.store.counts()).values())}")
         killed += len(victims)
         crew.start(*victims)
+    # What it was killed over is asked for again, so that it is known to all.
+    await until_accepted(office, 1)
     return killed
 
 
@@ -76,7 +93,7 @@ async def takeover_s(office: Office, crew: Crew) -> float:
 
 async def check_ends(office: Office) -> None:
     """Every job that was accepted is there and ended once, and its history has no gap."""
-    accepted = (office.settings.home / "accepted").read_text().split()
+    accepted = accepted_films(office)
     assert len(accepted) == len(set(accepted)), "a film was accepted twice"
     query = sa.select(jobs.c.id, jobs.c.state, jobs.c.dead_at)
     rows = {row.id: row for row in await office.database.run(lambda connection: connection.execute(query).all())}
