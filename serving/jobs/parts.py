@@ -124,6 +124,7 @@ class Ledger:
         self._input_edited = "input" in edits
         found = edits.get("results")
         self._edits: Mapping[str, Any] = found if isinstance(found, dict) else {}
+        self._anew: bool | None = None
         self._first_edited = min((self._order.get(stage, 0) for stage in self._edits), default=len(stages))
 
     async def find(self, place: Place, part: "Part[Any]") -> Result | None:
@@ -136,14 +137,20 @@ class Ledger:
         if found is None:
             return None
         now = time.time()
-        found = replace(found, key=part.key or found.key, tries=0, started_at=now, ended_at=now, cpu_s=0.0, gpu_s=0.0)
+        # What was taken unchanged was made for its own key, be it by an earlier revision or a fallback.
+        key = part.key if found.origin is Origin.EDITED else found.key or part.key
+        found = replace(found, key=key, tries=0, started_at=now, ended_at=now, cpu_s=0.0, gpu_s=0.0)
         await self._results.record(place, found)
         return found
 
-    def _runs_anew(self, stage: str) -> bool:
-        """Whether somebody asked for the stage to be done again although nothing changed."""
-        asked = self._record.from_stage
-        return asked is not None and not self._record.edits and self._order[stage] >= self._order.get(asked, 0)
+    async def _runs_anew(self, stage: str) -> bool:
+        """Whether somebody asked for the stage to be done again although it was finished and nothing changed."""
+        asked, parent = self._record.from_stage, self._record.parent_id
+        if asked is None or parent is None or self._record.edits or self._order[stage] < self._order.get(asked, 0):
+            return False
+        if self._anew is None:
+            self._anew = await self._results.is_done(parent, asked)
+        return self._anew
 
     async def _edited(self, place: Place, part: "Part[Any]") -> Result | None:
         patches = self._edits.get(place.stage, {})
@@ -157,7 +164,7 @@ class Ledger:
 
     async def _from_parent(self, place: Place, part: "Part[Any]") -> Result | None:
         parent = self._record.parent_id
-        if parent is None or self._runs_anew(place.stage):
+        if parent is None or await self._runs_anew(place.stage):
             return None
         found = None
         if not self._input_edited and self._order[place.stage] < self._first_edited:
@@ -169,7 +176,7 @@ class Ledger:
         return replace(found, origin=Origin.EDITED if found.origin is Origin.EDITED else Origin.PARENT)
 
     async def _cached(self, part: "Part[Any]", place: Place) -> Result | None:
-        if part.key is None or not self._record.use_cache or self._runs_anew(place.stage):
+        if part.key is None or not self._record.use_cache or await self._runs_anew(place.stage):
             return None
         found = await self._results.cached(part.key)
         return None if found is None else replace(found, origin=Origin.CACHED)

@@ -17,7 +17,8 @@ from pydantic import JsonValue
 from serving.artifacts.store import ArtifactStore
 from serving.jobs.database import Database
 from serving.jobs.keys import json_refs
-from serving.jobs.tables import jobs, stage_results
+from serving.jobs.records import StageState
+from serving.jobs.tables import job_stages, jobs, stage_results
 
 
 class Origin(StrEnum):
@@ -115,6 +116,12 @@ class Results:
             .limit(1)
         )
         return await self._first(query)
+
+    async def is_done(self, job_id: str, stage: str) -> bool:
+        """Whether a job finished a stage."""
+        here = (job_stages.c.job_id == job_id, job_stages.c.name == stage)
+        query = sa.select(job_stages.c.state).where(*here)
+        return await self._database.persist(lambda connection: connection.scalar(query)) == StageState.DONE
 
     async def record(self, place: Place, result: Result) -> None:
         """Write a finished part; writing it again replaces it."""

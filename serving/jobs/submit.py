@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, NotFound, Unprocessable
+from serving.jobs.fork import Edits, check_results, forked_from, forked_input, parse_edits
 from serving.jobs.input_problems import bad_input
 from serving.jobs.records import JobRecord
 from serving.jobs.refs import Path, walk_refs
+from serving.jobs.results import Results
 from serving.jobs.store import JobStore, NewJob
 from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
@@ -127,6 +129,49 @@ class JobDesk:
         return await self._store.accept(
             replace(new, idempotency_key=own_key, tenant=tenant, source=source, message_id=message_id)
         )
+
+    async def retry(
+        self,
+        job_id: str,
+        *,
+        from_stage: str | None = None,
+        edits: Edits | dict[str, JsonValue] | None = None,
+        stop_at: str | None = None,
+    ) -> JobRecord:
+        """Fork an ended job: a new one that takes what the old one finished, and does the rest.
+
+        Args:
+            job_id: the ended job.
+            from_stage: this stage and those after it are done again, unless there are edits or the old job never
+                finished it; None goes on where the old job ended.
+            edits: merge patches on its input and results; what depends on what they change is done again.
+            stop_at: the last stage to run.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: it has not ended.
+            Unprocessable: names the field and the fix.
+            TooMany: as many jobs wait as may.
+        """
+        parent = await self._store.get(job_id)
+        try:
+            wanted = parse_edits(edits)
+            stage = forked_from(parent, from_stage, wanted)
+            await check_results(parent, wanted, Results(self._store.database, self._artifacts))
+            request = JobRequest(
+                type=parent.type,
+                input=forked_input(parent, wanted),
+                lane=parent.lane,
+                timeout_s=parent.timeout_s,
+                stop_at=stop_at,
+                use_cache=parent.use_cache,
+            )
+            new = await self._prepare(request, None)
+        except BadInput as error:
+            raise unprocessable(error) from error
+        tenant = await self._store.tenant_of(job_id)
+        fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json())
+        return (await self._store.accept(fork))[0]
 
     async def _prepare(self, request: JobRequest, key: str | None) -> NewJob:
         job_type = self._catalog.get(request.type)

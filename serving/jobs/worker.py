@@ -22,7 +22,7 @@ from serving.jobs.journal import Journal
 from serving.jobs.line import Line
 from serving.jobs.membership import Membership, new_worker_id
 from serving.jobs.records import JobError, JobRecord
-from serving.jobs.types import JobOutput, JobState, JobType
+from serving.jobs.types import JobOutput, JobState, JobType, StoppedEarly
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class JobWorker:
             journal=self._journal,
             runner=self._runner,
             artifacts=self._artifacts,
-            deadline_unix_s=time.time() + record.timeout_s,
+            deadline_unix_s=_end_of(record),
             parallel_calls=self._settings.worker.parallel_calls,
         )
         return job_type, context
@@ -265,16 +265,14 @@ class JobWorker:
         asked = self._cancel_asked[record.id] = asyncio.get_running_loop().create_future()
         try:
             waiting: set[asyncio.Future[Any]] = {task, asked}
-            done, _ = await asyncio.wait(waiting, timeout=record.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            left_s = max(0.0, _end_of(record) - time.time())
+            done, _ = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if asked in done:
                 await _stop(task)
                 if not task.done() or task.cancelled():
                     raise _CancelledByUser
             elif not done:
-                raise DeadlineExceeded(
-                    f"it ran longer than its {record.timeout_s:g} s",
-                    fix="submit it with a larger timeout_s (`reelmesh submit --timeout`)",
-                )
+                raise _too_late(record)
             if task.cancelled() and not self._stopping:
                 raise EngineFailed("the graph was cancelled from within, though nobody asked for it")
             return task.result()
@@ -291,6 +289,21 @@ async def _cancel_all(tasks: Iterable["asyncio.Task[Any]"]) -> None:
     await asyncio.gather(*found, return_exceptions=True)
 
 
+def _end_of(record: JobRecord) -> float:
+    """When the run must be over, in Unix seconds; a run that is resumed has what is left of its time."""
+    end = (record.started_at or time.time()) + record.timeout_s
+    return end if record.deadline_at is None else min(end, record.deadline_at)
+
+
+def _too_late(record: JobRecord) -> DeadlineExceeded:
+    if record.deadline_at is not None and record.deadline_at <= time.time():
+        return DeadlineExceeded("its deadline passed while it ran", fix="submit it with a later deadline")
+    return DeadlineExceeded(
+        f"it ran longer than its {record.timeout_s:g} s",
+        fix="submit it with a larger timeout_s (`reelmesh submit --timeout`)",
+    )
+
+
 class _CancelledByUser(Exception):
     """The job's task was cancelled because somebody asked."""
 
@@ -300,6 +313,8 @@ async def _run_graph(record: JobRecord, job_type: JobType, context: "DurableCont
     try:
         request = job_type.request.model_validate(record.input)
         output = await job_type.graph(context, request)
+    except StoppedEarly:
+        return context.so_far()
     except ReelmeshError:
         raise
     except ValidationError as error:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import JsonValue
 
 from serving.jobs import keys
 from serving.jobs.keys import json_refs, request_key, step_key
@@ -47,5 +48,8 @@ def test_what_the_software_does_itself_depends_on_its_version(monkeypatch: pytes
 
 
 def test_references_are_found_in_json_once_each_and_in_order() -> None:
-    value = {"b": [ref("x", "b").model_dump(), {"deep": ref("y", "c").model_dump()}], "a": ref("z", "b").model_dump()}
+    value: JsonValue = {
+        "b": [ref("x", "b").model_dump(), {"deep": ref("y", "c").model_dump()}],
+        "a": ref("z", "b").model_dump(),
+    }
     assert [found.name for found in json_refs(value)] == ["x", "y"]

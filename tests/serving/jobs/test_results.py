@@ -19,6 +19,11 @@ def made(office: Office) -> int:
     return len([line for line in office.calls() if line.startswith("end")])
 
 
+async def set_cache(office: Office, job_id: str, use_cache: bool) -> None:
+    changed = sa.update(jobs).where(jobs.c.id == job_id).values(use_cache=use_cache)
+    await office.database.run(lambda connection: connection.execute(changed))
+
+
 async def test_a_second_job_with_the_same_inputs_pays_for_nothing(office: Office, start_worker: StartWorker) -> None:
     await start_worker()
     first = await office.until((await office.submit(clips=3)).id)
@@ -55,8 +60,7 @@ async def test_a_job_without_the_cache_neither_takes_nor_gives(office: Office, s
     await start_worker()
     for use_cache in (False, True, False):
         job_id = (await office.submit(clips=0)).id
-        changed = sa.update(jobs).where(jobs.c.id == job_id).values(use_cache=use_cache)
-        await office.database.run(lambda connection, changed=changed: connection.execute(changed))
+        await set_cache(office, job_id, use_cache)
         await office.until(job_id)
     assert made(office) == 3
 
