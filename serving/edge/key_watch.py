@@ -19,6 +19,11 @@ log = structlog.get_logger()
 LOOK_S: Final = 0.5
 """How often the file is read; what is in it is compared, so that no clock and no link misleads."""
 
+SETTLE_S: Final = 0.1
+"""A changed file that is the same after this long is taken for written."""
+SETTLING_LOOKS: Final = 10
+"""One that changes all the time is taken as it is after so many looks."""
+
 
 class KeyWatch:
     """Reads the file at the start and again and again; without a file it does nothing.
@@ -65,11 +70,23 @@ class KeyWatch:
 
     async def _look(self, file: Path) -> None:
         text = await asyncio.to_thread(read_text, file)
+        if text != self._seen:
+            text = await self._settled(file, text)
         self._refused = ""
         if text == self._seen:
             return
         self._seen = text
         await self._take(await asyncio.to_thread(parse_keys, text, file))
+
+    async def _settled(self, file: Path, text: str) -> str:
+        """What is in the file once nobody is writing it: half a file may well be a valid one, with fewer keys."""
+        for _ in range(SETTLING_LOOKS):
+            await asyncio.sleep(SETTLE_S)
+            again = await asyncio.to_thread(read_text, file)
+            if again == text:
+                break
+            text = again
+        return text
 
     async def _take(self, keys: tuple[Key, ...]) -> None:
         await self._use(keys)
