@@ -108,17 +108,23 @@ class JobsClient:
             key: makes sending it again harmless.
             options: the request's further fields, ``lane`` and ``deadline_s`` for example; None leaves one out.
         """
-        body = {"type": type_name, "input": dict(value)}
+        body: dict[str, JsonValue] = {"type": type_name, "input": dict(value)}
         body |= {name: option for name, option in options.items() if option is not None}
         headers = {"Idempotency-Key": key} if key is not None else {}
         answer = await self._call("POST", "/v1/jobs", json=body, headers=headers)
         return self._read(JobView, answer.content)
 
     async def retry(
-        self, job_id: str, *, from_stage: str | None = None, edits: Mapping[str, JsonValue] | None = None
+        self,
+        job_id: str,
+        *,
+        from_stage: str | None = None,
+        stop_at: str | None = None,
+        edits: Mapping[str, JsonValue] | None = None,
     ) -> JobView:
         """A new job that goes on from a stage of an ended one, or with edits of its input and results."""
-        params = {"from": from_stage} if from_stage is not None else {}
+        named = {"from": from_stage, "stop_at": stop_at}
+        params = {name: stage for name, stage in named.items() if stage is not None}
         answer = await self._call("POST", f"/v1/jobs/{job_id}/retry", params=params, json=dict(edits or {}))
         return self._read(JobView, answer.content)
 

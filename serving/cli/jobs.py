@@ -15,12 +15,13 @@ from rich.table import Table
 from serving.cli.client import JobsClient
 from serving.cli.follow import Display, display, words
 from serving.cli.job_changes import dead_app, edit, retry
-from serving.cli.job_options import AsJson, Host, JobId, MeshKey, Out, Wait, mesh_url, run_command
+from serving.cli.job_options import AsJson, Host, JobId, MeshKey, Out, StopAt, Wait, mesh_url, run_command
 from serving.cli.output import ExitCode, print_json, print_note, stdout
 from serving.cli.see_through import after_submit, see_through
 from serving.cli.spec import NamedFile, Spec, named_files, read_spec, unknown_type, with_refs
 from serving.errors import BadInput, ReelmeshError
 from serving.gateway.page_text import age_text, duration_text, percent_text
+from serving.gateway.views import JobView
 from serving.jobs.types import JobState, Lane
 from serving.protocol.artifact import ArtifactRef
 from serving.repository.yaml_lines import Location
@@ -47,7 +48,7 @@ def submit(
     deadline_s: Annotated[
         float | None, typer.Option("--deadline", min=0.1, help="Seconds from now when the result is needed.")
     ] = None,
-    stop_at: Annotated[str | None, typer.Option(metavar="STAGE", help="End after this stage.")] = None,
+    stop_at: StopAt = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no results of other jobs, and give none.")] = False,
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the mesh tells of the job's states.")
@@ -60,33 +61,38 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit a job, watch it, download its files."""
+    options: dict[str, JsonValue] = {
+        "lane": lane,
+        "timeout_s": timeout_s,
+        "deadline_s": deadline_s,
+        "stop_at": stop_at,
+        "use_cache": False if no_cache else None,
+        "webhook": webhook_of(webhook, webhook_events or []),
+    }
 
     async def work() -> ExitCode:
         wanted = read_spec(spec)
         async with JobsClient(mesh_url(host), key=mesh_key) as client:
-            types = await client.job_types()
-            if type_name not in types:
-                raise unknown_type(type_name, types)
-            files = named_files(types[type_name].input_schema, wanted)
             with display(silent=as_json) as shown:
-                refs = await upload_files(client, wanted, files, shown)
-            try:
-                job = await client.submit(
-                    type_name,
-                    with_refs(wanted.value, refs),
-                    key=key,
-                    lane=lane,
-                    timeout_s=timeout_s,
-                    deadline_s=deadline_s,
-                    stop_at=stop_at,
-                    use_cache=not no_cache,
-                    webhook=webhook_of(webhook, webhook_events or []),
-                )
-            except ReelmeshError as error:
-                raise wanted.located(error) from error
+                job = await _send(client, type_name, wanted, shown, key=key, **options)
             return await after_submit(client, job, out, wait=wait, as_json=as_json)
 
     run_command(work())
+
+
+async def _send(
+    client: JobsClient, type_name: str, wanted: Spec, shown: Display, *, key: str | None, **options: JsonValue
+) -> JobView:
+    """Upload the files that a spec names, and submit its job; errors name the line."""
+    types = await client.job_types()
+    if type_name not in types:
+        raise unknown_type(type_name, types)
+    files = named_files(types[type_name].input_schema, wanted)
+    refs = await upload_files(client, wanted, files, shown)
+    try:
+        return await client.submit(type_name, with_refs(wanted.value, refs), key=key, **options)
+    except ReelmeshError as error:
+        raise wanted.located(error) from error
 
 
 def webhook_of(url: str | None, events: list[str]) -> dict[str, JsonValue] | None:

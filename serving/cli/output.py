@@ -71,6 +71,11 @@ def print_line(text: str) -> None:
     print(line, file=sys.stderr)
 
 
+def print_note(text: str) -> None:
+    """A remark on stderr."""
+    print(text, file=sys.stderr)
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401  any JSON value
     """A JSON document on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,144 @@
+"""`reelmesh jobs retry`, `edit` and `dead`: new jobs that go on where old ones ended; part of `reelmesh jobs`.
+
+The one invariant: nothing here changes a job: each command makes a new one, which takes what the old one finished.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from serving.cli.client import JobsClient
+from serving.cli.edits import Edits, edits_by_editor, edits_of_file, edits_of_sets
+from serving.cli.job_options import AsJson, Host, JobId, MeshKey, Out, StopAt, Wait, mesh_url, run_command
+from serving.cli.output import ExitCode, print_json, print_note, stdout
+from serving.cli.see_through import after_submit
+from serving.errors import BadInput
+from serving.gateway.page_text import age_text
+from serving.gateway.views import JobView
+
+_SETS = "Change a place: input.FIELD=VALUE, or results.STAGE.PART.FIELD=VALUE; may be repeated. Values are YAML."
+
+dead_app = typer.Typer(add_completion=False, invoke_without_command=True, help="List dead letters, and re-drive them.")
+
+
+def retry(
+    job_id: JobId,
+    *,
+    host: Host = "",
+    mesh_key: MeshKey = "",
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="First stage to run again; else the first unfinished.")
+    ] = None,
+    stop_at: StopAt = None,
+    wait: Wait = True,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an ended job again from a stage: a new job that takes the results of the stages before."""
+
+    async def work() -> ExitCode:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
+            job = await client.retry(job_id, from_stage=from_stage, stop_at=stop_at)
+            return await after_submit(client, job, out, wait=wait, as_json=as_json)
+
+    run_command(work())
+
+
+def edit(
+    job_id: JobId,
+    *,
+    host: Host = "",
+    mesh_key: MeshKey = "",
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help=_SETS)] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="YAML with `input` and `results`, each a JSON merge patch.")
+    ] = None,
+    stop_at: StopAt = None,
+    wait: Wait = True,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change inputs or results of an ended job and go on: a new job that runs again only what the change concerns.
+
+    Without --set and --file, the job's input opens in $VISUAL or $EDITOR.
+    """
+
+    async def work() -> ExitCode:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
+            edits = await asyncio.to_thread(_edits, await client.job(job_id), sets or [], file)
+            if not edits:
+                print_note("nothing was changed")
+                return ExitCode.OK
+            job = await client.retry(job_id, edits=edits, stop_at=stop_at)
+            return await after_submit(client, job, out, wait=wait, as_json=as_json)
+
+    run_command(work())
+
+
+def _edits(job: JobView, sets: list[str], file: Path | None) -> Edits:
+    if sets and file is not None:
+        raise BadInput("--set and --file exclude each other", field="--set", fix="leave one out")
+    if file is not None:
+        return edits_of_file(file)
+    return edits_of_sets(sets, job.input) if sets else edits_by_editor(job.input, f"job {job.id}")
+
+
+@dead_app.callback()
+def dead(
+    context: typer.Context,
+    *,
+    host: Host = "",
+    mesh_key: MeshKey = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most jobs shown.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs that used up their tries, newest first; `redrive` makes new ones of them."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work() -> ExitCode:
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
+            page = await client.jobs(dead=True, limit=limit)
+        if as_json:
+            print_json(page.model_dump(mode="json"))
+            return ExitCode.OK
+        table = Table("JOB", "TYPE", "TITLE", "TRIES", "AGE", "ERROR", box=None, pad_edge=False)
+        now = time.time()
+        for job in page.data:
+            age = age_text(job.dead_at or job.created_at, now)
+            table.add_row(job.id, job.type, job.title or "", str(job.tries), age, str(job.error or ""))
+        stdout().print(table, markup=False) if page.data else print_note("no dead letters")
+        return ExitCode.OK
+
+    run_command(work())
+
+
+@dead_app.command()
+def redrive(
+    job_ids: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids of dead letters.")] = None,
+    *,
+    host: Host = "",
+    mesh_key: MeshKey = "",
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters that may be seen, 1000 at most.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make new jobs of dead letters, each from its first unfinished stage; prints their ids."""
+
+    async def work() -> ExitCode:
+        if bool(job_ids) == everything:
+            raise BadInput("name jobs, or say --all", field="JOB", fix="`reelmesh jobs dead` lists them")
+        async with JobsClient(mesh_url(host), key=mesh_key) as client:
+            wanted = job_ids or [job.id for job in (await client.jobs(dead=True, limit=1000)).data]
+            made = [await client.redrive(each) for each in wanted]
+        if as_json:
+            print_json([job.model_dump(mode="json") for job in made])
+        else:
+            for job in made:
+                print(job.id)
+        return ExitCode.OK
+
+    run_command(work())
