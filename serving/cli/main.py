@@ -39,7 +39,7 @@ COMMANDS: Final = {
     "up": _Lazy("serving.cli.up:up", "Start the mesh on this machine and keep it running."),
     "serve": _Lazy("serving.cli.serve:serve", "Serve a Triton model repository: a drop-in for tritonserver."),
     "submit": _Lazy("serving.cli.jobs:submit", "Submit a job, watch it, download its files."),
-    "jobs": _Lazy("serving.cli.jobs:app", "List, show, watch and cancel jobs."),
+    "jobs": _Lazy("serving.cli.jobs:app", "Submit, list, show, watch, cancel, retry and edit jobs."),
     "models": _Lazy("serving.cli.models:app", "List, show and lint the model repository."),
     "artifacts": _Lazy("serving.cli.artifacts:app", "Remove expired files, show what made a file."),
     "keys": _Lazy("serving.cli.keys:app", "Make, list and remove the keys clients bring."),
