@@ -20,7 +20,7 @@ from serving.cli.output import ExitCode, print_json, print_note, stdout
 from serving.cli.see_through import after_submit, see_through
 from serving.cli.spec import NamedFile, Spec, named_files, read_spec, unknown_type, with_refs
 from serving.errors import BadInput, ReelmeshError
-from serving.gateway.page_text import age_text, duration_text, percent_text
+from serving.gateway.page_text import age_text, clock_text, duration_text, percent_text
 from serving.gateway.views import JobView
 from serving.jobs.types import JobState, Lane
 from serving.protocol.artifact import ArtifactRef
@@ -146,6 +146,32 @@ def list_jobs(
     run_command(work())
 
 
+def _facts(job: JobView) -> list[str]:
+    """What is known of a job beside its state, a line each."""
+    lines = []
+    if job.queue_position is not None:
+        wait = job.estimated_wait_s
+        lines.append(f"number {job.queue_position} in line" + (f", about {duration_text(wait)}" if wait else ""))
+    if job.deadline_at is not None:
+        lines.append(f"needed by {clock_text(job.deadline_at)}")
+    if job.parent_id is not None:
+        since = f" from {words(job.from_stage)} on" if job.from_stage else ""
+        lines.append(f"goes on with job {job.parent_id}{since}{', edited' if job.edits else ''}")
+    if cost := _cost(job.cpu_s, job.gpu_s):
+        lines.append(f"cost {cost}")
+    if job.error is not None:
+        lines.append(f"error: {job.error}")
+    if job.dead_at is not None:
+        lines.append(f"a dead letter: `reelmesh jobs dead redrive {job.id}` goes on with it")
+    return lines
+
+
+def _cost(cpu_s: float, gpu_s: float) -> str:
+    """``12 s CPU, 3 min 05 s GPU``, leaving out what is nothing."""
+    parts = (f"{duration_text(spent)} {what}" for spent, what in ((cpu_s, "CPU"), (gpu_s, "GPU")) if spent > 0)
+    return ", ".join(parts)
+
+
 @app.command()
 def show(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", as_json: AsJson = False) -> None:
     """Show one job: its stages, files and error."""
@@ -161,13 +187,15 @@ def show(job_id: JobId, host: Host = "", mesh_key: MeshKey = "", as_json: AsJson
         console.print(
             f"{words(job.state)}, {percent_text(job.progress)}, {age_text(job.created_at, now)}", markup=False
         )
-        if job.error is not None:
-            console.print(f"error: {job.error}", markup=False)
-        table = Table("STAGE", "STATE", "TIME", "PARTS", "MODELS", box=None, pad_edge=False)
+        for line in _facts(job):
+            console.print(line, markup=False)
+        table = Table("STAGE", "STATE", "TIME", "PARTS", "REUSED", "COST", "MODELS", box=None, pad_edge=False)
         for stage in job.stages:
             seconds = duration_text(stage.duration_s(now)) if stage.started_at is not None else ""
             parts = f"{stage.parts_done}/{stage.parts}" if stage.parts else ""
-            table.add_row(words(stage.name), stage.state, seconds, parts, ", ".join(stage.models))
+            reused = str(stage.parts_cached or "")
+            cost = _cost(stage.cpu_s, stage.gpu_s)
+            table.add_row(words(stage.name), stage.state, seconds, parts, reused, cost, ", ".join(stage.models))
         console.print(table, markup=False)
         for name, file in job.artifacts.items():
             console.print(f"{name}: {client.base_url}{file.url}", markup=False, soft_wrap=True)

@@ -103,6 +103,11 @@ class Deliveries:
         """One delivery; raises :class:`NotFound`."""
         return await self._database.run(lambda connection: _read(connection, delivery_id))
 
+    async def webhook_of(self, job_id: str) -> dict[str, Any] | None:
+        """A job's webhook as its row holds it, which a fork of the job takes over."""
+        query = sa.select(jobs.c.webhook).where(jobs.c.id == job_id)
+        return await self._database.run(lambda connection: connection.scalar(query))
+
     async def resend(self, delivery_id: str) -> DeliveryRecord:
         """Have a delivery that ended sent again, with all its tries.
 

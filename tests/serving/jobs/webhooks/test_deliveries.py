@@ -96,3 +96,10 @@ async def test_deliveries_go_with_their_job(post: Post) -> None:
     await post.office.store.cancel(job.id)
     await post.office.database.run(lambda connection: connection.execute(sa.delete(jobs).where(jobs.c.id == job.id)))
     assert (await post.deliveries.page())[0] == []
+
+
+async def test_a_fork_tells_the_webhook_of_its_parent(post: Post) -> None:
+    job = await post.job(URL, "job.completed")
+    await post.office.store.cancel(job.id)
+    fork = await post.office.desk.retry(job.id, from_stage="clips")
+    assert await post.deliveries.webhook_of(fork.id) == {"url": URL, "events": ["job.completed"]}
