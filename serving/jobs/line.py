@@ -8,7 +8,6 @@ which holds its finished calls.
 """
 
 import time
-from collections.abc import Mapping
 from typing import Final
 
 import sqlalchemy as sa
@@ -16,10 +15,11 @@ import sqlalchemy as sa
 from serving.jobs.database import Database
 from serving.jobs.queue import without_workflow
 from serving.jobs.records import JobRecord
-from serving.jobs.scheduling import Head, Key, charge, choose
+from serving.jobs.scheduling import Head, charge, choose
+from serving.jobs.shares import remember, shares_of
 from serving.jobs.states import FINAL, WORKING
 from serving.jobs.store import read_job
-from serving.jobs.tables import change_job, jobs, lane_shares
+from serving.jobs.tables import change_job, jobs
 from serving.jobs.types import JobState, Lane
 
 _LOCK_KEY: Final = 7_385_002
@@ -76,7 +76,7 @@ class Line:
                 return None
             record = take_up(connection, chosen.job_id, self._worker)
             if record is not None:
-                _remember(connection, charge(chosen, heads, shares))
+                remember(connection, charge(chosen, heads, shares))
                 return record
         return None
 
@@ -101,11 +101,6 @@ def heads_of(connection: sa.Connection) -> list[Head]:
     return [Head(row.id, Lane(row.lane), row.tenant, row.created_at, row.predicted_s) for row in rows]
 
 
-def shares_of(connection: sa.Connection) -> dict[Key, float]:
-    """What the policy remembers."""
-    return {(row.lane, row.tenant): row.virtual_s for row in connection.execute(sa.select(lane_shares))}
-
-
 def take_up(connection: sa.Connection, job_id: str, worker: str) -> JobRecord | None:
     """Make a waiting or lost job the worker's; None when there is nothing to do any more."""
     row = connection.execute(sa.select(jobs.c.started_at, jobs.c.state).where(jobs.c.id == job_id)).first()
@@ -128,14 +123,3 @@ def _lock(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
-
-
-def _remember(connection: sa.Connection, changes: Mapping[Key, float]) -> None:
-    for (lane, tenant), value in changes.items():
-        here = (lane_shares.c.lane == lane, lane_shares.c.tenant == tenant)
-        if not connection.execute(sa.update(lane_shares).where(*here).values(virtual_s=value)).rowcount:
-            connection.execute(sa.insert(lane_shares).values(lane=lane, tenant=tenant, virtual_s=value))
-        if lane == "clock":
-            # A tenant behind the lane's clock starts from the clock: its row says nothing any more.
-            behind = (lane_shares.c.lane == tenant, lane_shares.c.virtual_s <= value)
-            connection.execute(sa.delete(lane_shares).where(*behind))

@@ -35,7 +35,7 @@ NEAREST_S: Final[Mapping[Lane, float]] = {
 """How near a lane's deadline may come, seen from now, however late its job is."""
 _RANK: Final = {lane: rank for rank, lane in enumerate(Lane)}
 _CREDIT: Final = "credit"
-_CLOCK: Final = "clock"
+CLOCK: Final = "clock"
 
 Key = tuple[str, str]
 Shares = Mapping[Key, float]
@@ -91,7 +91,7 @@ def effective_deadline(lane: Lane, created_at: float, now: float) -> float:
 
 def start_tag(head: Head, shares: Shares) -> float:
     """The virtual time at which the job's tenant is next in its lane."""
-    return max(shares.get((head.lane, head.tenant), 0.0), shares.get((_CLOCK, head.lane), 0.0))
+    return max(shares.get((head.lane, head.tenant), 0.0), shares.get((CLOCK, head.lane), 0.0))
 
 
 def charge(started: Head, heads: Iterable[Head], shares: Shares) -> dict[Key, float]:
@@ -105,7 +105,7 @@ def charge(started: Head, heads: Iterable[Head], shares: Shares) -> dict[Key, fl
     tag, cost_s = start_tag(started, shares), started.cost_s
     changes: dict[Key, float] = {
         (started.lane, started.tenant): tag + cost_s,
-        (_CLOCK, started.lane): tag,
+        (CLOCK, started.lane): tag,
     }
     waiting = _first_of_each_lane(heads, shares)
     for lane, share in SHARES.items():

@@ -11,8 +11,9 @@ from dbos import DBOSClient
 
 from serving.jobs.database import Database
 from serving.jobs.journal import Journal
-from serving.jobs.line import Line, heads_of, shares_of
+from serving.jobs.line import Line, heads_of
 from serving.jobs.queue import APPLICATION, APPLICATION_VERSION, QUEUE, WORKFLOW
+from serving.jobs.shares import shares_of
 from serving.jobs.store import JobStore, NewJob
 from serving.jobs.tables import jobs
 from serving.jobs.types import JobState, Lane

@@ -1,0 +1,187 @@
+"""Forecast: who runs when, told by running the policy ahead over what waits; used by the store for front ends.
+
+The one invariant: places come from the policy that the workers follow and times from jobs that ran: nothing here is a
+guess of its own. Looking ahead is bounded, and done anew no more than its cost allows.
+"""
+
+import asyncio
+import heapq
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import sqlalchemy as sa
+
+from serving.jobs.database import Database
+from serving.jobs.scheduling import Head, Shares, charge, choose
+from serving.jobs.shares import shares_of
+from serving.jobs.states import WORKING
+from serving.jobs.tables import jobs, workers
+from serving.jobs.types import JobState, Lane
+
+SAMPLES: Final = 500
+"""The newest completed jobs that count as measured."""
+AHEAD: Final = 1_000
+"""Starts that the policy is run ahead; what lies further back keeps the order it came in."""
+FRESH_S: Final = 15.0
+"""A worker that was seen within this time counts."""
+_DUTY: Final = 10.0
+"""A forecast serves for this many times what it took."""
+_CHEAP_S: Final = 0.02
+"""A forecast that takes less is made anew for a job that it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands in line.
+
+    Attributes:
+        position: 1 for the next job to start.
+        wait_s: until it starts; None where nothing of its kind was ever measured.
+    """
+
+    position: int
+    wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a job of each type takes: seconds from start to end, and seconds of CPU and GPU."""
+
+    run_s: Mapping[str, float] = field(default_factory=dict)
+    cost_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One waiting job and its type."""
+
+    head: Head
+    type: str
+
+
+def foresee(
+    waiting: Sequence[Waiting], shares: Shares, free_at: Sequence[float], run_s: Mapping[str, float], now: float
+) -> dict[str, Place]:
+    """Run the policy ahead.
+
+    Args:
+        waiting: in the order they came.
+        shares: what the policy remembers.
+        free_at: when each slot of the workers is free; Unix seconds, at least one.
+        run_s: how long a job of each type runs.
+        now: Unix seconds.
+    """
+    usual = sum(run_s.values()) / len(run_s) if run_s else None
+    types = {job.head.job_id: job.type for job in waiting}
+    lines: dict[tuple[Lane, str], deque[Head]] = {}
+    for job in waiting:
+        lines.setdefault((job.head.lane, job.head.tenant), deque()).append(job.head)
+    remembered, slots, places = dict(shares), list(free_at), dict[str, Place]()
+    heapq.heapify(slots)
+
+    def start(head: Head) -> None:
+        at = max(now, slots[0])
+        places[head.job_id] = Place(len(places) + 1, None if usual is None else at - now)
+        heapq.heapreplace(slots, at + run_s.get(types[head.job_id], usual or 0.0))
+
+    for _ in range(min(AHEAD, len(waiting))):
+        heads = [line[0] for line in lines.values()]
+        chosen = choose(heads, remembered, max(now, slots[0]))
+        if chosen is None:
+            break
+        remembered.update(charge(chosen, heads, remembered))
+        start(chosen)
+        line = lines[chosen.lane, chosen.tenant]
+        line.popleft()
+        if not line:
+            del lines[chosen.lane, chosen.tenant]
+    for job in waiting:
+        if job.head.job_id not in places:
+            start(job.head)
+    return places
+
+
+class Forecast:
+    """The line as front ends tell of it.
+
+    Args:
+        database: opened, with its tables made.
+        concurrent_jobs: jobs one worker runs at a time.
+    """
+
+    def __init__(self, database: Database, *, concurrent_jobs: int) -> None:
+        self._database = database
+        self._concurrent_jobs = concurrent_jobs
+        self._places: dict[str, Place] = {}
+        self._measured = Measured()
+        self._made_at = -math.inf
+        self._took_s = 0.0
+        self._making = asyncio.Lock()
+
+    async def place(self, job_id: str) -> Place:
+        """Where a waiting job stands; at the end of the line if it came after the last look ahead."""
+        await self._refresh()
+        if job_id not in self._places and self._took_s < _CHEAP_S:
+            await self._refresh(by_force=True)
+        if (place := self._places.get(job_id)) is not None:
+            return place
+        waits = [place.wait_s for place in self._places.values() if place.wait_s is not None]
+        return Place(len(self._places) + 1, max(waits, default=None))
+
+    async def cost_s(self, job_type: str) -> float:
+        """Seconds of CPU and GPU that jobs of the type took on average; 0 when none was measured."""
+        await self._refresh()
+        return self._measured.cost_s.get(job_type, 0.0)
+
+    async def room_in_s(self) -> int:
+        """When the next job leaves the line, which makes room for another; whole seconds, at least 1."""
+        await self._refresh()
+        first = min((place.wait_s for place in self._places.values() if place.wait_s is not None), default=0.0)
+        return max(1, math.ceil(first))
+
+    async def _refresh(self, *, by_force: bool = False) -> None:
+        asked_at = time.monotonic()
+        async with self._making:
+            # Who waited for somebody else's forecast that began after the question has the answer.
+            if self._made_at >= asked_at or (not by_force and time.monotonic() < self._made_at + _DUTY * self._took_s):
+                return
+            began = time.monotonic()
+            self._places, self._measured = await self._database.run(self._look)
+            self._made_at, self._took_s = began, time.monotonic() - began
+
+    def _look(self, connection: sa.Connection) -> tuple[dict[str, Place], Measured]:
+        now, measured = time.time(), measure(connection)
+        columns = (jobs.c.id, jobs.c.lane, jobs.c.tenant, jobs.c.created_at, jobs.c.predicted_s, jobs.c.type)
+        query = sa.select(*columns).where(jobs.c.state == JobState.QUEUED).order_by(jobs.c.id)
+        waiting = [
+            Waiting(Head(row.id, Lane(row.lane), row.tenant, row.created_at, row.predicted_s), row.type)
+            for row in connection.execute(query)
+        ]
+        alive = sa.select(sa.func.count()).select_from(workers).where(workers.c.seen_at > now - FRESH_S)
+        slots = max(1, connection.scalar(alive) or 0) * self._concurrent_jobs
+        busy = sa.select(jobs.c.type, jobs.c.started_at).where(jobs.c.state.in_(list(WORKING)))
+        ends = [
+            max(now, (row.started_at or now) + measured.run_s.get(row.type, 0.0)) for row in connection.execute(busy)
+        ]
+        free_at = [*sorted(ends)[:slots], *[now] * (slots - len(ends))]
+        return foresee(waiting, shares_of(connection), free_at, measured.run_s, now), measured
+
+
+def measure(connection: sa.Connection) -> Measured:
+    """Means over the newest completed jobs; the cost of jobs that told none is the time they ran."""
+    newest = (
+        sa.select(jobs.c.type, (jobs.c.finished_at - jobs.c.started_at).label("s"), jobs.c.cpu_s, jobs.c.gpu_s)
+        .where(jobs.c.state == JobState.COMPLETED, jobs.c.started_at.is_not(None))
+        .order_by(jobs.c.id.desc())
+        .limit(SAMPLES)
+        .subquery()
+    )
+    cost = sa.func.avg(newest.c.cpu_s + newest.c.gpu_s).label("cost")
+    query = sa.select(newest.c.type, sa.func.avg(newest.c.s).label("run"), cost).group_by(newest.c.type)
+    rows = connection.execute(query).all()
+    run_s = {str(row.type): float(row.run) for row in rows}
+    return Measured(run_s, {str(row.type): float(row.cost) or float(row.run) for row in rows})
