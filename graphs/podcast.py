@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from graphs.captions import Spoken, write_captions
+from graphs.captions import Spoken, captioned
 from graphs.inputs import (
     Programme,
     Script,
@@ -124,9 +124,7 @@ async def podcast(job: JobContext, request: PodcastRequest, *, models: Mapping[s
         Spoken(speaker=request.speakers[turn.speaker].name, words=shift_words(heard, segment.speech_start_s))
         for turn, heard, segment in zip(turns, words, segments, strict=True)
     ]
-    captions = await job.step(
-        "captions", partial(write_captions, job.artifacts, "podcast", spoken, request.language, request.video)
-    )
+    captions = await captioned(job, "podcast", spoken, request.language, request.video)
     scene = _split_screen(request, turns, segments, clips)
     film = await composed(job, request, scene, mix, captions)
     return await finish(job, "podcast", request, made=Made(film, captions, mix), models=models)

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from graphs.captions import CaptionFiles, Spoken, write_captions
+from graphs.captions import CaptionFiles, Spoken, cut, write_captions
 from graphs.inputs import Studio, VideoFormat, check_language, check_media_ref, format_of
 from graphs.programme import Made, finish
 from serving.artifacts.store import ArtifactStore
@@ -85,17 +85,20 @@ async def subtitles(job: JobContext, request: SubtitlesRequest, *, models: Mappi
             fix="give a recording of somebody speaking",
         )
     language, words = await _words(job, request, heard.spans)
+    cues = await cut(job, [Spoken(words=words)], language)
 
     async def caption() -> Captioned:
         info = await probe(await job.artifacts.local_path(request.media))
         video = request.video or format_of(info)
         picture = info.first("video")
-        files = await write_captions(job.artifacts, "captions", [Spoken(words=words)], language, video)
+        files = await write_captions(job.artifacts, "captions", cues, language, video)
         # The picture may go on after the sound has ended.
         seen_s = min(picture.duration_s, MAX_MEDIA_S) if picture else 0.0
         return Captioned(files=files, video=video, duration_s=max(heard.duration_s, seen_s))
 
-    captions = await job.step("captions", caption)
+    captions = await job.step(
+        "captions", caption, inputs=[cues, request.media, request.video, language, heard.duration_s]
+    )
     film = None
     if request.burn_in:
         film = await job.run("burn_in", _burn_in(request, captions, language), CompositionResult)

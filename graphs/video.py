@@ -12,7 +12,7 @@ from typing import Final, get_args
 
 from pydantic import Field
 
-from graphs.captions import Spoken, write_captions
+from graphs.captions import Spoken, captioned
 from graphs.inputs import (
     Programme,
     Script,
@@ -124,7 +124,7 @@ async def video(job: JobContext, request: VideoRequest, *, models: Mapping[str, 
     async def parse() -> list[Scene]:
         return parse_scenes(request.script)
 
-    scenes = await job.step("scenes", parse)
+    scenes = await job.step("scenes", parse, inputs=request.script)
     narration = await _narration(job, request, scenes)
     segments = lay_out_scenes([voice.duration_s for voice in narration], request.duration_s, request.video.fps)
     texts = [scene.narration for scene in scenes]
@@ -137,9 +137,7 @@ async def video(job: JobContext, request: VideoRequest, *, models: Mapping[str, 
         Spoken(speaker="", words=shift_words(heard, segment.speech_start_s))
         for heard, segment in zip(words, segments, strict=True)
     ]
-    captions = await job.step(
-        "captions", partial(write_captions, job.artifacts, "video", spoken, request.language, request.video)
-    )
+    captions = await captioned(job, "video", spoken, request.language, request.video)
     scene = SceneSequence(clips=[clip.video for clip in clips], transition_s=transition_s(request))
     film = await composed(job, request, scene, mix, captions)
     return await finish(job, "video", request, made=Made(film, captions, mix), models=models)

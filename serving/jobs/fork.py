@@ -3,6 +3,7 @@
 The one invariant: an ended job never changes; whatever is done again or otherwise is done by a new one.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -39,7 +40,7 @@ class Edits(BaseModel):
         return {name: value for name, value in told.items() if value} or None
 
 
-def parse_edits(value: "Edits | dict[str, JsonValue] | None") -> Edits:
+def parse_edits(value: "Edits | Mapping[str, object] | None") -> Edits:
     """A client's edits; raises :class:`BadInput` that names the first wrong fields."""
     if isinstance(value, Edits):
         return value

@@ -24,7 +24,6 @@ from serving.jobs.store import JobStore, NewJob
 from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
 from serving.jobs.webhooks.check import WebhookCheck
-from serving.jobs.webhooks.deliveries import Deliveries
 from serving.repository.yaml_lines import dotted
 
 MAX_TIMEOUT_S: Final = 24 * 3600.0
@@ -171,8 +170,7 @@ class JobDesk:
         except BadInput as error:
             raise unprocessable(error) from error
         tenant = await self._store.tenant_of(job_id)
-        webhook = await Deliveries(self._store.database).webhook_of(job_id)
-        fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json(), webhook=webhook)
+        fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json())
         return (await self._store.accept(fork))[0]
 
     async def _prepare(self, request: JobRequest, key: str | None) -> NewJob:
