@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from serving.errors import Conflict, NotFound, TooMany, Unavailable, Unprocessable
 from serving.jobs.database import Database
 from serving.jobs.dead import is_dead_letter
+from serving.jobs.forecast import Forecast
 from serving.jobs.records import EventRecord, JobPage, JobRecord, StageRecord, StageState
 from serving.jobs.refs import first_file_name
 from serving.jobs.states import WAITING, WORKING, priority_of
@@ -43,6 +44,7 @@ class NewJob:
         message_id: of the source's message; a second one with it is the same job.
         parent_id: the job whose finished stages before ``from_stage`` are taken.
         edits: merge patches on the parent's input and results.
+        predicted_s: seconds of CPU and GPU it will take; None takes what jobs of the type took.
     """
 
     type: str
@@ -63,6 +65,7 @@ class NewJob:
     parent_id: str | None = None
     from_stage: str | None = None
     edits: dict[str, JsonValue] | None = None
+    predicted_s: float | None = None
 
 
 def new_job_id(now: float) -> str:
@@ -89,10 +92,12 @@ class JobStore:
     Args:
         database: opened, with its tables made.
         queued_jobs: most jobs that may wait before new ones are refused.
+        concurrent_jobs: jobs one worker runs at a time; estimates of the wait need it.
     """
 
-    def __init__(self, database: Database, *, queued_jobs: int) -> None:
+    def __init__(self, database: Database, *, queued_jobs: int, concurrent_jobs: int = 1) -> None:
         self.database = self._database = database
+        self._forecast = Forecast(database, concurrent_jobs=concurrent_jobs)
         self._queued_jobs = queued_jobs
 
     async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
@@ -106,7 +111,12 @@ class JobStore:
             TooMany: as many jobs wait as may.
             Unavailable: another request with the key is being accepted.
         """
-        job_id, created = await self._database.run(lambda connection: self._accept(connection, new))
+        if new.predicted_s is None:
+            new = replace(new, predicted_s=await self._forecast.cost_s(new.type))
+        try:
+            job_id, created = await self._database.run(lambda connection: self._accept(connection, new))
+        except TooMany as full:
+            raise TooMany(full.problem, fix=full.fix, retry_after_s=await self._forecast.room_in_s()) from full
         return await self.get(job_id), created
 
     def _accept(self, connection: sa.Connection, new: NewJob) -> tuple[str, bool]:
@@ -138,7 +148,11 @@ class JobStore:
         """One job with its stages; raises :class:`NotFound`."""
         if not is_job_id(job_id):
             raise no_such_job(job_id)
-        return await self._database.run(lambda connection: read_job(connection, job_id))
+        record = await self._database.run(lambda connection: read_job(connection, job_id))
+        if record.state not in WAITING:
+            return record
+        place = await self._forecast.place(job_id)
+        return record.model_copy(update={"queue_position": place.position, "estimated_wait_s": place.wait_s})
 
     async def page(
         self,
@@ -183,7 +197,7 @@ class JobStore:
                 raise Unprocessable("the cursor is none of ours", field="cursor", fix="use next_cursor of a page")
             query = query.where(jobs.c.id < cursor)
         rows = await self._database.run(lambda connection: connection.execute(query).all())
-        page = [_record(row, [], None) for row in rows[:limit]]
+        page = [_record(row, []) for row in rows[:limit]]
         return JobPage(jobs=page, next_cursor=page[-1].id if len(rows) > limit else None)
 
     async def events(self, job_id: str, *, after: int = 0, limit: int = MAX_EVENTS) -> list[EventRecord]:
@@ -252,6 +266,7 @@ def _row(new: NewJob) -> dict[str, Any]:
         "runs": 0,
         "cancel_requested": False,
         "input": new.input,
+        "predicted_s": new.predicted_s or 0.0,
         "idempotency_key": new.idempotency_key,
         "request_sha256": new.request_sha256,
         "last_event": 1,
@@ -316,19 +331,11 @@ def read_job(connection: sa.Connection, job_id: str) -> JobRecord:
         raise no_such_job(job_id)
     query = sa.select(job_stages).where(job_stages.c.job_id == job_id).order_by(job_stages.c.position)
     stages = [StageRecord.model_validate(stage._asdict()) for stage in connection.execute(query)]
-    return _record(row, stages, _position(connection, row))
+    return _record(row, stages)
 
 
-def _position(connection: sa.Connection, row: sa.Row[Any]) -> int | None:
-    if row.state not in WAITING:
-        return None
-    before = (jobs.c.priority < row.priority) | ((jobs.c.priority == row.priority) & (jobs.c.id < row.id))
-    query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, before)
-    return 1 + (connection.scalar(query) or 0)
-
-
-def _record(row: sa.Row[Any], stages: Sequence[StageRecord], position: int | None) -> JobRecord:
-    return JobRecord.model_validate({**row._asdict(), "stages": stages, "queue_position": position})
+def _record(row: sa.Row[Any], stages: Sequence[StageRecord]) -> JobRecord:
+    return JobRecord.model_validate({**row._asdict(), "stages": stages})
 
 
 _WHILE_WAITING: Final = "cancelled while it waited"

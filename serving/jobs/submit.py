@@ -24,6 +24,7 @@ from serving.jobs.store import JobStore, NewJob
 from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
 from serving.jobs.webhooks.check import WebhookCheck
+from serving.jobs.webhooks.deliveries import Deliveries
 from serving.repository.yaml_lines import dotted
 
 MAX_TIMEOUT_S: Final = 24 * 3600.0
@@ -135,7 +136,7 @@ class JobDesk:
         job_id: str,
         *,
         from_stage: str | None = None,
-        edits: Edits | dict[str, JsonValue] | None = None,
+        edits: Edits | Mapping[str, object] | None = None,
         stop_at: str | None = None,
     ) -> JobRecord:
         """Fork an ended job: a new one that takes what the old one finished, and does the rest.
@@ -170,7 +171,8 @@ class JobDesk:
         except BadInput as error:
             raise unprocessable(error) from error
         tenant = await self._store.tenant_of(job_id)
-        fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json())
+        webhook = await Deliveries(self._store.database).webhook_of(job_id)
+        fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json(), webhook=webhook)
         return (await self._store.accept(fork))[0]
 
     async def _prepare(self, request: JobRequest, key: str | None) -> NewJob:
