@@ -30,7 +30,7 @@ from serving.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_PICTURE_BYTES = 300_000
-GROUPS = {"jobs", "keys", "models", "k8s"}
+GROUPS = {"artifacts", "jobs", "keys", "models", "k8s"}
 """Commands with sub-commands."""
 CARD_CELLS = 3
 """Value, default and meaning: what tables of card fields have beside the name, and no other table of that page."""

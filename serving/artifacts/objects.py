@@ -78,7 +78,7 @@ class Objects:
             await obstore.put_async(self.store, key, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
-        except (NotSupportedError, NotImplementedError):  # a server without conditional writes
+        except (NotSupportedError, RuntimeError):  # what obstore says with AWS_CONDITIONAL_PUT=disabled
             if await self.size_bytes(key) is not None:
                 return False
             await _guarded(obstore.put_async(self.store, key, data, use_multipart=False))

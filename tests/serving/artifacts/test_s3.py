@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from serving.artifacts.cache import in_use
 from serving.artifacts.keys import object_key
 from serving.artifacts.provenance import Provenance
+from serving.artifacts.retention import Needs, digest, look, sweep
 from serving.artifacts.store import ArtifactStore
 from serving.errors import EngineFailed, NotFound
 from serving.protocol.artifact import ArtifactRef
@@ -167,3 +169,26 @@ async def test_the_copy_used_longest_ago_makes_room(bucket: Any, tmp_path: Path)
             await store.local_path(ref)
     assert {path.name for path in store.cache.glob("??/*")} == {refs[2].sha256}
     assert (await store.local_path(refs[0])).read_bytes() == DATA + b"\0"
+
+
+async def test_a_server_without_conditional_writes_is_asked_first(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    store = ArtifactStore(URL, tmp_path / "cache")
+    ref = await store.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    assert not await store.objects.create(object_key(ref.sha256), b"other bytes")
+    assert await store.get_bytes(ref) == DATA
+
+
+async def test_retention_works_in_a_bucket(s3: ArtifactStore) -> None:
+    gone = await s3.put_bytes(DATA, media_type="video/mp4", name="clip.mp4")
+    kept = await s3.put_bytes(b"kept", media_type="text/plain", name="kept.txt")
+    await s3.put_provenance(gone, Provenance.of_upload(gone))
+    needs = Needs({digest(kept.sha256)})
+    for after_s, removed in ((0, []), (11, [gone.sha256])):
+        now = time.time() + after_s
+        swept = await sweep(s3.objects, await look(s3.objects), needs, now=now, grace_s=10)
+        assert swept.removed == removed
+    assert set((await look(s3.objects)).artifacts) == {kept.sha256}
+    assert await s3.provenance(gone) is None
