@@ -71,9 +71,11 @@ class StoredReplies:
     Args:
         database: of the jobs.
         source: whose answers these are, as in the jobs table.
+        claim_s: how long one process has an answer to itself.
     """
 
-    def __init__(self, database: Database, source: str) -> None:
+    def __init__(self, database: Database, source: str, *, claim_s: float = CLAIM_S) -> None:
+        self._claim_s = claim_s
         self._database = database
         self._source = source
 
@@ -95,7 +97,9 @@ class StoredReplies:
             .limit(_AT_ONCE)
         )
         rows = await self._database.run(lambda connection: connection.execute(news).all())
-        return await self._database.run(lambda connection: _claim(connection, rows, now)) if rows else []
+        return (
+            await self._database.run(lambda connection: _claim(connection, rows, now + self._claim_s)) if rows else []
+        )
 
     async def told(self, owed: Owed, seq: int) -> None:
         """As in :class:`Replies`."""
@@ -126,12 +130,12 @@ def _insert(connection: sa.Connection, row: Mapping[str, object]) -> None:
         connection.execute(sa.insert(replies).values(row))
 
 
-def _claim(connection: sa.Connection, rows: Sequence[Any], now: float) -> list[Owed]:
+def _claim(connection: sa.Connection, rows: Sequence[Any], until: float) -> list[Owed]:
     """Of the rows read before, those that nobody else has claimed meanwhile."""
     claimed = []
     for row in rows:
         same = (replies.c.job_id == row.job_id, replies.c.next_at == row.next_at, replies.c.told == row.told)
-        if connection.execute(sa.update(replies).where(*same).values(next_at=now + CLAIM_S)).rowcount:
+        if connection.execute(sa.update(replies).where(*same).values(next_at=until)).rowcount:
             claimed.append(Owed(row.job_id, row.address, row.told, row.tries))
     return claimed
 

@@ -88,6 +88,8 @@ class Intake:
         self._slots = asyncio.Semaphore(prefetch)
         self._open: dict[int, Delivery] = {}
         self._task: asyncio.Task[None] | None = None
+        # Beside the cancel, which client libraries may take for a lost connection and swallow.
+        self._serving = False
 
     def start(self) -> None:
         """Begin, in a task of its own; a broker that is away is waited for."""
@@ -95,10 +97,11 @@ class Intake:
 
     async def stop(self) -> None:
         """Take nothing more, give back what is no job yet, disconnect. Safe to call twice."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # Again, since a client library may take a cancel for a lost connection and go on.
+            task.cancel()
+            await asyncio.wait({task}, timeout=3 * _GIVE_BACK_S)
 
     def check(self) -> None:
         """Raise once the intake has ended by itself, which it never should."""
@@ -108,7 +111,7 @@ class Intake:
     async def _run(self) -> None:
         connected = telemetry.INTAKE_CONNECTED.labels(self.name)
         pause_s = self._first_pause_s
-        while True:
+        while self._task is not None:
             connected.set(0)
             began = time.monotonic()
             try:
@@ -134,17 +137,19 @@ class Intake:
         """Until something fails, or the task is cancelled."""
         self._slots = asyncio.Semaphore(self._prefetch)
         self._open.clear()
+        self._serving = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer())
             group.create_task(self._watch())
             iterator = self._source.deliveries()
             try:
-                while True:
+                while self._task is not None:
                     await self._slots.acquire()
                     delivery = await anext(iterator)
                     self._open[id(delivery)] = delivery
                     group.create_task(self._take(delivery))
             finally:
+                self._serving = False
                 await _end(iterator)
 
     async def _close(self) -> None:
@@ -199,7 +204,7 @@ class Intake:
         """Hand the message in; while there is no room for it, it waits, and with it what is behind it."""
         request = request_of(delivery, self._most_bytes)
         message_id, pause_s = message_id_of(delivery), _FULL_PAUSE_S
-        while True:
+        while True:  # ends with the cancel, which nothing in here swallows
             try:
                 return await self._desk.submit(
                     request, tenant=self._tenant, source=self._source_name, message_id=message_id
@@ -216,7 +221,7 @@ class Intake:
     async def _extend(self, delivery: Delivery) -> None:
         if self._source.extend_s is None:
             return
-        while True:
+        while self._serving:
             await asyncio.sleep(self._source.extend_s)
             try:
                 await self._source.extend(delivery)
@@ -226,7 +231,7 @@ class Intake:
 
     async def _watch(self) -> None:
         """Tell how much waits at the broker."""
-        while True:
+        while self._serving:
             waiting = await self._source.waiting()
             if waiting is not None:
                 telemetry.INTAKE_WAITING.labels(self.name).set(waiting)
@@ -234,7 +239,7 @@ class Intake:
 
     async def _answer(self) -> None:
         """Tell producers of their jobs."""
-        while True:
+        while self._serving:
             try:
                 due = await self._replies.due()
             except sa.exc.DBAPIError as error:
@@ -246,6 +251,8 @@ class Intake:
 
     async def _tell(self, owed: Owed) -> bool:
         """Whether the broker took what there is to tell."""
+        if not self._serving:
+            return False
         count = telemetry.INTAKE_ANSWERS
         try:
             final = await self._tell_news(owed)

@@ -26,7 +26,7 @@ def film(message: str, **input_: object) -> Delivery:
 
 @asynccontextmanager
 async def running(office: Office, queue: MemoryQueue, prefetch: int = 4) -> AsyncIterator[Intake]:
-    replies = HeldReplies(office.store) if queue.holds else StoredReplies(office.database, NAME)
+    replies = HeldReplies(office.store) if queue.holds else StoredReplies(office.database, NAME, claim_s=1)
     intake = Intake(
         queue, office.desk, office.store, replies, name=NAME, tenant="studio", prefetch=prefetch,
         most_bytes=10_000, poll_s=0.02, first_pause_s=0.02,
