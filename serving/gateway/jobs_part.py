@@ -9,12 +9,18 @@ from fastapi import APIRouter, FastAPI
 
 from serving.artifacts.store import ArtifactStore
 from serving.gateway.app import create_app
+from serving.gateway.deliveries import deliveries_router
 from serving.gateway.deps import GatewayDeps, MetricsParts
 from serving.gateway.hub import EventHub
 from serving.jobs.database import Database
+from serving.jobs.keeper import Keeper
 from serving.jobs.store import JobStore
 from serving.jobs.submit import JobDesk
 from serving.jobs.types import JobType
+from serving.jobs.webhooks.check import WebhookCheck
+from serving.jobs.webhooks.deliveries import Deliveries
+from serving.jobs.webhooks.secrets import Secrets
+from serving.jobs.webhooks.sender import WebhookSender
 from serving.settings import Settings
 
 
@@ -34,13 +40,24 @@ class JobsPart:
     async def open(self) -> None:
         """Make the tables where there are none."""
         await self._database.create()
-        self._store = JobStore(self._database, queued_jobs=self._settings.limits.queued_jobs)
-        self._artifacts = ArtifactStore(self._settings.artifacts_url, self._settings.home / "cache")
+        self._store = JobStore(
+            self._database,
+            queued_jobs=self._settings.limits.queued_jobs,
+            concurrent_jobs=self._settings.worker.concurrent_jobs,
+        )
+        self._artifacts = ArtifactStore.of(self._settings)
         self._hub = EventHub(self._store)
+        self._secrets = Secrets(self._settings.webhooks.secrets_file)
+        await self._secrets.open()
+        self._sender = WebhookSender(self._database, self._settings.webhooks, self._secrets)
+        self._sender.start()
+        self._keeper = Keeper(self._database, self._artifacts, self._settings.retention)
+        self._keeper.start()
 
     def app(self, routers: Sequence[APIRouter], metrics_parts: MetricsParts) -> FastAPI:
         """The application with jobs, artifacts and pages; arguments as in :class:`GatewayDeps`."""
-        desk = JobDesk(self._store, self._catalog, self._artifacts)
+        check = WebhookCheck(self._settings.webhooks, self._secrets)
+        desk = JobDesk(self._store, self._catalog, self._artifacts, check)
         return create_app(
             GatewayDeps(
                 settings=self._settings,
@@ -49,7 +66,7 @@ class JobsPart:
                 desk=desk,
                 artifacts=self._artifacts,
                 hub=self._hub,
-                routers=routers,
+                routers=[*routers, deliveries_router(Deliveries(self._database))],
                 metrics_parts=metrics_parts,
             )
         )
@@ -64,4 +81,6 @@ class JobsPart:
 
     async def close(self) -> None:
         """Close the database, once no request is left."""
+        await self._keeper.close()
+        await self._sender.close()
         await self._database.close()

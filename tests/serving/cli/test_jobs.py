@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -159,6 +160,36 @@ async def test_ctrl_c_leaves_the_job_running_where_nobody_can_be_asked(working: 
     assert not job.is_final
     await working.office.store.cancel(job.id)
     await working.office.until(job.id)
+
+
+async def test_ctrl_c_asks_on_a_terminal_and_yes_cancels_the_job(working: Site, spec: Path) -> None:
+    write(spec, "title: A film\nseconds: 30\n")
+    ours, theirs = os.openpty()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "serving.cli.main", "submit", "film", str(spec), "--host", working.url,
+        stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=theirs,
+        cwd=Path(__file__).parents[3], env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    await asyncio.to_thread(read_until, ours, b"clips")
+    child.send_signal(signal.SIGINT)
+    assert b"Cancel job" in await asyncio.to_thread(read_until, ours, b"leave it running")
+    os.write(ours, b"y\n")
+    await asyncio.to_thread(read_until, ours, b"is cancelled")
+    assert await child.wait() == 130
+    os.close(ours)
+    [job] = (await working.office.store.page()).jobs
+    assert job.state == "cancelled"
+
+
+def read_until(terminal: int, words: bytes) -> bytes:
+    """What a terminal shows up to these words."""
+    shown = b""
+    end = time.monotonic() + 30
+    while words not in shown:
+        assert select.select([terminal], [], [], end - time.monotonic())[0], shown
+        shown += os.read(terminal, 4096)
+    return shown
 
 
 def test_the_address_of_the_mesh_is_named_or_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
