@@ -9,11 +9,13 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from serving.gateway import artifacts, events, health, job_artifacts, jobs, pages
+from serving.gateway import artifacts, events, forks, health, job_artifacts, jobs, pages, results
 from serving.gateway.deps import GatewayDeps
 from serving.gateway.errors import install_error_handlers
 from serving.gateway.guard import Guard
 from serving.gateway.openapi import install_openapi
+from serving.gateway.views import EventView
+from serving.jobs.fork import Edits
 from serving.jobs.submit import JobRequest
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -32,10 +34,10 @@ def create_app(deps: GatewayDeps) -> FastAPI:
     )
     app.state.deps = deps
     install_error_handlers(app)
-    own = (jobs, events, job_artifacts, artifacts, health, pages)
+    own = (jobs, forks, results, events, job_artifacts, artifacts, health, pages)
     for router in (*deps.routers, *(part.router for part in own)):
         app.include_router(router)
-    install_openapi(app, [JobRequest])
+    install_openapi(app, [JobRequest, Edits, EventView])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard)
     return app

@@ -17,13 +17,14 @@ from serving.artifacts.provenance import Provenance
 from serving.errors import BadInput, NotFound
 from serving.gateway.bodies import bounded_stream
 from serving.gateway.deps import Deps
-from serving.gateway.files import serve_artifact
+from serving.gateway.errors import errors
+from serving.gateway.files import FILE_ANSWERS, serve_artifact
 from serving.jobs.input_problems import bad_input
 from serving.jobs.submit import unprocessable
 from serving.protocol.artifact import ArtifactRef
 from serving.telemetry import ARTIFACT_BYTES, ARTIFACTS
 
-router = APIRouter(prefix="/v1", tags=["artifacts"])
+router = APIRouter(prefix="/v1", tags=["artifacts"], responses=errors(422, 503))
 
 UNKNOWN: Final = "application/octet-stream"
 _UNTOLD: Final = frozenset({"", UNKNOWN, "application/x-www-form-urlencoded"})
@@ -42,7 +43,7 @@ def media_type_of(header: str, name: str) -> str:
     return mimetypes.guess_type(name)[0] or UNKNOWN
 
 
-@router.post("/artifacts", status_code=201, openapi_extra=_UPLOAD)
+@router.post("/artifacts", status_code=201, openapi_extra=_UPLOAD, responses=errors(400, 413))
 async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_length=255)] = "artifact") -> ArtifactRef:
     """Store the body's bytes. The answer is the reference that goes into a job's input."""
     try:
@@ -70,8 +71,8 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
     return ref
 
 
-@router.head("/artifacts/{sha256}")
-@router.get("/artifacts/{sha256}", response_class=Response)
+@router.head("/artifacts/{sha256}", include_in_schema=False)
+@router.get("/artifacts/{sha256}", response_class=Response, responses={**errors(404), **FILE_ANSWERS})
 async def download(deps: Deps, request: Request, sha256: Sha256) -> Response:
     """The bytes of an artifact; HEAD tells whether they are here."""
     ref = ArtifactRef(sha256=sha256, size_bytes=0, name=sha256)
@@ -85,7 +86,7 @@ async def download(deps: Deps, request: Request, sha256: Sha256) -> Response:
     return await serve_artifact(deps.artifacts, ref, download=True)
 
 
-@router.get("/artifacts/{sha256}/provenance")
+@router.get("/artifacts/{sha256}/provenance", responses=errors(404))
 async def provenance(deps: Deps, sha256: Sha256) -> Provenance:
     """What made the artifact: models, revisions, licences, seeds, the job and its stage, or that it was uploaded."""
     record = await deps.artifacts.provenance(ArtifactRef(sha256=sha256, size_bytes=0, name=sha256))

@@ -14,12 +14,24 @@ from serving.errors import Unprocessable
 from serving.gateway.caller import Who, seen_job
 from serving.gateway.deps import Deps, GatewayDeps
 from serving.gateway.errors import errors
-from serving.gateway.views import event_view
+from serving.gateway.views import EventView, event_view
 from serving.jobs.records import EventRecord, JobRecord
 
 router = APIRouter(prefix="/v1", tags=["jobs"], responses=errors(404, 422, 503))
 
 _RECONNECT_MS: Final = 1000
+_SSE_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": ["state", "stage", "progress"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": f"#/components/schemas/{EventView.__name__}"},
+        },
+    },
+}
 
 
 @router.get(
@@ -27,7 +39,7 @@ _RECONNECT_MS: Final = 1000
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _SSE_SCHEMA}},
             "description": "Server-sent events up to the job's end.",
         },
         204: {"description": "The job has ended and Last-Event-ID is its last event."},

@@ -173,3 +173,94 @@ async def test_a_worker_tells_its_metrics(site: Site, worker: JobWorker) -> None
     text = await worker.metrics()
     assert 'reelmesh_jobs_finished_total{state="completed",type="film"}' in text
     assert 'reelmesh_stage_seconds_count{stage="clips",type="film"}' in text
+
+
+async def test_delete_cancels_as_cancel_does(site: Site) -> None:
+    job_id = (await site.office.submit()).id
+    answer = await site.http.delete(f"/v1/jobs/{job_id}")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    assert (await site.http.delete(f"/v1/jobs/{job_id}")).status_code == 409
+
+
+async def test_a_job_tells_percent_place_costs_and_when_to_ask_again(site: Site) -> None:
+    answer = await site.http.post("/v1/jobs", json={"type": "film", "input": {"title": "x"}, "stop_at": "score"})
+    job = answer.json()
+    assert (job["progress"], job["queue_position"], job["cpu_s"], job["gpu_s"]) == (0, 1, 0, 0)
+    assert (job["stop_at"], job["use_cache"], job["deadline_at"], job["artifacts"]) == ("score", True, None, {})
+    assert {"cpu_s", "gpu_s", "replicas", "artifacts"} <= set(job["stages"][0])
+    assert 1 <= int(answer.headers["retry-after"]) <= 3600
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_ended_job_is_at_100_percent_and_is_answered_again_with_200(site: Site) -> None:
+    body = {"type": "film", "input": {"title": "x", "clips": 1}}
+    job_id = (await site.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})).json()["id"]
+    await site.office.until(job_id)
+    again = await site.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()["id"], again.json()["progress"]) == (200, job_id, 100)
+    assert "retry-after" not in again.headers
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        pytest.param(b'{"type": "film", "input": {"title": "a\\u0000b"}}', 422, "input.title", id="NUL"),
+        pytest.param(b'{"type": "film", "input": {"title": "\\ud800"}}', 400, "body", id="half a surrogate pair"),
+        pytest.param(b'{"type": "film\\u0000", "input": {}}', 422, "type", id="NUL in the type"),
+        pytest.param(
+            b'{"type": "film", "input": {"title": "x", "clips": 1' + b"0" * 3000 + b"}}", 422, "input.clips", id="huge"
+        ),
+        pytest.param(
+            b'{"type": "film", "input": {"title": "x", "seconds": 1e999}}', 422, "input.seconds", id="infinite"
+        ),
+        pytest.param(b'{"type": "film", "input": {"title": "x", "seconds": NaN}}', None, None, id="no number"),
+        pytest.param(b'{"type": null, "input": null}', 422, "type", id="nulls"),
+        pytest.param(b'{"type": "film", "input": {"title": null}}', 422, "input.title", id="null within"),
+        pytest.param(b'{"type": "film", "input": {"title": "x"}, "deadline_s": -1}', 422, "deadline_s", id="deadline"),
+        pytest.param(b'{"type": "film", "input": {"title": "x"}, "deadline_s": "1"}', 422, "deadline_s", id="a text"),
+        pytest.param(b'{"type": "film", "input": {"title": "x"}, "use_cache": 1}', 422, "use_cache", id="a number"),
+        pytest.param(b'{"type": "film", "input": {"title": "x"}, "stop_at": "end"}', 422, "stop_at", id="no stage"),
+        pytest.param(b'{"type": "film", "input": {"title": "x"}, "tenant": "root"}', 422, "tenant", id="tenant"),
+    ],
+)
+async def test_hostile_bodies_are_refused_and_store_nothing(
+    site: Site, body: bytes, status: int | None, param: str | None
+) -> None:
+    answer = await site.http.post("/v1/jobs", content=body)
+    assert answer.status_code in ({status} if status else {400, 422})
+    if param:
+        assert answer.json()["error"]["param"] == param
+    assert (await site.office.store.page()).jobs == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/jobs/%00", 404),
+        ("GET", "/v1/jobs/%ff%fe", 404),
+        ("GET", "/v1/jobs/" + "a" * 3000, 404),
+        ("GET", "/v1/jobs/0/artifacts/%00", 404),
+        ("GET", "/v1/jobs/..%2f..%2fetc", 404),
+        ("GET", "/v1/jobs?type=%00", 422),
+        ("GET", "/v1/jobs?cursor=%00", 422),
+        ("GET", "/v1/jobs?tenant=%00", 422),
+        ("GET", "/v1/jobs?limit=" + "9" * 500, 422),
+        ("GET", "/v1/jobs?dead=maybe", 422),
+        ("PUT", "/v1/jobs", 405),
+        ("PATCH", "/v1/jobs/0", 405),
+        ("DELETE", "/v1/jobs/%00", 404),
+    ],
+)
+async def test_hostile_addresses_are_answered_in_the_same_shape(
+    site: Site, method: str, path: str, status: int
+) -> None:
+    answer = await site.http.request(method, path)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("key", ["k" * 191, ""])
+async def test_an_idempotency_key_of_the_wrong_length_is_refused(site: Site, key: str) -> None:
+    body = {"type": "film", "input": {"title": "x"}}
+    answer = await site.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "Idempotency-Key")
