@@ -135,7 +135,7 @@ def progress_of(event: EventRecord) -> dict[str, JsonValue]:
 def answer_of(record: JobRecord) -> dict[str, JsonValue]:
     """What a producer hears of a job that has ended: its output or error; ``files`` are paths of the mesh's API."""
     output, error = record.output, record.error
-    files = {} if output is None else {name: f"/v1/jobs/{record.id}/files/{name}" for name in output.files}
+    files = {} if output is None else {name: f"/v1/jobs/{record.id}/artifacts/{name}" for name in output.files}
     return {
         "job_id": record.id,
         "type": record.type,

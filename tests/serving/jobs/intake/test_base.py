@@ -74,7 +74,7 @@ def test_long_names_stay_distinct_within_the_columns() -> None:
 
 def test_an_answer_names_files_and_facts() -> None:
     answer = answer_of(record(output=JobOutput(files={"captions": REF}, facts={"clips": 3})))
-    assert answer["files"] == {"captions": "/v1/jobs/1/files/captions"}
+    assert answer["files"] == {"captions": "/v1/jobs/1/artifacts/captions"}
     assert answer["state"] == "completed"
     assert answer["output"]["facts"] == {"clips": 3}  # type: ignore[index,call-overload]
     assert answer["error"] is None
