@@ -103,7 +103,7 @@ class WorkerSettings(_Group):
 
     concurrent_jobs: int = Field(default=1, gt=0, description="Jobs one worker runs at a time.")
     parallel_calls: int = Field(default=4, gt=0, description="Calls of one stage in flight at a time.")
-    poll_s: float = Field(default=0.25, gt=0, description="How often the queue is looked at.")
+    poll_s: float = Field(default=0.05, gt=0, description="How often a worker with a free slot looks at the line.")
     beat_s: float = Field(
         default=2.0, gt=0, le=5, description="How often a worker says that it lives and looks after lost ones."
     )

@@ -19,6 +19,7 @@ from loadtests.bench import inference, mesh
 from loadtests.bench.baselines import bare_triton, plain_ray
 from loadtests.bench.h2load import NotInstalled, program
 from loadtests.bench.inference import Addresses
+from loadtests.bench.jobs import measure_jobs
 from loadtests.bench.large import measure_large
 from loadtests.bench.models import write_repository
 from loadtests.bench.podcast import EXAMPLE, PodcastFailed, make_podcast
@@ -67,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="one short round: shows that everything works, no figures")
     made.add_argument("--no-inference", dest="inference", action="store_false", help="leave the servers' race out")
     made.add_argument("--no-podcast", dest="podcast", action="store_false", help="leave the studio's mesh out")
+    made.add_argument("--no-jobs", dest="jobs", action="store_false", help="leave the job core out")
+    made.add_argument("--postgres", help="postgresql://... of an empty database for the job core")
     made.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder for the JSON")
     return made
 
@@ -81,6 +84,11 @@ def own_meshes(options: argparse.Namespace) -> Found:
         if options.podcast:
             (Path(folder) / "studio").mkdir()
             found |= studio(Path(folder) / "studio")
+        if options.jobs:
+            stderr.print("taking jobs in ...")
+            skipped = found.setdefault("skipped", [])
+            seconds = QUICK_S if options.quick else options.seconds
+            found["targets"] = [*found.get("targets", []), *measure_jobs(seconds, options.postgres, skipped)]
     return found | {"help_s": round(mesh.help_seconds(), 3)}
 
 

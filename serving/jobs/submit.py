@@ -202,6 +202,7 @@ class JobDesk:
             stop_at=request.stop_at,
             use_cache=request.use_cache,
             webhook=None if request.webhook is None else request.webhook.model_dump(mode="json"),
+            predicted_s=None if job_type.predict is None else job_type.predict(checked),
         )
 
     async def _check_artifacts(self, checked: BaseModel) -> None:

@@ -114,6 +114,7 @@ class JobType:
         timeout_s: default bound on the run.
         tries: runs before a retryable failure is final.
         check: called by the gateway before a job is accepted, after the request model has passed.
+        predict: seconds of CPU and GPU a request will take; None takes the mean of earlier jobs of the type.
     """
 
     name: str
@@ -125,3 +126,4 @@ class JobType:
     tries: int = 2
     check: Check | None = None
     description: str = field(default="", kw_only=True)
+    predict: Callable[[Any], float] | None = field(default=None, kw_only=True)

@@ -5,9 +5,10 @@ import pytest
 import sqlalchemy as sa
 
 from serving.errors import TooMany, Unprocessable
-from serving.jobs.submit import JobRequest, request_digest
+from serving.jobs.submit import JobDesk, JobRequest, request_digest
 from serving.jobs.tables import jobs
 from serving.jobs.types import JobState, Lane
+from tests.serving.jobs.film import film_type
 from tests.serving.jobs.office import Office
 
 NOWHERE = {"sha256": "0" * 64, "size_bytes": 3, "name": "poster.png", "media_type": "image/png"}
@@ -144,3 +145,12 @@ def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
     two = JobRequest(type="film", input={"b": {"d": 3, "c": 2}, "a": 1})
     assert request_digest(one) == request_digest(two)
     assert request_digest(one) != request_digest(JobRequest(type="film", input={"a": 2, "b": {"c": 2, "d": 3}}))
+
+
+async def test_a_job_type_may_predict_what_a_request_costs(office: Office) -> None:
+    clips_cost = film_type(predict=lambda request: 3.0 * request.clips)
+    desk = JobDesk(office.store, {"film": clips_cost}, office.artifacts)
+    request = JobRequest.model_validate({"type": "film", "input": {"title": "A film", "clips": 4}})
+    record, _ = await desk.submit(request, key=None)
+    query = sa.select(jobs.c.predicted_s).where(jobs.c.id == record.id)
+    assert await office.database.run(lambda connection: connection.scalar(query)) == 12.0
