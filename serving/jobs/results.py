@@ -76,6 +76,8 @@ _COLUMNS: Final = [
     stage_results.c[name]
     for name in ("value", "value_type", "key", "served_by", "replica", "tries", "started_at", "ended_at")
 ]
+MAX_LISTED: Final = 100
+"""Most results in one listing."""
 _TRUE: Final = (Origin.MADE, Origin.CACHED, Origin.PARENT)
 """Origins of results that say what the model said; an edited one is nobody else's."""
 
@@ -116,6 +118,18 @@ class Results:
             .limit(1)
         )
         return await self._first(query)
+
+    async def listed(self, job_id: str, stage: str, *, after: int, limit: int) -> list[tuple[int, Result]]:
+        """Finished parts of a stage numbered above ``after``, in order, with their numbers."""
+        query = (
+            sa.select(*_COLUMNS, stage_results.c.origin, stage_results.c.part, stage_results.c.cpu_s)
+            .add_columns(stage_results.c.gpu_s)
+            .where(stage_results.c.job_id == job_id, stage_results.c.stage == stage, stage_results.c.part > after)
+            .order_by(stage_results.c.part)
+            .limit(limit)
+        )
+        rows = await self._database.run(lambda connection: [dict(row._mapping) for row in connection.execute(query)])
+        return [(row.pop("part"), Result(**row | {"origin": Origin(row["origin"])})) for row in rows]
 
     async def is_done(self, job_id: str, stage: str) -> bool:
         """Whether a job finished a stage."""
