@@ -11,6 +11,7 @@ from serving.errors import BadInput
 MIN_SIDE_PX: Final = 128
 MAX_SIDE_PX: Final = 8192
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
+_SIDES: Final = f"each side must have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
 
 
 def check_picture(path: Path, *, field: str, name: str) -> tuple[int, int]:
@@ -31,7 +32,9 @@ def check_picture(path: Path, *, field: str, name: str) -> tuple[int, int]:
             width, height = picture.size
             _check_size(width, height, field=field, name=name)
             picture.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadInput(f"{name!r} has too many pixels", field=field, fix=_SIDES) from error
+    except UnidentifiedImageError as error:
         raise BadInput(f"{name!r} is not a picture", field=field, fix="give a PNG, JPEG or WebP file") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadInput(f"the picture {name!r} is damaged", field=field, fix="export it again") from error
@@ -43,5 +46,5 @@ def _check_size(width: int, height: int, *, field: str, name: str) -> None:
         raise BadInput(
             f"{name!r} is {width}x{height} pixels",
             field=field,
-            fix=f"each side must have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels",
+            fix=_SIDES,
         )
