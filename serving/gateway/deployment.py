@@ -117,8 +117,14 @@ class GatewayDeployment:
             await self._jobs.close()
 
     async def _metrics(self) -> Sequence[Exposition]:
-        """What the edge collected, and the worker's; a part that does not answer is left out."""
-        calls = [self._edge.metrics.remote(), *([self._worker.metrics.remote()] if self._worker is not None else [])]
-        edge, *worker = await asyncio.gather(*(asyncio.wait_for(call, ASK_S) for call in calls), return_exceptions=True)
+        """What the edge collected, and every worker's; a part that does not answer is left out."""
+        asked = [asyncio.wait_for(self._edge.metrics.remote(), ASK_S), *([self._of_workers()] if self._worker else [])]
+        edge, *workers = await asyncio.gather(*asked, return_exceptions=True)
         parts = list(edge) if isinstance(edge, list) else [Exposition(telemetry.exposition(), {"part": "gateway"})]
-        return parts + [Exposition(text, {"part": "worker"}) for text in worker if isinstance(text, str)]
+        return parts + [part for found in workers if isinstance(found, list) for part in found]
+
+    async def _of_workers(self) -> list[Exposition]:
+        """A worker listens on no port, and a call by its handle reaches one of them: each must be asked."""
+        answers = self._worker.broadcast("metrics").results_async(timeout_s=ASK_S, return_exceptions=True)
+        answered = [answer for answer in await answers if isinstance(answer, tuple)]
+        return [Exposition(text, {"part": f"worker-{worker}"}) for worker, text in answered]

@@ -128,9 +128,9 @@ class JobWorker:
             if keeper.done():
                 raise EngineFailed(f"the worker's {keeper.get_name()} ended")
 
-    async def metrics(self) -> str:
-        """This process's metrics; the gateway asks, since a worker listens on no port."""
-        return telemetry.exposition()
+    async def metrics(self) -> tuple[str, str]:
+        """The worker's id and its process's metrics; the gateway asks, since a worker listens on no port."""
+        return self.id, telemetry.exposition()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray Serve: how many jobs this worker runs."""
@@ -194,6 +194,9 @@ class JobWorker:
         record = self._claimed.pop(job_id, None)
         if record is None:  # it comes back after a crash, and has no slot yet
             await self._slots.acquire()
+        else:  # the only way in which a job starts for the first time
+            waited = time.time() - record.created_at
+            telemetry.JOB_WAIT_SECONDS.labels(record.type, record.lane).observe(waited)
         try:
             if self._stopping:
                 raise asyncio.CancelledError
@@ -206,9 +209,6 @@ class JobWorker:
             return "nothing to do"
         with telemetry.job_logs(record.id, ""):
             log.info("job_started", job_type=record.type, run=record.runs)
-            if record.started_at is not None and record.runs == 1:
-                waited = record.started_at - record.created_at
-                telemetry.JOB_WAIT_SECONDS.labels(record.type, record.lane).observe(waited)
             state = await self._conclude(record)
             seconds = time.time() - record.created_at
             telemetry.JOBS_FINISHED.labels(record.type, state).inc()

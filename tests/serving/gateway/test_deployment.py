@@ -51,12 +51,18 @@ class FakeEdge:
         return [Exposition(text, {"part": self.beats[-1].replica_id})]
 
 
-class FakeWorker:
-    def __init__(self) -> None:
-        self.metrics = Method(self._metrics)
+class FakeWorkers:
+    """A Serve handle of two workers, and of a third that has just died."""
 
-    async def _metrics(self) -> str:
-        return "# TYPE reelmesh_job_seconds gauge\nreelmesh_job_seconds 3\n"
+    def broadcast(self, method: str) -> "FakeWorkers":
+        assert method == "metrics"
+        return self
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[object]:
+        assert timeout_s > 0
+        assert return_exceptions
+        text = "# TYPE reelmesh_job_seconds gauge\nreelmesh_job_seconds "
+        return [("one", f"{text}3\n"), RuntimeError("it died"), ("two", f"{text}4\n")]
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ async def gateway(tmp_path: Path, edge: FakeEdge) -> AsyncIterator[GatewayDeploy
     await asyncio.to_thread(models.mkdir)
     settings = Settings(home=tmp_path / "home", model_repositories=[models]).resolved()
     deployment = GatewayDeployment.__new__(GatewayDeployment)
-    await GatewayDeployment.__init__(deployment, settings, CATALOG, edge, FakeWorker())
+    await GatewayDeployment.__init__(deployment, settings, CATALOG, edge, FakeWorkers())
     yield deployment
     await deployment.close()
 
@@ -103,7 +109,8 @@ async def test_metrics_are_those_of_the_whole_mesh_each_series_once(gateway: Gat
         await http.get("/healthz")
         text = (await http.get("/metrics")).text
     assert f'part="{beat.replica_id}"' in text
-    assert 'reelmesh_job_seconds{part="worker"} 3' in text
+    assert 'reelmesh_job_seconds{part="worker-one"} 3' in text
+    assert 'reelmesh_job_seconds{part="worker-two"} 4' in text
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     series = [line.rpartition(" ")[0] for line in lines]
     assert len(series) == len(set(series))

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import sqlalchemy as sa
 
+from serving import telemetry
 from serving.errors import Conflict
 from serving.jobs.records import JobRecord, StageState
 from serving.jobs.tables import jobs
@@ -17,6 +18,12 @@ StartWorker = Callable[[], Awaitable[JobWorker]]
 
 def stage_states(record: JobRecord) -> dict[str, StageState]:
     return {stage.name: stage.state for stage in record.stages}
+
+
+def waits_counted() -> float:
+    """How many jobs the metrics say have waited."""
+    labels = {"type": "film", "lane": "medium"}
+    return telemetry.METRICS.get_sample_value("reelmesh_job_wait_seconds_count", labels) or 0.0
 
 
 async def test_a_job_runs_to_its_end_and_keeps_what_each_stage_did(office: Office, start_worker: StartWorker) -> None:
@@ -194,6 +201,19 @@ async def test_a_stopped_worker_leaves_its_job_to_the_next_one(office: Office, s
     assert record.runs == 1, "a stop on purpose does not count against the job"
     ends = [line for line in office.calls() if line.startswith("end")]
     assert len(ends) == len(set(ends)) == 5
+
+
+async def test_a_jobs_wait_is_counted_once_however_often_its_worker_is_stopped(
+    office: Office, start_worker: StartWorker
+) -> None:
+    before = waits_counted()
+    first = await start_worker()
+    job_id = (await office.submit(clips=4, seconds=0.4)).id
+    await office.until(job_id, lambda record: record.stage == "clips")
+    await first.shutdown()
+    await start_worker()
+    assert (await office.until(job_id)).state is JobState.COMPLETED
+    assert waits_counted() == before + 1
 
 
 async def test_shutting_down_twice_is_harmless(office: Office, start_worker: StartWorker) -> None:

@@ -41,6 +41,7 @@ _BLOCK_S: Final = 0.05
 _GATE_DB: Final = -50.0
 _LEVEL_RATE_HZ: Final = 8000
 _LEVEL_S: Final = 600.0
+_READ_S: Final = 30
 """The music's level is taken from its first minutes, at a rate that holds its energy."""
 
 
@@ -161,30 +162,39 @@ async def read_mono(
         path: the file.
         rate_hz: sample rate of the answer.
         longest_s: what comes later is left out.
-        checkpoint: stops ffmpeg by raising.
+        checkpoint: called every :data:`_READ_S` of sound, and by ffmpeg's runner; stops by raising.
 
     Raises:
         BadInput: no sound can be read.
     """
-    samples = await asyncio.to_thread(_read_with_soundfile, path, rate_hz, longest_s)
+    samples = await asyncio.to_thread(_read_with_soundfile, path, rate_hz, longest_s, checkpoint)
     if samples is None:
         samples = (await decode_audio(path, rate_hz, checkpoint=checkpoint))[: int(longest_s * rate_hz)]
     return samples
 
 
-def _read_with_soundfile(path: Path, rate_hz: int, longest_s: float) -> "NDArray[np.float32] | None":
+def _read_with_soundfile(
+    path: Path, rate_hz: int, longest_s: float, checkpoint: Checkpoint | None
+) -> "NDArray[np.float32] | None":
     import numpy as np
     import soundfile
     import soxr
 
+    parts: list[NDArray[np.float32]] = []
     try:
         with soundfile.SoundFile(str(path)) as sound:
-            rate = sound.samplerate
-            samples = sound.read(int(longest_s * rate), dtype="float32", always_2d=True)
+            rate, left = sound.samplerate, int(longest_s * sound.samplerate)
+            resampler = soxr.ResampleStream(rate, rate_hz, 1, dtype="float32")
+            while left > 0:
+                if checkpoint is not None:
+                    checkpoint()
+                block = sound.read(min(left, _READ_S * rate), dtype="float32", always_2d=True)
+                left = left - len(block) if len(block) else 0
+                mono = block.mean(axis=1, dtype=np.float32)
+                parts.append(mono if rate == rate_hz else resampler.resample_chunk(mono, last=left <= 0))
     except soundfile.LibsndfileError:
         return None
-    mono = samples.mean(axis=1, dtype=np.float32)
-    return mono if rate == rate_hz else np.asarray(soxr.resample(mono, rate, rate_hz), np.float32)
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def active_level_db(samples: "NDArray[np.float32]", rate_hz: int) -> float | None:

@@ -1,14 +1,18 @@
 """The mixer: loudness is reached and true, music makes room, voices stand where they were placed."""
 
+import asyncio
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from serving.backends.call import Call
-from serving.backends.ray.engines.audio_mix import active_level_db, add_voice
+from serving.backends.ray.engines.audio_mix import active_level_db, add_voice, read_mono
 from serving.backends.ray.engines.audio_mix_arguments import next_gain_db
 from serving.errors import BadInput, Cancelled
 from serving.media.loudness import Loudness, measure_loudness
@@ -105,6 +109,29 @@ async def test_a_cancelled_call_stops(studio: Any) -> None:
     call.cancel()
     with pytest.raises(Cancelled):
         await studio.engine("audio_mix").run(AudioMixRequest(voices=[PlacedAudio(audio=voice)], duration_s=2), call)
+
+
+async def test_reading_hours_of_sound_ends_soon_after_a_cancel(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(3600 * 16000, np.int16), 16000)
+    call, threads = Call(), threading.active_count()
+    reading = asyncio.create_task(read_mono(tmp_path / "long.wav", 48000, checkpoint=call.checkpoint))
+    await asyncio.sleep(0.2)
+    began = time.process_time()
+    call.cancel()
+    with pytest.raises(Cancelled):
+        await reading
+    assert time.process_time() - began < 1
+    assert threading.active_count() <= threads + 1
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 48000])
+async def test_sound_read_in_pieces_is_as_long_and_as_loud_as_the_file(tmp_path: Path, rate: int) -> None:
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(65 * rate) / rate).astype(np.float32)
+    soundfile.write(tmp_path / "tone.wav", tone, rate)
+    samples = await read_mono(tmp_path / "tone.wav", 48000)
+    whole = np.asarray(soxr.resample(tone, rate, 48000))
+    assert samples.shape == whole.shape
+    assert np.abs(samples - whole).max() < 1e-3
 
 
 def test_a_voice_outside_the_programme_changes_nothing() -> None:
