@@ -32,6 +32,17 @@ LOST_S: Final = 30.0
 """How long a broken event stream is taken up again before the mesh counts as gone."""
 _HTTP_OK: Final = range(200, 300)
 _NO_CONTENT: Final = 204
+_RESULTS_AT_ONCE: Final = 20
+
+
+class _Result(BaseModel):
+    part: int
+    value: JsonValue
+
+
+class _Results(BaseModel):
+    data: list[_Result]
+    next_after: int | None
 
 
 class JobsClient:
@@ -127,6 +138,18 @@ class JobsClient:
         params = {name: stage for name, stage in named.items() if stage is not None}
         answer = await self._call("POST", f"/v1/jobs/{job_id}/retry", params=params, json=dict(edits or {}))
         return self._read(JobView, answer.content)
+
+    async def results(self, job_id: str, stage: str) -> dict[str, JsonValue]:
+        """What the finished parts of a stage gave, by the number of the part as text."""
+        found: dict[str, JsonValue] = {}
+        after: int | None = -1
+        while after is not None:
+            params = {"after": after, "limit": _RESULTS_AT_ONCE}
+            answer = await self._call("GET", f"/v1/jobs/{job_id}/stages/{stage}/results", params=params)
+            page = self._read(_Results, answer.content)
+            found |= {str(each.part): each.value for each in page.data}
+            after = page.next_after
+        return found
 
     async def redrive(self, job_id: str) -> JobView:
         """A new job that goes on where a dead letter ended."""

@@ -21,7 +21,7 @@ from serving.repository.yaml_lines import Location, YamlProblem, dotted, load_ya
 PARTS: Final = ("input", "results")
 _MIN_PARTS: Final = {"input": 2, "results": 3}
 _INDEX: Final = re.compile(r"\d{1,9}")
-_SHELL: Final = '${VISUAL:-${EDITOR:-vi}} "$1"'
+_SHELL: Final = 'eval "${VISUAL:-${EDITOR:-vi}} \\"\\$1\\""'
 _ASSIGNMENT: Final = (
     "write --set input.title='A new title', or --set results.STAGE.PART.field=value with the part's number from 0"
 )
@@ -29,28 +29,35 @@ _ASSIGNMENT: Final = (
 Edits = dict[str, JsonValue]
 
 
-def edits_of_sets(sets: Sequence[str], job_input: Mapping[str, JsonValue]) -> Edits:
-    """Edits from ``path=value`` assignments; values are YAML.
+def stages_of_sets(sets: Sequence[str]) -> list[str]:
+    """The stages whose results the assignments change; errors as :func:`edits_of_sets`."""
+    ways = [_assignment(text)[0] for text in sets]
+    return list(dict.fromkeys(str(way[1]) for way in ways if way[0] == "results"))
 
-    An item of a list of the input is named by its index, ``input.script[2].text=...``. Since a merge patch replaces
-    lists whole, the list is sent with the one item changed.
+
+def edits_of_sets(sets: Sequence[str], known: Mapping[str, JsonValue]) -> Edits:
+    """Edits from ``path=value`` assignments; values are YAML, and null removes.
+
+    An item of a list is named by its index, ``input.script[2].text=...``. Since a merge patch replaces lists whole, the
+    list is sent with the one item changed.
+
+    Args:
+        sets: the assignments.
+        known: the job's ``input``, and ``results`` by stage and number of the part.
 
     Raises:
         BadInput: an assignment that names no place, or a place that cannot be.
     """
-    new_input: JsonValue = copy.deepcopy(dict(job_input))
-    results: JsonValue = {}
+    new: JsonValue = copy.deepcopy(dict(known))
     removed: JsonValue = {}
     for text in sets:
         way, value = _assignment(text)
-        if way[0] == "results":
-            results = _with(results, way[1:], value, text)
-        elif value is None:
-            removed = _with(removed, way[1:], None, text)
+        if value is None:
+            removed = _with(removed, way, None, text)
         else:
-            new_input = _with(new_input, way[1:], value, text)
-    patch = _merged(difference(dict(job_input), new_input), removed)
-    return {name: part for name, part in (("input", patch), ("results", results)) if part}
+            new = _with(new, way, value, text)
+    patch = _merged(difference(dict(known), new), removed)
+    return patch if isinstance(patch, dict) else {}
 
 
 def _assignment(text: str) -> tuple[Location, JsonValue]:
@@ -120,19 +127,19 @@ def edits_of_file(path: Path) -> Edits:
     return spec.value
 
 
-def edits_by_editor(job_input: Mapping[str, JsonValue], title: str) -> Edits:
-    """Edits that a person makes to the job's input in ``$VISUAL`` or ``$EDITOR``; {} where nothing was changed.
+def patch_by_editor(value: Mapping[str, JsonValue], title: str) -> Edits:
+    """The merge patch that a person makes of a value in ``$VISUAL`` or ``$EDITOR``; {} where nothing was changed.
 
     Raises:
         BadInput: the editor failed, or what it left cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="reelmesh-") as folder:
-        path = Path(folder) / "input.yaml"
-        text = yaml.safe_dump(dict(job_input), allow_unicode=True, sort_keys=False, width=100)
-        path.write_text(f"# {title}: change its input, save and leave. Unchanged, nothing is made.\n{text}", "utf-8")
-        # The shell reads the variables and splits them, so that EDITOR="code --wait" works.
+        path = Path(folder) / "edit.yaml"
+        text = yaml.safe_dump(dict(value), allow_unicode=True, sort_keys=False, width=100)
+        path.write_text(f"# {title}: change it, save and leave. Unchanged, nothing is made.\n{text}", "utf-8")
+        # The shell reads the variable as a command with its arguments and quotes, as git does.
         done = subprocess.run(["/bin/sh", "-c", _SHELL, "sh", str(path)], check=False)
         if done.returncode:
             raise BadInput(f"the editor ended with {done.returncode}", field="EDITOR", fix="set it, or use --set")
-        patch = difference(dict(job_input), read_spec(path).value)
-    return {"input": patch} if patch else {}
+        patch = difference(dict(value), read_spec(path).value)
+    return patch if isinstance(patch, dict) else {}

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 from rich.table import Table
 
 from serving.cli.client import JobsClient
-from serving.cli.edits import Edits, edits_by_editor, edits_of_file, edits_of_sets
+from serving.cli.edits import Edits, edits_of_file, edits_of_sets, patch_by_editor, stages_of_sets
 from serving.cli.job_options import AsJson, Host, JobId, MeshKey, Out, StopAt, Wait, mesh_url, run_command
 from serving.cli.output import ExitCode, print_json, print_note, stdout
 from serving.cli.see_through import after_submit
@@ -57,6 +58,7 @@ def edit(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="YAML with `input` and `results`, each a JSON merge patch.")
     ] = None,
+    stage: Annotated[str | None, typer.Option(metavar="STAGE", help="Open what this stage made in the editor.")] = None,
     stop_at: StopAt = None,
     wait: Wait = True,
     out: Out = None,
@@ -64,12 +66,12 @@ def edit(
 ) -> None:
     """Change inputs or results of an ended job and go on: a new job that runs again only what the change concerns.
 
-    Without --set and --file, the job's input opens in $VISUAL or $EDITOR.
+    Without --set, --file and --stage, the job's input opens in $VISUAL or $EDITOR.
     """
 
     async def work() -> ExitCode:
         async with JobsClient(mesh_url(host), key=mesh_key) as client:
-            edits = await asyncio.to_thread(_edits, await client.job(job_id), sets or [], file)
+            edits = await _edits(client, await client.job(job_id), sets or [], file, stage)
             if not edits:
                 print_note("nothing was changed")
                 return ExitCode.OK
@@ -79,12 +81,21 @@ def edit(
     run_command(work())
 
 
-def _edits(job: JobView, sets: list[str], file: Path | None) -> Edits:
-    if sets and file is not None:
-        raise BadInput("--set and --file exclude each other", field="--set", fix="leave one out")
+async def _edits(client: JobsClient, job: JobView, sets: list[str], file: Path | None, stage: str | None) -> Edits:
+    """What the person wants to be otherwise, in the one way of saying it that they chose."""
+    if sum(map(bool, (sets, file, stage))) > 1:
+        raise BadInput("--set, --file and --stage exclude each other", field="--set", fix="leave all but one out")
     if file is not None:
-        return edits_of_file(file)
-    return edits_of_sets(sets, job.input) if sets else edits_by_editor(job.input, f"job {job.id}")
+        return await asyncio.to_thread(edits_of_file, file)
+    if sets:
+        results: dict[str, JsonValue] = {name: await client.results(job.id, name) for name in stages_of_sets(sets)}
+        return edits_of_sets(sets, {"input": job.input, "results": results})
+    if stage is not None:
+        held = await client.results(job.id, stage)
+        patch = await asyncio.to_thread(patch_by_editor, held, f"results of {stage} of job {job.id}, by part")
+        return {"results": {stage: patch}} if patch else {}
+    patch = await asyncio.to_thread(patch_by_editor, job.input, f"input of job {job.id}")
+    return {"input": patch} if patch else {}
 
 
 @dead_app.callback()

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.cli.edits import difference, edits_by_editor, edits_of_file, edits_of_sets
+from serving.cli.edits import difference, edits_of_file, edits_of_sets, patch_by_editor, stages_of_sets
 from serving.errors import BadInput
 from serving.jobs.merge_patch import merge_patch
 
 INPUT = {"title": "A film", "script": [{"text": "Hello"}, {"text": "there", "mood": "calm"}], "actors": {"a": 1}}
+KNOWN = {"input": INPUT, "results": {"captions": {"0": {"cues": [{"text": "Hi"}, {"text": "you"}]}}}}
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,16 @@ INPUT = {"title": "A film", "script": [{"text": "Hello"}, {"text": "there", "moo
             {"results": {"translate": {"0": {"text": "Hallo"}, "1": {"text": "da"}}}},
             id="results",
         ),
+        pytest.param(
+            ["results.captions.0.cues[1].text=all"],
+            {"results": {"captions": {"0": {"cues": [{"text": "Hi"}, {"text": "all"}]}}}},
+            id="item of a list of a result",
+        ),
         pytest.param(["input.title=a=b"], {"input": {"title": "a=b"}}, id="equals sign"),
     ],
 )
 def test_assignments_become_merge_patches(sets: list[str], edits: dict[str, object]) -> None:
-    assert edits_of_sets(sets, INPUT) == edits
+    assert edits_of_sets(sets, KNOWN) == edits
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_assignments_become_merge_patches(sets: list[str], edits: dict[str, obje
 )  # fmt: skip
 def test_an_assignment_that_names_no_place_is_refused(text: str) -> None:
     with pytest.raises(BadInput) as caught:
-        edits_of_sets([text], INPUT)
+        edits_of_sets([text], KNOWN)
     assert (caught.value.field or "").startswith("--set")
     assert caught.value.fix
 
@@ -68,6 +74,10 @@ def test_the_difference_makes_the_new_value_of_the_old_one(old: dict[str, object
     assert (patch == {}) is (old == new)
 
 
+def test_the_stages_that_are_named_are_found() -> None:
+    assert stages_of_sets(["input.title=x", "results.clips.0.a=1", "results.clips.1.a=1"]) == ["clips"]
+
+
 def test_a_file_holds_input_and_results_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "edits.yaml"
     path.write_text(json.dumps({"input": {"title": "x"}, "results": {"clips": {"0": {"a": 1}}}}))
@@ -80,9 +90,9 @@ def test_a_file_holds_input_and_results_and_nothing_else(tmp_path: Path) -> None
 def test_the_editor_of_the_person_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.setenv("EDITOR", "sed -i s/film/play/")
-    assert edits_by_editor(INPUT, "job 17") == {"input": {"title": "A play"}}
+    assert patch_by_editor(INPUT, "job 17") == {"title": "A play"}
     monkeypatch.setenv("EDITOR", "true")
-    assert edits_by_editor(INPUT, "job 17") == {}
+    assert patch_by_editor(INPUT, "job 17") == {}
     monkeypatch.setenv("EDITOR", "false")
     with pytest.raises(BadInput, match="ended with 1"):
-        edits_by_editor(INPUT, "job 17")
+        patch_by_editor(INPUT, "job 17")
