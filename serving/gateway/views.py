@@ -15,8 +15,6 @@ from serving.jobs.records import EventRecord, JobRecord
 from serving.jobs.types import JobType
 from serving.protocol.artifact import ArtifactRef
 
-PRESIGNED_S: Final = 3600.0
-
 
 class ArtifactView(ArtifactRef):
     """A result and where to get it."""
@@ -112,7 +110,7 @@ def artifact_view(job_id: str, name: str, ref: ArtifactRef) -> ArtifactView:
 
 async def with_presigned(view: JobView, artifacts: ArtifactStore) -> JobView:
     """The view, its artifacts with their addresses in S3 if they lie there."""
-    urls = {name: await artifacts.presign(each, ttl_s=PRESIGNED_S) for name, each in view.artifacts.items()}
+    urls = {name: await artifacts.presign(each) for name, each in view.artifacts.items()}
     own = {name: each.model_copy(update={"presigned_url": urls[name]}) for name, each in view.artifacts.items()}
     return view.model_copy(update={"artifacts": own})
 
