@@ -30,8 +30,8 @@ FRESH_S: Final = 15.0
 """A worker that was seen within this time counts."""
 _DUTY: Final = 10.0
 """A forecast serves for this many times what it took."""
-_CHEAP_S: Final = 0.02
-"""A forecast that takes less is made anew for a job that it does not know."""
+_SHORT: Final = 100
+"""A forecast of a line no longer than this is made anew for everybody who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,6 @@ class Forecast:
     async def place(self, job_id: str) -> Place:
         """Where a waiting job stands; at the end of the line if it came after the last look ahead."""
         await self._refresh()
-        if job_id not in self._places and self._took_s < _CHEAP_S:
-            await self._refresh(by_force=True)
         if (place := self._places.get(job_id)) is not None:
             return place
         waits = [place.wait_s for place in self._places.values() if place.wait_s is not None]
@@ -143,11 +141,13 @@ class Forecast:
         first = min((place.wait_s for place in self._places.values() if place.wait_s is not None), default=0.0)
         return max(1, math.ceil(first))
 
-    async def _refresh(self, *, by_force: bool = False) -> None:
+    async def _refresh(self) -> None:
         asked_at = time.monotonic()
         async with self._making:
             # Who waited for somebody else's forecast that began after the question has the answer.
-            if self._made_at >= asked_at or (not by_force and time.monotonic() < self._made_at + _DUTY * self._took_s):
+            if self._made_at >= asked_at:
+                return
+            if len(self._places) > _SHORT and time.monotonic() < self._made_at + _DUTY * self._took_s:
                 return
             began = time.monotonic()
             self._places, self._measured = await self._database.run(self._look)

@@ -131,10 +131,10 @@ class JobStore:
         if (waiting or 0) >= self._queued_jobs:
             raise TooMany(f"{waiting} jobs are waiting, which is the bound", fix="try again later")
         try:
-            connection.execute(sa.insert(jobs).values(id=job_id, created_at=now, **_row(new)))
+            connection.execute(sa.insert(jobs), {"id": job_id, "created_at": now, **_row(new)})
         except sa.exc.IntegrityError as error:
             raise Unavailable("another request with this key or message is being accepted") from error
-        connection.execute(sa.insert(job_events).values(job_id=job_id, seq=1, at=now, **_FIRST_EVENT))
+        connection.execute(sa.insert(job_events), {"job_id": job_id, "seq": 1, "at": now, **_FIRST_EVENT})
         stages = [
             {"job_id": job_id, "name": name, "position": position, **_NEW_STAGE}
             for position, name in enumerate(new.stages)
