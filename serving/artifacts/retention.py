@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from serving.artifacts import marks
+from serving.artifacts.cache import PARTIAL
 from serving.artifacts.keys import EXPIRING, REMOVING, object_key, read_key
 from serving.artifacts.marks import Mark
 from serving.artifacts.objects import Objects
@@ -18,6 +19,8 @@ from serving.artifacts.objects import Objects
 SKEW_S: Final = 5.0
 """How far the clocks of the keeper and of the workers may differ."""
 _AT_A_TIME: Final = 16
+_UNFINISHED_S: Final = 86_400.0
+"""Nobody takes this long to write a file."""
 
 
 def digest(sha256: str) -> int:
@@ -39,10 +42,12 @@ class Holdings:
     Attributes:
         artifacts: by SHA-256.
         removing: removals that a keeper began and did not end.
+        partial: keys of files that somebody began to write a day ago and never finished.
     """
 
     artifacts: Mapping[str, Held]
     removing: Sequence[str]
+    partial: Sequence[str] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -77,8 +82,11 @@ async def look(objects: Objects) -> Holdings:
     """List the store."""
     artifacts: dict[str, Held] = {}
     removing: list[str] = []
+    partial: list[str] = []
     async for listed in objects.listed():
         if (key := read_key(listed.key)) is None:
+            if f"/{PARTIAL}" in listed.key and listed.written_at < time.time() - _UNFINISHED_S:
+                partial.append(listed.key)
             continue
         sha256, beside = key
         known = artifacts.get(sha256, Held())
@@ -88,13 +96,13 @@ async def look(objects: Objects) -> Holdings:
             artifacts[sha256] = known._replace(marked=True)
         else:
             artifacts[sha256] = known._replace(size_bytes=listed.size_bytes) if not beside else known
-    return Holdings(artifacts, removing)
+    return Holdings(artifacts, removing, partial)
 
 
 async def abandon_removals(objects: Objects, holdings: Holdings) -> None:
-    """Take away what a keeper left that died in the middle of a removal."""
-    for sha256 in holdings.removing:
-        await objects.remove(object_key(sha256, REMOVING))
+    """Take away what a keeper left that died in the middle of a removal, and writers in the middle of a file."""
+    for key in (*(object_key(sha256, REMOVING) for sha256 in holdings.removing), *holdings.partial):
+        await objects.remove(key)
 
 
 def is_due(mark: Mark, needs: Needs, *, now: float, grace_s: float) -> bool:

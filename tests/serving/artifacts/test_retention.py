@@ -1,9 +1,11 @@
+import os
 import time
 from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
 
+from serving.artifacts.cache import PARTIAL
 from serving.artifacts.keys import EXPIRING, REMOVING, object_key
 from serving.artifacts.marks import Mark
 from serving.artifacts.provenance import Provenance
@@ -112,3 +114,12 @@ async def test_strange_files_in_the_store_are_left_alone(store: ArtifactStore) -
     await swept(store)
     await swept(store, after_s=GRACE_S + 1)
     assert await store.objects.read("notes/readme.md") == b"mine"
+
+
+async def test_files_that_nobody_finished_go_after_a_day(tmp_path: Path) -> None:
+    store = ArtifactStore(f"file://{tmp_path}/store", tmp_path / "cache")
+    for name in ("old", "new"):
+        await store.objects.create(f"aa/{PARTIAL}{name}", b"half")
+    os.utime(tmp_path / "store" / "aa" / f"{PARTIAL}old", (0, 0))
+    await abandon_removals(store.objects, await look(store.objects))
+    assert [path.name for path in (tmp_path / "store" / "aa").iterdir()] == [f"{PARTIAL}new"]
