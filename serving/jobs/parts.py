@@ -86,7 +86,7 @@ def type_name(kind: object) -> str | None:
     return None
 
 
-def edited(result: Result, patch: JsonValue, kind: object, field: str) -> str:
+def edited(result: Result, patch: JsonValue, kind: Any, field: str) -> str:  # noqa: ANN401  a type form
     """A recorded result with a merge patch, as JSON; raises :class:`BadInput` where it is no longer of its type."""
     changed = merge_patch(json.loads(result.value), patch)
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
@@ -99,7 +99,7 @@ def edited(result: Result, patch: JsonValue, kind: object, field: str) -> str:
         raise Unprocessable(str(first["msg"]), field=".".join([field, *map(str, first["loc"])])) from error
 
 
-def kind_of(result: Result) -> object:
+def kind_of(result: Result) -> Any:  # noqa: ANN401  a type form
     """The type a recorded result has to keep; any JSON where it is no model."""
     module, _, name = (result.value_type or "").partition(":")
     try:

@@ -41,7 +41,7 @@ class StageTimes:
             .order_by(jobs.c.id.desc())
             .limit(SAMPLES)
         )
-        found = await self._database.persist(lambda connection: list(connection.scalars(query)))
+        found = await self._database.persist(lambda connection: [float(part_s) for part_s in connection.scalars(query)])
         return statistics.median(found) * parts if found else None
 
 
