@@ -1,6 +1,7 @@
 """The rows of deliveries: when they are written, and what people see of them."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from serving.errors import Conflict, NotFound
 from serving.jobs.tables import change_job, deliveries, jobs
 from serving.jobs.types import JobState
 from serving.jobs.webhooks.policy import DeliveryState, Verdict
+from tests.serving.jobs.office import open_office
 from tests.serving.jobs.webhooks.conftest import Post
 
 URL = "http://127.0.0.1:1/"
@@ -103,3 +105,19 @@ async def test_a_fork_tells_the_webhook_of_its_parent(post: Post) -> None:
     await post.office.store.cancel(job.id)
     fork = await post.office.desk.retry(job.id, from_stage="clips")
     assert await post.deliveries.webhook_of(fork.id) == {"url": URL, "events": ["job.completed"]}
+
+
+async def test_postgresql_hands_every_delivery_to_one_gateway(
+    postgres_database: str, tmp_path: Path, secrets_file: Path
+) -> None:
+    async with open_office(tmp_path / "home", jobs_database_url=postgres_database) as office:
+        post = Post(office, secrets_file)
+        for _ in range(6):
+            await office.store.cancel((await post.job(URL)).id)
+        batches = await asyncio.gather(*(post.deliveries.claim(lease_s=9, limit=4) for _ in range(3)))
+        claimed = [each for batch in batches for each in batch]
+        ids = {each.id for each in claimed} | {each.id for each in await post.deliveries.claim(lease_s=9, limit=9)}
+        assert len(claimed) <= len(ids) == 6
+        assert await post.deliveries.settle(claimed[0], Verdict(DeliveryState.GONE), "answered 410")
+        assert not await post.deliveries.settle(claimed[0], Verdict(DeliveryState.SENT), None)
+        assert len((await post.deliveries.page(states=[DeliveryState.GONE], limit=3))[0]) == 1
