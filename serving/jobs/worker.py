@@ -68,7 +68,7 @@ class JobWorker:
         self._settings = settings
         self._catalog = dict(catalog)
         self._runner = runner
-        self._artifacts = ArtifactStore(settings.artifacts_url, settings.home / "cache")
+        self._artifacts = ArtifactStore.of(settings)
         self._running: dict[str, asyncio.Task[JobOutput]] = {}
         self._cancel_asked: dict[str, asyncio.Future[None]] = {}
         self._claimed: dict[str, JobRecord] = {}
