@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractMessage, AbstractQueue
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
 from pydantic import JsonValue
 
@@ -192,7 +192,7 @@ def lane_of(priority: int | None) -> Lane | None:
     return next((lane for least, lane in _LANES if (priority or 0) >= least), None)
 
 
-def identity_of(message: AbstractIncomingMessage) -> str:
+def identity_of(message: AbstractMessage) -> str:
     """What two deliveries of one message share and two messages do not.
 
     Its message id; else a digest of body, correlation id and time if it has one of the latter two. Of a message that

@@ -5,14 +5,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
-import kombu
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from serving.errors import BadInput
 from serving.jobs.intake.base import Delivery
-from serving.jobs.intake.rabbitmq import REASON, RabbitMq, lane_of
+from serving.jobs.intake.rabbitmq import REASON, RabbitMq, identity_of, lane_of
 from serving.jobs.types import Lane
 from serving.settings import IntakeSettings
 from tests.servers.wire import wire_to
@@ -197,22 +196,15 @@ async def test_a_connection_that_is_cut_is_made_anew(
     assert wire.connections >= 2
 
 
-async def test_a_message_without_any_mark_is_a_job_each_time_and_one_with_a_correlation_id_only_once(
-    office: Office, settings: IntakeSettings
-) -> None:
-    await made(settings)
-    await asyncio.to_thread(send_without_ids, settings)
-    async with running(office, settings, RabbitMq(settings)):
-        await until(lambda: _count(office, 3))
-    assert sorted(map(str, await titles(office))) == ["marked", "same", "same"]
+def test_a_message_is_known_again_by_its_id_or_by_what_else_sets_it_apart() -> None:
+    def identity(body: str = "a film", **marks: Any) -> str:
+        return identity_of(aio_pika.Message(body.encode(), **marks))
 
-
-def send_without_ids(settings: IntakeSettings) -> None:
-    """By a client that adds no message id of its own; the last message shows that those before it are done."""
-    with kombu.Connection(settings.url) as connection, connection.Producer() as producer:
-        for marks in ({"correlation_id": "c"}, {"correlation_id": "c"}, {}, {}):
-            body = film_body("marked" if marks else "same")
-            producer.publish(body, routing_key=settings.queue, content_type="application/json", **marks)
+    assert identity(message_id="m", correlation_id="c") == "m"
+    assert identity(correlation_id="c") == identity(correlation_id="c")
+    assert identity(timestamp=7) == identity(timestamp=7)
+    assert len({identity(correlation_id="c"), identity("another", correlation_id="c"), identity(timestamp=7)}) == 3
+    assert identity() != identity(), "two messages without any mark may be two films"
 
 
 async def test_what_waits_at_the_broker_is_told_and_a_message_given_back_stays(
