@@ -28,6 +28,7 @@ from serving.jobs.tables import change_job, jobs
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
 from serving.jobs.worker import JobWorker
 from serving.protocol.tasks import TaskRequest, TaskResult
+from serving.repository.identity import Identity
 from serving.settings import Settings
 
 DEEP: Final = 10_000
@@ -62,6 +63,10 @@ class NoModels:
     """Stands where the router does; the job asks it for nothing."""
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
+        """Refuse."""
+        raise EngineFailed(f"nobody serves {type(request).__name__} here")
+
+    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
         """Refuse."""
         raise EngineFailed(f"nobody serves {type(request).__name__} here")
 
