@@ -13,6 +13,7 @@ from serving.gateway.deliveries import deliveries_router
 from serving.gateway.deps import GatewayDeps, MetricsParts
 from serving.gateway.hub import EventHub
 from serving.jobs.database import Database
+from serving.jobs.intake.group import IntakeGroup
 from serving.jobs.keeper import Keeper
 from serving.jobs.store import JobStore
 from serving.jobs.submit import JobDesk
@@ -49,21 +50,29 @@ class JobsPart:
         self._hub = EventHub(self._store)
         self._secrets = Secrets(self._settings.webhooks.secrets_file)
         await self._secrets.open()
+        check = WebhookCheck(self._settings.webhooks, self._secrets)
+        self._desk = JobDesk(self._store, self._catalog, self._artifacts, check)
+        self._intakes = IntakeGroup(
+            self._settings.intakes,
+            self._desk,
+            self._store,
+            self._database,
+            most_bytes=self._settings.limits.spec_bytes,
+        )
         self._sender = WebhookSender(self._database, self._settings.webhooks, self._secrets)
         self._sender.start()
         self._keeper = Keeper(self._database, self._artifacts, self._settings.retention)
         self._keeper.start()
+        self._intakes.start()
 
     def app(self, routers: Sequence[APIRouter], metrics_parts: MetricsParts) -> FastAPI:
         """The application with jobs, artifacts and pages; arguments as in :class:`GatewayDeps`."""
-        check = WebhookCheck(self._settings.webhooks, self._secrets)
-        desk = JobDesk(self._store, self._catalog, self._artifacts, check)
         return create_app(
             GatewayDeps(
                 settings=self._settings,
                 catalog=self._catalog,
                 store=self._store,
-                desk=desk,
+                desk=self._desk,
                 artifacts=self._artifacts,
                 hub=self._hub,
                 routers=[*routers, deliveries_router(Deliveries(self._database))],
@@ -72,7 +81,8 @@ class JobsPart:
         )
 
     async def check(self) -> None:
-        """Raise once the database no longer answers."""
+        """Raise once the database no longer answers, or an intake has ended."""
+        self._intakes.check()
         await self._store.last_events([])
 
     async def end_watches(self) -> None:
@@ -81,6 +91,7 @@ class JobsPart:
 
     async def close(self) -> None:
         """Close the database, once no request is left."""
+        await self._intakes.stop()
         await self._keeper.close()
         await self._sender.close()
         await self._database.close()

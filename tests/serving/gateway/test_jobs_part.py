@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis.asyncio as redis
 from standardwebhooks import Webhook
 
 from serving.errors import BadInput
@@ -13,6 +14,8 @@ from serving.gateway.jobs_part import JobsPart
 from serving.settings import Settings
 from serving.telemetry import exposition
 from tests.serving.jobs.film import CATALOG
+from tests.serving.jobs.intake.site import film_body, intake_settings, titles, until
+from tests.serving.jobs.office import open_office
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoaXJ0eS10d28gYnl0ZXMgZXhhY3RseQ=="
 
@@ -65,3 +68,18 @@ async def test_secrets_that_cannot_be_read_keep_the_gateway_from_starting(tmp_pa
     with pytest.raises(BadInput, match=r"webhooks\.secrets_file"):
         await part.open()
     await part._database.close()
+
+
+async def test_a_gateway_takes_jobs_from_the_queues_of_its_settings(tmp_path: Path, redis_url: str) -> None:
+    intake = intake_settings("redis", redis_url)
+    async with open_office(tmp_path / "home") as office:
+        part = JobsPart(Settings(home=tmp_path / "home", intakes=[intake]).resolved(), CATALOG)
+        await part.open()
+        try:
+            async with redis.Redis.from_url(redis_url) as client:
+                await client.xadd(intake.queue, {"body": film_body("from a stream")})
+                assert await until(lambda: titles(office)) == ["from a stream"]
+            await part.check()
+        finally:
+            await part.end_watches()
+            await part.close()
