@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.serving.gateway.site import Site
 
-CASES = 6
+CASES = 4
 """Of each operation, both of what its schema allows and of what it forbids."""
 UNCHECKED = [positive_data_acceptance]
 """A job's input is bound by its type's schema, which the document of all types cannot say."""
@@ -73,6 +73,6 @@ def ask(cases: SearchStrategy[Case], job_id: str) -> None:
     def run(case: Case) -> None:
         if len(case.path_parameters.get("job_id", "")) % 2:
             case.path_parameters["job_id"] = job_id
-        case.call_and_validate(excluded_checks=UNCHECKED, timeout=10)
+        case.call_and_validate(excluded_checks=UNCHECKED, timeout=60)
 
     run()

@@ -38,7 +38,7 @@ async def test_a_submission_that_waits_is_answered_with_the_ended_job(site: Site
 async def test_a_submission_waits_no_longer_than_it_asked_to(site: Site) -> None:
     began = time.monotonic()
     answer = await site.http.post("/v1/jobs", json=FILM, headers={"Prefer": "wait=1"})
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 20
     assert (answer.status_code, answer.json()["state"]) == (202, "queued")
     assert int(answer.headers["retry-after"]) >= 1
 
@@ -50,7 +50,7 @@ async def test_a_cancelled_job_ends_the_wait(site: Site) -> None:
             break
         await asyncio.sleep(0.02)
     await site.office.store.cancel(jobs[0].id)
-    answer = await asyncio.wait_for(asking, 10)
+    answer = await asyncio.wait_for(asking, 19)
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
 
 
