@@ -127,7 +127,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
     settings = {
         "REELMESH_" + name.replace(".", "__").upper(): default
         for name, default in fields(Settings)
-        if not isinstance(default, BaseModel)
+        if not isinstance(default, BaseModel) and "[]" not in name  # entries have their own page
     }
     assert {name for name in listed if name.startswith("REELMESH_")} == set(settings)
     for name, default in settings.items():
