@@ -48,7 +48,11 @@ class Identity:
 def identity_of(model: Model) -> Identity:
     """Of a model of the repository."""
     card = model.card
-    told = {"name": model.name, "versions": model.versions, "card": card.model_dump(mode="json", exclude=_SAME_RESULTS)}
+    told = {
+        "name": model.name,
+        "versions": model.versions,
+        "card": card.model_dump(mode="json", exclude=set(_SAME_RESULTS)),
+    }
     canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return Identity(
         model=model.name,

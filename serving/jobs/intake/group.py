@@ -26,6 +26,11 @@ SOURCES: Final[dict[Kind, tuple[str, str]]] = {
     "sqs": ("serving.jobs.intake.sqs", "Sqs"),
 }
 """Module and class by kind; imported when a setting asks for the kind, since each brings its client library."""
+INSTALL: Final = (
+    "pip install 'reelmesh[intakes]'",
+    "pip install 'reelmesh[intakes]', then pip install --no-deps 'bullmq>=3.4.4,<4'",
+)
+"""How a client library is installed, and BullMQ's, which pins dependencies that the mesh cannot use."""
 
 
 def make_source(settings: IntakeSettings) -> Source:
@@ -42,7 +47,7 @@ def make_source(settings: IntakeSettings) -> Source:
         raise MissingDependency(
             f"an intake of kind {settings.kind} needs {error.name}",
             field="intakes",
-            fix="pip install 'reelmesh[intakes]'",
+            fix=INSTALL[settings.kind == "bullmq"],
         ) from error
     return made
 
