@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 from pydantic import JsonValue
+from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.jobs.database import Database
 from serving.jobs.intake.base import Delivery
@@ -125,9 +126,9 @@ class StoredReplies:
 
 
 def _insert(connection: sa.Connection, row: Mapping[str, object]) -> None:
-    known = sa.select(replies.c.job_id).where(replies.c.job_id == row["job_id"])
-    if connection.execute(known).first() is None:
-        connection.execute(sa.insert(replies).values(row))
+    # One statement: a message that is delivered twice at once writes twice, and each would look before either wrote.
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    connection.execute(dialect.insert(replies).values(row).on_conflict_do_nothing())
 
 
 def _claim(connection: sa.Connection, rows: Sequence[Any], until: float) -> list[Owed]:

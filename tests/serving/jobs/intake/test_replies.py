@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from serving.jobs.database import Database
@@ -24,6 +26,12 @@ async def test_an_answer_is_due_while_its_job_has_news_and_until_it_is_paid(offi
     [owed] = await kept.due()
     await kept.paid(owed)
     assert await kept.due() == []
+
+
+async def test_a_message_delivered_many_times_at_once_is_owed_one_answer(office: Office) -> None:
+    job, kept = await office.submit(), replies(office.database)
+    await asyncio.gather(*(kept.owe(job.id, MESSAGE) for _ in range(20)))
+    assert len(await kept.due()) == 1
 
 
 async def test_an_answer_is_due_in_one_process_at_a_time_and_of_its_own_source(office: Office) -> None:
