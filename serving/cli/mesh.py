@@ -33,7 +33,7 @@ from serving.repository.load import Repository
 from serving.repository.model import TENSOR_TASK, TRITON_GROUP
 from serving.repository.serve_config import APPLICATION, SYSTEM_CPUS, cpus_needed, serve_config
 from serving.repository.served import check_served, load_served, replica_groups, requested
-from serving.settings import Settings
+from serving.settings import InferenceSettings, Settings
 
 READY_TIMEOUT_S = 120.0
 LOADS_BEYOND = 3
@@ -94,7 +94,7 @@ def running_mesh(settings: Settings, report: Report, *, jobs: bool = True) -> It
             _start_ray(cpus_needed(config))
             report("starting replicas", 0.35)
             _deploy(config["applications"][0])
-            _wait_until_ready(settings, report, _patience_s(repository), requested(repository, settings.inference))
+            _wait_until_ready(settings, report, repository)
         except ReelmeshError as error:
             error.add_note(f"the logs are in {_log_folders(settings)}")
             raise
@@ -194,19 +194,20 @@ def _deploy(application: dict[str, Any]) -> None:
     serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
 
 
-def _wait_until_ready(settings: Settings, report: Report, patience_s: float, wanted: Collection[str]) -> None:
+def _wait_until_ready(settings: Settings, report: Report, repository: Repository) -> None:
     """Wait for what clients see: the edge says that it is ready; fails early on a failed deployment.
 
     Args:
         settings: with the ports it really has.
         report: told which deployments have no replica yet.
-        patience_s: how long, in seconds.
-        wanted: models that were asked for at the start. Others do not count: clients may load them, and fail, as soon
-            as the edge answers.
+        repository: what is served. Models that were not asked for at the start do not count: clients may load them,
+            and fail, as soon as the edge answers.
     """
     from ray import serve
 
     url = f"http://{authority(settings.edge.host, settings.edge.http_port)}/v2/health/ready"
+    patience_s, wanted = _patience_s(repository), requested(repository, settings.inference)
+    replicas = replicas_wanted(repository, settings.inference)
     deadline = time.monotonic() + patience_s
     edge = None
     while time.monotonic() < deadline:
@@ -221,7 +222,7 @@ def _wait_until_ready(settings: Settings, report: Report, patience_s: float, wan
             edge = edge or serve.get_deployment_handle("edge", APPLICATION)
             # Models tell of themselves by heartbeat, sooner than Serve does.
             beats = _last_beats(edge)
-            if all_there(beats, settings.inference.replicas) and (_answers(url) or started(beats, wanted)):
+            if all_there(beats, replicas) and (_answers(url) or started(beats, wanted)):
                 return
         time.sleep(0.1)
     raise Unavailable(f"the mesh was not ready after {patience_s:.0f} s", fix="`reelmesh doctor` finds the cause")
@@ -233,10 +234,19 @@ def started(beats: Sequence[Heartbeat], wanted: Collection[str]) -> bool:
     return bool(missing) and not missing & set(wanted) and any(beat.kind == "gateway" for beat in beats)
 
 
+def replicas_wanted(repository: Repository, inference: InferenceSettings) -> dict[str, int]:
+    """How many replicas of each deployment were asked for, where that was said of one of its models."""
+    counts = {
+        group: [inference.replicas[model.name] for model in models if model.name in inference.replicas]
+        for group, models in replica_groups(repository, inference).items()
+    }
+    return {group: max(asked) for group, asked in counts.items() if asked}
+
+
 def all_there(beats: Sequence[Heartbeat], replicas: Mapping[str, int]) -> bool:
-    """Whether each model of ``replicas`` is held by as many as were asked for, in whatever state."""
-    held = Counter(name for beat in beats for name in {state.name for state in beat.models})
-    return all(held[model] >= count for model, count in replicas.items())
+    """Whether as many replicas of each deployment as were asked for tell of themselves."""
+    living = Counter(beat.replica_id.rpartition("-")[0] for beat in beats)
+    return all(living[group] >= count for group, count in replicas.items())
 
 
 def _last_beats(edge: Any) -> list[Heartbeat]:  # noqa: ANN401  a Serve handle

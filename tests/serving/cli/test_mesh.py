@@ -11,11 +11,13 @@ import pytest
 
 from serving.cli.home import taken_home
 from serving.cli.main import run
-from serving.cli.mesh import _end_on_signals, all_there, replica_error, started
+from serving.cli.mesh import _end_on_signals, all_there, replica_error, replicas_wanted, started
 from serving.cli.output import ExitCode
 from serving.errors import BadInput
 from serving.protocol.control import ModelState
 from serving.protocol.endpoint import Heartbeat
+from serving.repository.load import load_repository
+from serving.settings import InferenceSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 
@@ -115,12 +117,18 @@ def test_a_load_that_a_client_asked_for_and_that_failed_holds_no_start_up() -> N
     assert not started([gateway, triton(wanted)], ["wanted"]), "the edge will say so itself"
 
 
-def test_a_start_is_over_when_every_replica_that_was_asked_for_tells_of_its_models() -> None:
-    held = ModelState(name="simple", version="1", state="READY")
-    beats = [Heartbeat(replica_id=name, kind="triton", endpoints=[], models=[held]) for name in "ab"]
-    assert all_there(beats, {"simple": 2})
-    assert all_there(beats[:1], {})
-    assert not all_there(beats[:1], {"simple": 2})
+def test_a_start_is_over_when_every_replica_that_was_asked_for_tells_of_itself() -> None:
+    repository = load_repository([REPOSITORY])
+    ray = next(iter(repository.groups()))
+    inference = InferenceSettings(replicas={"log_mel": 2, repository.groups()[ray][0].name: 3})
+    wanted = replicas_wanted(repository, inference)
+    assert wanted == {"triton": 2, ray: 3}
+    names = ["triton-127.0.0.1:1", "triton-127.0.0.1:2", *(f"{ray}-127.0.0.1:{port}" for port in (3, 4, 5))]
+    beats = [Heartbeat(replica_id=name, kind="triton", endpoints=[]) for name in names]
+    assert all_there(beats, wanted)
+    assert not all_there(beats[1:], wanted)
+    assert not all_there(beats[:-1], wanted)
+    assert all_there([], replicas_wanted(repository, InferenceSettings()))
 
 
 def test_a_start_in_the_background_of_a_shell_heeds_ctrl_c() -> None:

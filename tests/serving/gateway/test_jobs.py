@@ -170,7 +170,8 @@ async def test_a_job_without_results_has_no_files_yet(site: Site) -> None:
 
 async def test_a_worker_tells_its_metrics(site: Site, worker: JobWorker) -> None:
     await site.office.until((await site.office.submit(clips=1)).id)
-    text = await worker.metrics()
+    name, text = await worker.metrics()
+    assert name == worker.id
     assert 'reelmesh_jobs_finished_total{state="completed",type="film"}' in text
     assert 'reelmesh_stage_seconds_count{stage="clips",type="film"}' in text
 
