@@ -19,12 +19,13 @@ FOREIGN_VARIABLES = {"XDG_CACHE_HOME", "PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_
 """Variables that others define and that settings therefore need not carry."""
 
 
-NEVER_IN_THE_VENV = {
+DECLARED_NOWHERE = {
     "triton_python_backend_utils": "Triton's own, inside its process",
     "tensorflow": "conversion in a throw-away venv",
     "tf2onnx": "the same",
+    "bullmq": "scripts/bootstrap installs it without its dependencies, which do not go with DBOS",
 }
-"""Modules that are imported where they are and declared nowhere."""
+"""Modules that are imported where they are and declared nowhere, and why."""
 
 USED_WITHOUT_IMPORT = {
     "uvloop": "uvicorn takes it",
@@ -148,7 +149,7 @@ def test_what_is_imported_is_declared() -> None:
     undeclared = {
         f"{module} ({sorted(places)[0]})"
         for module, places in imported(*PACKAGES).items()
-        if module not in NEVER_IN_THE_VENV
+        if module not in DECLARED_NOWHERE
         and not {canonical(name) for name in of_module.get(module, [module])} & {*declared(), "pydantic-core"}
     }
     assert undeclared == set()
