@@ -19,6 +19,7 @@ import yaml
 
 from k8s.names import Manifest
 from k8s.render import objects
+from serving.cli.sentinel import sentinel
 from serving.repository.load import load_repository
 
 READY_S = 180
@@ -141,4 +142,5 @@ def stop(cluster: Any) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:]))))
+    with sentinel(grace_s=2):  # Ray's agents may outlive its other processes
+        print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:]))))

@@ -21,6 +21,7 @@ import psutil
 from serving.artifacts.store import ArtifactStore
 from serving.backends.call import Call
 from serving.backends.handle import HandleBackend
+from serving.cli.sentinel import sentinel
 from serving.protocol.tasks import ImageToVideoRequest
 from serving.settings import Settings
 
@@ -119,7 +120,8 @@ async def main(home: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    print(json.dumps(asyncio.run(main(sys.argv[1]))), flush=True)
-    import ray
+    with sentinel(grace_s=2):  # Ray's agents may outlive its other processes
+        print(json.dumps(asyncio.run(main(sys.argv[1]))), flush=True)
+        import ray
 
-    ray.shutdown()
+        ray.shutdown()
