@@ -38,9 +38,9 @@ test: check $(TRITON) $(BENCH) $(SERVERS) ## Run every check, then the whole tes
 	$(call say,Running the tests)
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(FULL) $(TRITON) $(BENCH) ## Measure the mesh on this machine and print a summary
+bench: $(FULL) $(TRITON) $(BENCH) $(SERVERS) ## Measure the mesh on this machine and print a summary
 	$(call say,Measuring the mesh)
-	@$(BIN)/python -m loadtests.bench $(ARGS)
+	@$(BIN)/python -m tests.servers.with_postgres $(BIN)/python -m loadtests.bench $(ARGS)
 
 check: $(FULL) ## Lint, format check, types, the import law, the model repository
 	$(call say,ruff check)

@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from serving.gateway.deps import GatewayDeps
+from serving.jobs.reading import no_such_job
 from serving.jobs.records import JobRecord
-from serving.jobs.store import no_such_job
 from serving.jobs.tables import ANYBODY, MAX_TENANT_CHARS
 from serving.protocol.keys import KEY_HEADER, grant_of, may
 

@@ -96,10 +96,7 @@ class Database:
         if self._is_sqlite:
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
         with self.engine.begin() as connection:
-            if self._is_sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+            lock(connection, _LOCK_KEY)
             metadata.create_all(connection)
             _add_missing(connection)
         DBOS.migrate(self.dbos_url)
@@ -128,6 +125,17 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.to_thread(self.engine.dispose)
+
+
+def lock(connection: sa.Connection, key: int) -> None:
+    """Wait until no other transaction holds the lock ``key``, and hold it to this one's end.
+
+    On SQLite there is one lock for all that write; it is best taken before anything is read.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def _add_missing(connection: sa.Connection) -> None:

@@ -117,6 +117,8 @@ class Forecast:
         self._database = database
         self._concurrent_jobs = concurrent_jobs
         self._places: dict[str, Place] = {}
+        self._end = Place(1, None)
+        self._first_s = 0.0
         self._measured = Measured()
         self._made_at = -math.inf
         self._took_s = 0.0
@@ -127,8 +129,7 @@ class Forecast:
         await self._refresh()
         if (place := self._places.get(job_id)) is not None:
             return place
-        waits = [place.wait_s for place in self._places.values() if place.wait_s is not None]
-        return Place(len(self._places) + 1, max(waits, default=None))
+        return self._end
 
     async def cost_s(self, job_type: str) -> float:
         """Seconds of CPU and GPU that jobs of the type took on average; 0 when none was measured."""
@@ -138,8 +139,7 @@ class Forecast:
     async def room_in_s(self) -> int:
         """When the next job leaves the line, which makes room for another; whole seconds, at least 1."""
         await self._refresh()
-        first = min((place.wait_s for place in self._places.values() if place.wait_s is not None), default=0.0)
-        return max(1, math.ceil(first))
+        return max(1, math.ceil(self._first_s))
 
     async def _refresh(self) -> None:
         asked_at = time.monotonic()
@@ -151,6 +151,9 @@ class Forecast:
                 return
             began = time.monotonic()
             self._places, self._measured = await self._database.run(self._look)
+            waits = [place.wait_s for place in self._places.values() if place.wait_s is not None]
+            self._end = Place(len(self._places) + 1, max(waits, default=None))
+            self._first_s = min(waits, default=0.0)
             self._made_at, self._took_s = began, time.monotonic() - began
 
     def _look(self, connection: sa.Connection) -> tuple[dict[str, Place], Measured]:

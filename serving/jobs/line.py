@@ -12,13 +12,13 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from serving.jobs.database import Database
+from serving.jobs.database import Database, lock
 from serving.jobs.queue import without_workflow
+from serving.jobs.reading import read_job
 from serving.jobs.records import JobRecord
 from serving.jobs.scheduling import Head, charge, choose
 from serving.jobs.shares import remember, shares_of
 from serving.jobs.states import FINAL, WORKING
-from serving.jobs.store import read_job
 from serving.jobs.tables import change_job, jobs
 from serving.jobs.types import JobState, Lane
 
@@ -68,7 +68,7 @@ class Line:
         # Most looks find nothing: they take no lock.
         if connection.scalar(_ANY) is None:
             return None
-        _lock(connection)
+        lock(connection, _LOCK_KEY)
         for _ in range(_TRIES):
             heads, shares = heads_of(connection), shares_of(connection)
             chosen = choose(heads, shares, time.time())
@@ -116,10 +116,3 @@ def take_up(connection: sa.Connection, job_id: str, worker: str) -> JobRecord | 
     if not change_job(connection, job_id, kind="state", among=(JobState.QUEUED, *WORKING), values=values, event=event):
         return None
     return read_job(connection, job_id)
-
-
-def _lock(connection: sa.Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))

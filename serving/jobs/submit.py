@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, NotFound, Unprocessable
+from serving.jobs.acceptance import NewJob
 from serving.jobs.fork import Edits, check_results, forked_from, forked_input, parse_edits
 from serving.jobs.input_problems import bad_input
 from serving.jobs.records import JobRecord
 from serving.jobs.refs import Path, walk_refs
 from serving.jobs.results import Results
-from serving.jobs.store import JobStore, NewJob
+from serving.jobs.store import JobStore
 from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
 from serving.jobs.webhooks.check import WebhookCheck
@@ -118,7 +119,6 @@ class JobDesk:
         Raises:
             Unprocessable: names the field and the fix; or the key was used for another request.
             TooMany: as many jobs wait as may.
-            Unavailable: another request with the key is being accepted.
         """
         try:
             if request.webhook is not None and self._check_webhook is not None:

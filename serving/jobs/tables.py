@@ -55,8 +55,8 @@ jobs = sa.Table(
     sa.Column("from_stage", sa.String(64)),
     sa.Column("stop_at", sa.String(64)),
     sa.Column("use_cache", sa.Boolean, nullable=False, server_default=sa.true()),
-    sa.Column("edits", sa.JSON),
-    sa.Column("webhook", sa.JSON),
+    sa.Column("edits", sa.JSON(none_as_null=True)),
+    sa.Column("webhook", sa.JSON(none_as_null=True)),
     sa.Column("source", sa.String(64), nullable=False, server_default="http"),
     sa.Column("message_id", sa.String(255)),
     sa.Index("jobs_by_state", "state", "priority", "id"),
@@ -210,17 +210,29 @@ def change_job(
     connection.execute(
         sa.insert(job_events), {"job_id": job_id, "seq": row.last_event, "at": time.time(), "kind": kind, **told}
     )
-    if row.webhook and "state" in values:
-        _note_delivery(connection, job_id, row)
+    if "state" in values:
+        note_delivery(connection, job_id, webhook=row.webhook, state=row.state, seq=row.last_event)
     return True
 
 
-def _note_delivery(connection: sa.Connection, job_id: str, row: sa.Row[Any]) -> None:
-    """Have the job's webhook told of its new state, if it asked for it; serving.jobs.webhooks sends what is here."""
-    event, wanted = f"job.{row.state}", row.webhook.get("events")
-    if row.webhook.get("gone") or (wanted and event not in wanted):
+def note_delivery(
+    connection: sa.Connection, job_id: str, *, webhook: Mapping[str, Any] | None, state: str, seq: int
+) -> None:
+    """Have the job's webhook, if any, told of the job's new state; serving.jobs.webhooks sends what is noted here.
+
+    Args:
+        connection: inside a transaction.
+        job_id: the job.
+        webhook: its ``url`` and wanted ``events``; ``gone`` when its receiver wants no more.
+        state: the new state.
+        seq: number of the event that tells of it.
+    """
+    if not webhook or webhook.get("gone"):
+        return
+    event, wanted = f"job.{state}", webhook.get("events")
+    if wanted and event not in wanted:
         return
     # The id follows from the event, so that receivers know a second message of it whatever happens.
-    values = {"id": f"msg_{job_id}_{row.last_event}", "job_id": job_id, "seq": row.last_event, "event": event}
+    values = {"id": f"msg_{job_id}_{seq}", "job_id": job_id, "seq": seq, "event": event}
     new = {"state": "waiting", "tries": 0, "next_at": time.time()}
     connection.execute(sa.insert(deliveries).values(**values, **new))

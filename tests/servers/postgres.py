@@ -1,12 +1,12 @@
 """A PostgreSQL server of the tests' own; it refuses root, so root runs it as the user of Debian's package.
 
-The one invariant: it holds nothing that anybody needs after the tests, so it never waits for a disk.
+The one invariant: it holds nothing that anybody needs after the tests, so for them it never waits for a disk.
 """
 
 import pwd
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,26 +16,24 @@ import pytest
 from tests.servers.process import Server, as_user, base_environment, free_ports, listens, own_folder, program
 
 PLACES = "/usr/lib/postgresql/*/bin"
-FAST = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
+OWN = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "autovacuum": "off",
 }
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+"""Nothing that the tests write need outlive a crash of the server."""
 
 
 @contextmanager
-def postgres_server() -> Iterator[tuple[str, Server]]:
-    """The address of an empty PostgreSQL server's own database, and the server."""
+def postgres_server(settings: Mapping[str, str] = FAST) -> Iterator[tuple[str, Server]]:
+    """The address of an empty PostgreSQL server's own database, and the server; ``settings`` beside :data:`OWN`."""
     user = unprivileged()
     with own_folder(user) as folder:
         port = free_ports(1)[0]
         make_cluster(folder, user)
-        options = [part for name, value in FAST.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in {**OWN, **settings}.items() for part in ("-c", f"{name}={value}")]
         command = [program("postgres", "postgresql", PLACES), "-D", str(folder / "data"), "-p", str(port), *options]
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         # SIGQUIT ends it without a last write of what nobody reads.

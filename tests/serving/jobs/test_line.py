@@ -9,12 +9,13 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOSClient
 
+from serving.jobs.acceptance import NewJob
 from serving.jobs.database import Database
 from serving.jobs.journal import Journal
 from serving.jobs.line import Line, heads_of
 from serving.jobs.queue import APPLICATION, APPLICATION_VERSION, QUEUE, WORKFLOW
 from serving.jobs.shares import shares_of
-from serving.jobs.store import JobStore, NewJob
+from serving.jobs.store import JobStore
 from serving.jobs.tables import jobs
 from serving.jobs.types import JobState, Lane
 from serving.jobs.worker import JobWorker

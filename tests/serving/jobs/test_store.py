@@ -3,7 +3,7 @@ import time
 import pytest
 
 from serving.errors import BadInput, NotFound
-from serving.jobs.store import new_job_id
+from serving.jobs.acceptance import new_job_id
 from serving.jobs.types import JobState, Lane
 from tests.serving.jobs.office import Office
 
