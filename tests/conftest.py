@@ -19,15 +19,22 @@ __all__ = ["postgres_database", "postgres_url", "rabbitmq_url", "redis_url", "sq
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "PYTEST_RUN_ID"
 os.environ[RUN] = uuid4().hex  # tells this run's processes from those of another one on the same machine
+_MESHES = "meshes"
 GRACE_S = 5.0
 """How long processes of a finished test may take to end."""
 
 
+@pytest.hookimpl(trylast=True)  # after the order was shuffled
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process where several run tests, and all tests that start a mesh in one of them."""
+    """A file's tests stay in one process, and all that start a mesh in one, last: two meshes starve on two cores."""
     for item in items:
-        meshes = item.path.parent.name == "flows" or item.path.name == "test_deployed.py"
-        item.add_marker(pytest.mark.xdist_group("meshes" if meshes else item.nodeid.partition("::")[0]))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_MESHES if _starts_mesh(item) else item.nodeid.partition("::")[0]))
+    items.sort(key=_starts_mesh)
+
+
+def _starts_mesh(item: pytest.Item) -> bool:
+    return item.path.parent.name == "flows" or item.path.name == "test_deployed.py"
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +84,10 @@ def _no_process_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     Session fixtures start theirs before this one looks, so what they keep running is not counted; nor are servers
     of the whole run, which a fixture may ask for later.
     """
-    started = time.time()
-    before = {child.pid for child in psutil.Process().children()}
+    before = set(psutil.pids())
     yield
     deadline = time.monotonic() + GRACE_S
-    while left := _left_behind(request.node.nodeid, before, started):
+    while left := _left_behind(request.node.nodeid, before):
         if time.monotonic() > deadline:
             names = [_describe(process) for process in left]
             for process in left:
@@ -90,19 +96,21 @@ def _no_process_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         time.sleep(0.05)
 
 
-def _left_behind(node: str, before: set[int], started: float) -> list[psutil.Process]:
+def _left_behind(node: str, before: set[int]) -> list[psutil.Process]:
     """New children of ours, and orphans: pytest names the running test in the environment that they inherited."""
-    found = {child.pid: child for child in psutil.Process().children() if child.pid not in before}
-    for process in psutil.process_iter(["create_time"]):
-        created = process.info["create_time"]
-        if created and created >= started - 1 and process.pid not in before and process.pid != os.getpid():
-            try:
-                inherited = process.environ()
-                if inherited.get(RUN) == os.environ[RUN] and _test_of(inherited) == node:
-                    found[process.pid] = process
-            except psutil.Error:
-                continue
-    return [process for process in found.values() if process.pid not in KEPT and _counts(process)]
+    found = []
+    for pid in set(psutil.pids()) - before - KEPT:  # looking at every process would cost each test 15 ms
+        try:
+            process = psutil.Process(pid)
+            if (process.ppid() == os.getpid() or _is_of(process.environ(), node)) and _counts(process):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _is_of(environment: dict[str, str], node: str) -> bool:
+    return environment.get(RUN) == os.environ[RUN] and _test_of(environment) == node
 
 
 def _test_of(environment: dict[str, str]) -> str:
