@@ -37,7 +37,7 @@ class Caller:
         return self.sees_all or record.tenant == self.tenant
 
 
-def _caller_of(request: Request) -> Caller:
+async def _caller_of(request: Request) -> Caller:  # what is not async, FastAPI runs in a thread
     grant = grant_of(request.headers)
     name = request.headers.get(KEY_HEADER, "")[:MAX_TENANT_CHARS]
     return Caller(tenant=name or ANYBODY, sees_all=may(grant, "control"))

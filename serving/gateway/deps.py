@@ -56,7 +56,7 @@ class GatewayDeps:
     ready: ReadyCheck = field(default=_ready)
 
 
-def _deps_of(request: Request) -> GatewayDeps:
+async def _deps_of(request: Request) -> GatewayDeps:  # what is not async, FastAPI runs in a thread
     deps: GatewayDeps = request.app.state.deps
     return deps
 
