@@ -20,10 +20,11 @@ from loadtests.bench.baselines import bare_triton, plain_ray
 from loadtests.bench.h2load import NotInstalled, program
 from loadtests.bench.inference import Addresses
 from loadtests.bench.jobs import measure_jobs
+from loadtests.bench.jobs_http import WATCHERS, measure_over_http
 from loadtests.bench.large import measure_large
 from loadtests.bench.models import write_repository
 from loadtests.bench.podcast import EXAMPLE, PodcastFailed, make_podcast
-from loadtests.bench.results import Results, show, targets_of, this_machine
+from loadtests.bench.results import Results, Target, show, targets_of, this_machine
 from loadtests.bench.wire import WrongAnswer
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -83,7 +84,7 @@ def own_meshes(options: argparse.Namespace) -> Found:
             found |= race(Path(folder) / "race", options)
         if options.podcast:
             (Path(folder) / "studio").mkdir()
-            found |= studio(Path(folder) / "studio")
+            found["targets"] = [*found.get("targets", []), *studio(Path(folder) / "studio", options, found)]
         if options.jobs:
             stderr.print("taking jobs in ...")
             skipped = found.setdefault("skipped", [])
@@ -118,15 +119,20 @@ def race(folder: Path, options: argparse.Namespace) -> Found:
     return found
 
 
-def studio(folder: Path) -> Found:
-    """The studio's own mesh: how long it takes to start, and to make the example podcast."""
+def studio(folder: Path, options: argparse.Namespace, found: Found) -> list[Target]:
+    """The studio's own mesh: how long it takes to start, to make the example podcast, and to tell of its job."""
     stderr.print("starting reelmesh up ...")
     with mesh.running(folder) as started:
-        found: Found = {"up_s": round(started.ready_s, 2)}
-        if (ROOT / EXAMPLE).exists():
-            stderr.print("making the example podcast ...")
-            found["podcast"] = make_podcast(str(started.addresses.http), ROOT)
-    return found
+        found["up_s"] = round(started.ready_s, 2)
+        if not (ROOT / EXAMPLE).exists():
+            return []
+        host = str(started.addresses.http)
+        stderr.print("making the example podcast ...")
+        found["podcast"], job_id = make_podcast(host, ROOT)
+        if not options.jobs:
+            return []
+        stderr.print(f"reading its job, and watching a fork of it {WATCHERS} times ...")
+        return measure_over_http(host, job_id, QUICK_S if options.quick else options.seconds)
 
 
 def running_mesh(host: str, options: argparse.Namespace) -> Found:
@@ -134,7 +140,7 @@ def running_mesh(host: str, options: argparse.Namespace) -> Found:
     found: Found = {"skipped": ["bare servers: only with a mesh that the benchmark starts itself"]}
     if options.podcast and (ROOT / EXAMPLE).exists():
         stderr.print("making the example podcast ...")
-        found["podcast"] = make_podcast(host, ROOT)
+        found["podcast"], _ = make_podcast(host, ROOT)
     if options.inference:
         ways = inference.ways_of_studio(Addresses(host, options.grpc))
         found["rows"] = measured(ways, options, found["skipped"])

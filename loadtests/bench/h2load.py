@@ -1,5 +1,5 @@
 """Runs h2load, nghttp2's load generator, for one request over HTTP/1.1 or gRPC, and reads its log; used by
-bench.inference.
+bench.inference and bench.jobs_http.
 
 It is written in C++ and one thread of it sends far more than a small machine can answer, which no client in Python
 does. The one invariant: a measurement counts complete answers only, and raises where one was wrong.
@@ -72,7 +72,8 @@ def command(request: Request, concurrency: int, seconds: float, body: Path, log:
     words += ["-m", str(concurrency // connections)] if request.grpc else ["--h1"]
     for name, value in request.headers.items():
         words += ["-H", f"{name}: {value}"]
-    return [*words, "-d", str(body), request.url]
+    # Without a body it is a GET.
+    return [*words, *(["-d", str(body)] if request.body else []), request.url]
 
 
 def report(printed: str) -> Report:

@@ -57,6 +57,7 @@ CATALOG: Final = {
     "nothing": JobType("nothing", Nothing, nothing, (Stage("work", JobState.PROCESSING),), lane=Lane.MEDIUM)
 }
 WANTED: Final = JobRequest(type="nothing", input={}, use_cache=False)
+URGENT: Final = WANTED.model_copy(update={"lane": Lane.CRITICAL})
 
 
 class NoModels:
@@ -98,9 +99,9 @@ async def _measure(name: str, home: Path, url: str | None, seconds: float) -> li
     try:
         store = JobStore(database, queued_jobs=10 * DEEP)
         desk = JobDesk(store, CATALOG, ArtifactStore(settings.artifacts_url, home / "cache"))
-        start_s = await first_stage(settings, desk, store)
         job_id = (await desk.submit(WANTED, key=None))[0].id
         await database.run(lambda connection: deepen(connection, job_id))
+        start_s = await first_stage(settings, desk, store)
         submitted = await rate(lambda: desk.submit(WANTED, key=None), seconds)
         read = await rate(lambda: store.get(job_id), seconds)
         told_s = await watch(database, store, job_id)
@@ -108,7 +109,7 @@ async def _measure(name: str, home: Path, url: str | None, seconds: float) -> li
         await database.close()
     deep = f"jobs on {name}, {DEEP:,} waiting"
     return [
-        _target(f"jobs on {name}: submission to first stage, p50, ms", 1000 * start_s, 100, at_least=False),
+        _target(f"{deep}: submission to first stage, p50, ms", 1000 * start_s, 100, at_least=False),
         _target(f"{deep}: submissions a second", submitted, GOALS[name], at_least=True),
         _target(f"{deep}: status reads a second", read, 1000, at_least=True),
         _target(f"{deep}: an event reaches the last of {WATCHERS} watchers, ms", 1000 * told_s, 2000, at_least=False),
@@ -120,12 +121,15 @@ def _target(name: str, value: float, goal: float, *, at_least: bool) -> Target:
 
 
 async def first_stage(settings: Settings, desk: JobDesk, store: JobStore) -> float:
-    """Median seconds from a submission to the start of its first stage, the worker being free."""
+    """Median seconds from a submission to the start of its first stage, while a worker works through the line.
+
+    The job is a critical one, which goes before all that wait: what is measured is how soon the mesh sees that.
+    """
     worker = await JobWorker.start(settings, CATALOG, NoModels())
     try:
         waits = []
         for _ in range(STARTS):
-            record = await _ended(store, (await desk.submit(WANTED, key=None))[0].id)
+            record = await _ended(store, (await desk.submit(URGENT, key=None))[0].id)
             waits.append((record.stages[0].started_at or time.time()) - record.created_at)
         return median(waits)
     finally:
@@ -140,9 +144,9 @@ async def _ended(store: JobStore, job_id: str) -> JobRecord:
 
 
 def deepen(connection: sa.Connection, job_id: str) -> None:
-    """Put copies of a waiting job into the line, in all lanes and for some tenants."""
+    """Put copies of a waiting job into the line, in all lanes but the critical one and for some tenants."""
     row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one()._asdict()
-    lanes = list(Lane)
+    lanes = [lane for lane in Lane if lane is not Lane.CRITICAL]
     copies = [
         {**row, "id": f"0{number:020x}", "lane": lanes[number % len(lanes)], "tenant": f"tenant-{number % 7}"}
         for number in range(DEEP)

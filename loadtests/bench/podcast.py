@@ -22,8 +22,8 @@ class PodcastFailed(Exception):
     """The job did not complete; the text says why."""
 
 
-def make_podcast(host: str, root: Path) -> Podcast:
-    """Submit the example by `reelmesh submit` and read the record of the job.
+def make_podcast(host: str, root: Path) -> tuple[Podcast, str]:
+    """Submit the example by `reelmesh submit` and read the record of the job; its figures, and its id.
 
     Raises:
         PodcastFailed: the job failed, or took longer than :data:`TIMEOUT_S` seconds.
@@ -41,7 +41,7 @@ def make_podcast(host: str, root: Path) -> Podcast:
     with urllib.request.urlopen(f"{host}/v1/jobs?type=podcast_video&limit=1", timeout=30) as answer:  # noqa: S310
         newest = json.load(answer)["data"][0]
     with urllib.request.urlopen(f"{host}{newest['url']}", timeout=30) as answer:  # noqa: S310
-        return of_record(json.load(answer))
+        return of_record(json.load(answer)), newest["id"]
 
 
 def of_record(job: dict[str, Any]) -> Podcast:
