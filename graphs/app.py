@@ -10,7 +10,7 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from graphs import podcast, subtitles, video
+from graphs import lipsync, music, podcast, subtitles, video, voice
 from graphs.inputs import Studio
 from graphs.programme import model_use
 from serving.backends.base import Backend
@@ -33,7 +33,14 @@ from serving.settings import Settings
 def job_types(repository: Repository) -> dict[str, JobType]:
     """Every pipeline by name; a new one is a file in graphs/ and a line here."""
     studio = studio_of(repository)
-    types = (podcast.job_type(studio), video.job_type(studio), subtitles.job_type(studio))
+    types = (
+        video.job_type(studio),
+        voice.job_type(studio),
+        lipsync.job_type(studio),
+        music.job_type(studio),
+        podcast.job_type(studio),
+        subtitles.job_type(studio),
+    )
     return {job_type.name: job_type for job_type in types}
 
 

@@ -7,7 +7,7 @@ import asyncio
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from serving.media.pictures import check_picture
 from serving.media.probe import MediaInfo, probe
 from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
-from serving.protocol.tasks import Language, Message, Seed
+from serving.protocol.tasks import Language, Message, Mood, Seed
 
 MAX_SCRIPT_CHARS = 60_000
 """About an hour of speech."""
@@ -26,10 +26,14 @@ MAX_SCRIPT_CHARS = 60_000
 Script = Annotated[str, Field(min_length=1, max_length=MAX_SCRIPT_CHARS)]
 
 
+VoiceName = Annotated[str, Field(min_length=1, max_length=64)]
+Lufs = Annotated[float, Field(ge=-31, le=-9)]
+
+
 class MusicChoice(Message):
     """The bed under the voices."""
 
-    mood: Literal["calm", "bright", "dramatic"] = "calm"
+    mood: Mood = "calm"
     gain_db: float = Field(default=-14.0, ge=-60, le=0, description="Level of the music before ducking.")
 
 
@@ -62,10 +66,15 @@ def format_of(info: MediaInfo) -> VideoFormat:
     picture = info.first("video")
     if picture is None or not picture.width or not picture.height:
         return VideoFormat()
-    scale = min(1.0, MAX_SIDE_PX / max(picture.width, picture.height))
-    width, height = (max(MIN_SIDE_PX, even(side * scale)) for side in (picture.width, picture.height))
     fps = min(MAX_FPS, max(MIN_FPS, round(picture.fps))) if picture.fps else VideoFormat().fps
-    return VideoFormat(width=width, height=height, fps=fps)
+    return scaled(picture.width, picture.height, MAX_SIDE_PX).model_copy(update={"fps": fps})
+
+
+def scaled(width: int, height: int, longest_px: int) -> VideoFormat:
+    """The format nearest to a picture's shape, its longer side at most ``longest_px``."""
+    scale = min(1.0, longest_px / max(width, height))
+    wide, high = (max(MIN_SIDE_PX, even(side * scale)) for side in (width, height))
+    return VideoFormat(width=wide, height=high)
 
 
 class Programme(Message):
@@ -93,12 +102,20 @@ class Studio:
     languages: Mapping[str, Collection[str]]
     models: Mapping[str, ModelUse]
 
+    def knows(self, language: str, task: str) -> bool:
+        """Whether a model of the task takes the language: it lists it, another region of it, or none at all."""
+        listed = self.languages.get(task)
+        return listed is not None and (
+            not listed or language.partition("-")[0] in {name.partition("-")[0] for name in listed}
+        )
+
 
 def check_language(language: str, studio: Studio, task: str, *, field: str = "language") -> None:
-    """Refuse a language that the task's model does not list; a region of a listed language will do."""
-    known = studio.languages.get(task, ())
-    if known and language.partition("-")[0] not in {listed.partition("-")[0] for listed in known}:
-        raise BadInput(f"no model does {task} in {language!r}", field=field, fix=f"one of: {', '.join(sorted(known))}")
+    """Refuse a language that no model of the task takes."""
+    if not studio.knows(language, task):
+        known = sorted(studio.languages.get(task, ()))
+        fix = f"one of: {', '.join(known)}" if known else f"add a model of the task {task} to the model repository"
+        raise BadInput(f"no model does {task} in {language!r}", field=field, fix=fix)
 
 
 def check_voice(voice: str, voices: Mapping[str, str], *, field: str) -> None:

@@ -11,15 +11,27 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from graphs.captions import Spoken, captioned
+from graphs.costs import (
+    COMPOSE,
+    FACE,
+    FEATURES,
+    LIP_SYNC,
+    SPEECH,
+    film_cost_s,
+    programme_length_s,
+    sound_cost_s,
+    spoken_s,
+)
 from graphs.inputs import (
     Programme,
     Script,
     Studio,
+    VoiceName,
     check_language,
     check_picture_ref,
     check_voice,
 )
-from graphs.programme import Made, composed, finish
+from graphs.programme import Made, composed, finish, screen_of
 from graphs.script import Turn, parse_turns
 from graphs.speech import mixed, word_times
 from graphs.timeline import Segment, lay_out_turns, shift_phonemes, shift_words
@@ -64,7 +76,7 @@ class Speaker(Message):
     name: str = Field(min_length=1, max_length=60, pattern=r"^[^:\n]+$")
     title: str = Field(default="", max_length=80)
     portrait: ArtifactRef
-    voice: str = Field(min_length=1, max_length=64)
+    voice: VoiceName
 
 
 class PodcastRequest(Programme):
@@ -100,6 +112,21 @@ async def check(request: PodcastRequest, artifacts: ArtifactStore, *, studio: St
             )
 
 
+def predict(request: PodcastRequest) -> float:
+    """Seconds of CPU."""
+    said_s = spoken_s(request.script)
+    length_s, video = programme_length_s(said_s), request.video
+    width, height = panel_size(video.width, video.height, heading=True, captions=request.captions.burn_in)
+    panel = film_cost_s(length_s, video, LIP_SYNC) * width * height / (video.width * video.height)
+    return (
+        2 * FACE
+        + said_s * (SPEECH + FEATURES)
+        + 2 * panel
+        + sound_cost_s(length_s, request.music)
+        + film_cost_s(length_s, video, COMPOSE)
+    )
+
+
 async def podcast(job: JobContext, request: PodcastRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
     """Make the programme, stage by stage."""
     turns = turns_of(request)
@@ -109,16 +136,17 @@ async def podcast(job: JobContext, request: PodcastRequest, *, models: Mapping[s
         [FaceLandmarksRequest(image=speaker.portrait) for speaker in request.speakers],
         FaceLandmarksResult,
     )
-    voices = await job.map("voices", [_speech(request, turn) for turn in turns], SpeechResult)
+    asked = [_speech(request, turn) for turn in turns]
+    voices = await job.map("voices", asked, SpeechResult)
     segments = lay_out_turns([voice.duration_s for voice in voices], request.video.fps)
-    words = await word_times(job, "words", [turn.text for turn in turns], voices, request.language)
+    words = await word_times(job, asked, voices)
     features = await job.map(
         "features", [AudioFeaturesRequest(audio=voice.audio) for voice in voices], AudioFeaturesResult
     )
     clips = await job.map(
         "lip_sync", _lip_sync_requests(request, turns, segments, faces, voices, features), VideoResult
     )
-    mix = await mixed(job, voices, segments, request.music, request.seed)
+    mix = await mixed(job, voices, segments, music=request.music, seed=request.seed)
 
     spoken = [
         Spoken(speaker=request.speakers[turn.speaker].name, words=shift_words(heard, segment.speech_start_s))
@@ -126,7 +154,7 @@ async def podcast(job: JobContext, request: PodcastRequest, *, models: Mapping[s
     ]
     captions = await captioned(job, "podcast", spoken, request.language, request.video)
     scene = _split_screen(request, turns, segments, clips)
-    film = await composed(job, request, scene, mix, captions)
+    film = await composed(job, screen_of(request), scene, mix, captions)
     return await finish(job, "podcast", request, made=Made(film, captions, mix), models=models)
 
 
@@ -200,4 +228,5 @@ def job_type(studio: Studio) -> JobType:
         tries=2,
         check=partial(check, studio=studio),
         description="A script for two speakers and two portraits become a split-screen podcast with captions.",
+        predict=predict,
     )

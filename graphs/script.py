@@ -1,6 +1,6 @@
-"""Scripts as people write them, into turns and scenes; used by the podcast and video graphs.
+"""Scripts as people write them, into turns, scenes and paragraphs; used by the graphs that speak.
 
-The one invariant: parsing is pure and total: any text gives turns or scenes, or a BadInput that names the line.
+The one invariant: parsing is pure and total: any text gives its parts, or a BadInput that names the line or part.
 """
 
 import difflib
@@ -122,38 +122,56 @@ def _unknown_speaker(name: str, speakers: Sequence[str], line: int) -> BadInput:
     return BadInput(f"line {line}: {shown!r} is not a speaker", field="script", fix=hint)
 
 
+def paragraphs(text: str, *, field: str) -> list[str]:
+    """A text's paragraphs, which empty lines part; each is spoken, animated and repeated by itself.
+
+    Raises:
+        BadInput: no words at all, a paragraph without words, too many or too long ones.
+    """
+    parts = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    if not parts:
+        raise BadInput("there is nothing to say", field=field, fix="write what shall be said")
+    _check_count(len(parts), "paragraphs", MAX_TURNS, field=field)
+    for number, part in enumerate(parts, start=1):
+        check_spoken(part, f"paragraph {number}", field=field)
+    return parts
+
+
+def check_spoken(text: str, where: str, *, field: str) -> None:
+    """Refuse a piece of text that cannot be spoken at once.
+
+    Args:
+        text: what shall be said.
+        where: what a person calls the piece, for the message.
+        field: the request's field, for the message.
+    """
+    if not any(character.isalnum() for character in text):
+        raise BadInput(f"{where} has no words", field=field, fix="write a sentence or remove it")
+    if len(text) > MAX_TURN_CHARS:
+        raise BadInput(
+            f"{where} is over the bound with {len(text)} characters",
+            field=field,
+            fix=f"split it; what is said at once holds at most {MAX_TURN_CHARS}",
+        )
+
+
+def _check_count(count: int, what: str, most: int, *, field: str = "script") -> None:
+    if count > most:
+        raise BadInput(f"{count} {what} are over the bound", field=field, fix=f"use at most {most}")
+
+
 def _check_turns(turns: Sequence[Turn], speakers: Sequence[str]) -> None:
     if not turns:
         example = speakers[0] if speakers else "Name"
         raise BadInput("there is nothing to say", field="script", fix=f"write lines such as '{example}: Hello.'")
-    if len(turns) > MAX_TURNS:
-        raise BadInput(f"{len(turns)} turns are over the bound", field="script", fix=f"use at most {MAX_TURNS}")
+    _check_count(len(turns), "turns", MAX_TURNS)
     for turn in turns:
-        if not any(character.isalnum() for character in turn.text):
-            raise BadInput(f"line {turn.line}: the turn has no words", field="script", fix="write or remove it")
-        if len(turn.text) > MAX_TURN_CHARS:
-            raise BadInput(
-                f"line {turn.line}: a turn of {len(turn.text)} characters is over the bound",
-                field="script",
-                fix=f"split it; one turn holds at most {MAX_TURN_CHARS}",
-            )
+        check_spoken(turn.text, f"line {turn.line}: the turn", field="script")
 
 
 def _check_scenes(scenes: Sequence[Scene]) -> None:
     if not scenes:
         raise BadInput("there is no scene", field="script", fix="write a heading ('# Title') and narration under it")
-    if len(scenes) > MAX_SCENES:
-        raise BadInput(f"{len(scenes)} scenes are over the bound", field="script", fix=f"use at most {MAX_SCENES}")
+    _check_count(len(scenes), "scenes", MAX_SCENES)
     for scene in scenes:
-        if not any(character.isalnum() for character in scene.narration):
-            raise BadInput(
-                f"line {scene.line}: scene {scene.title!r} has no narration",
-                field="script",
-                fix="write a sentence",
-            )
-        if len(scene.narration) > MAX_TURN_CHARS:
-            raise BadInput(
-                f"line {scene.line}: narration of {len(scene.narration)} characters is over the bound",
-                field="script",
-                fix=f"split the scene; one holds at most {MAX_TURN_CHARS}",
-            )
+        check_spoken(scene.narration, f"line {scene.line}: the narration of scene {scene.title!r}", field="script")

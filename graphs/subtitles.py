@@ -3,15 +3,17 @@
 The one invariant: captions are never empty: a medium without speech is an error that says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from graphs.captions import CaptionFiles, Spoken, cut, write_captions
+from graphs.costs import ALIGNMENT, COMPOSE, RECOGNITION, VOICE_ACTIVITY, film_cost_s, recorded_s, spoken_s
 from graphs.inputs import Studio, VideoFormat, check_language, check_media_ref, format_of
 from graphs.programme import Made, finish
+from graphs.speech import heard_words, listened
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
@@ -19,19 +21,11 @@ from serving.media.probe import probe
 from serving.media.provenance import ModelUse
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import (
-    AlignmentRequest,
-    AlignmentResult,
     CompositionRequest,
     CompositionResult,
     Language,
     Message,
     SourceVideo,
-    Span,
-    TranscriptionRequest,
-    TranscriptionResult,
-    VoiceActivityRequest,
-    VoiceActivityResult,
-    Word,
 )
 
 STAGES = (
@@ -75,16 +69,22 @@ async def check(request: SubtitlesRequest, artifacts: ArtifactStore, *, studio: 
         raise BadInput("there are no words in it", field="transcript", fix="write what is said, or leave it out")
 
 
+def predict(request: SubtitlesRequest) -> float:
+    """Seconds of CPU; a transcript tells the length better than the bytes of a file."""
+    if request.transcript is not None:
+        length_s, words = spoken_s(request.transcript), ALIGNMENT
+    else:
+        length_s, words = min(recorded_s(request.media), MAX_MEDIA_S), RECOGNITION
+    film = film_cost_s(length_s, request.video or VideoFormat(), COMPOSE) if request.burn_in else 0.0
+    return length_s * (VOICE_ACTIVITY + words) + film
+
+
 async def subtitles(job: JobContext, request: SubtitlesRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
     """Caption the medium, stage by stage."""
-    heard = await job.run("listen", VoiceActivityRequest(audio=request.media), VoiceActivityResult)
-    if not heard.spans:
-        raise BadInput(
-            f"no speech was found in {request.media.name!r}",
-            field="media",
-            fix="give a recording of somebody speaking",
-        )
-    language, words = await _words(job, request, heard.spans)
+    heard = await listened(job, request.media, field="media")
+    language, words = await heard_words(
+        job, request.media, heard, transcript=request.transcript, language=request.language, field="media"
+    )
     cues = await cut(job, [Spoken(words=words)], language)
 
     async def caption() -> Captioned:
@@ -103,19 +103,6 @@ async def subtitles(job: JobContext, request: SubtitlesRequest, *, models: Mappi
     if request.burn_in:
         film = await job.run("burn_in", _burn_in(request, captions, language), CompositionResult)
     return await finish(job, "captions", request, made=Made(film, captions.files), models=models)
-
-
-async def _words(job: JobContext, request: SubtitlesRequest, spans: Sequence[Span]) -> tuple[str, list[Word]]:
-    """Language and words with times: by alignment where the words are known, else by recognition."""
-    if request.transcript is not None:
-        language = request.language or "en"
-        wanted = AlignmentRequest(audio=request.media, text=request.transcript, language=language)
-        return language, (await job.run("words", wanted, AlignmentResult)).words
-    listening = TranscriptionRequest(audio=request.media, language=request.language, spans=list(spans))
-    said = await job.run("words", listening, TranscriptionResult)
-    if not said.words:
-        raise BadInput("no words were understood", field="media", fix="give a clearer recording or a transcript")
-    return said.language, said.words
 
 
 def _burn_in(request: SubtitlesRequest, captions: Captioned, language: str) -> CompositionRequest:
@@ -143,4 +130,5 @@ def job_type(studio: Studio) -> JobType:
         tries=3,
         check=partial(check, studio=studio),
         description="Audio or video becomes captions (SRT, WebVTT, ASS), burnt in on request.",
+        predict=predict,
     )

@@ -13,15 +13,17 @@ from typing import Final, get_args
 from pydantic import Field
 
 from graphs.captions import Spoken, captioned
+from graphs.costs import COMPOSE, MOTION, PICTURE, SPEECH, film_cost_s, sound_cost_s, spoken_s
 from graphs.inputs import (
     Programme,
     Script,
     Studio,
+    VoiceName,
     check_language,
     check_picture_ref,
     check_voice,
 )
-from graphs.programme import Made, composed, finish
+from graphs.programme import Made, composed, finish, screen_of
 from graphs.script import Scene, parse_scenes
 from graphs.speech import mixed, word_times
 from graphs.timeline import (
@@ -75,7 +77,7 @@ class VideoRequest(Programme):
     script: Script
     images: dict[str, ArtifactRef] = Field(default={}, max_length=100)
     duration_s: float = Field(gt=0, le=3600)
-    voice: str = Field(default="narrator", min_length=1, max_length=64)
+    voice: VoiceName = "narrator"
 
 
 def shortest_s(scenes: Sequence[Scene]) -> float:
@@ -118,6 +120,17 @@ def _check_directions(scenes: Sequence[Scene], request: VideoRequest) -> None:
             )
 
 
+def predict(request: VideoRequest) -> float:
+    """Seconds of CPU."""
+    drawn = chosen_images(request, parse_scenes(request.script)).count(None)
+    return (
+        drawn * PICTURE * request.video.width * request.video.height / 1e6
+        + spoken_s(request.script) * SPEECH
+        + sound_cost_s(request.duration_s, request.music)
+        + film_cost_s(request.duration_s, request.video, MOTION + COMPOSE)
+    )
+
+
 async def video(job: JobContext, request: VideoRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
     """Make the film, stage by stage."""
 
@@ -127,11 +140,10 @@ async def video(job: JobContext, request: VideoRequest, *, models: Mapping[str, 
     scenes = await job.step("scenes", parse, inputs=request.script)
     narration = await _narration(job, request, scenes)
     segments = lay_out_scenes([voice.duration_s for voice in narration], request.duration_s, request.video.fps)
-    texts = [scene.narration for scene in scenes]
-    words = await word_times(job, "words", texts, narration, request.language)
+    words = await word_times(job, [_speech(request, scene, 1.0) for scene in scenes], narration)
     images = await _images(job, request, scenes)
     clips = await job.map("motion", _motion(request, scenes, segments, images), VideoResult)
-    mix = await mixed(job, narration, segments, request.music, request.seed)
+    mix = await mixed(job, narration, segments, music=request.music, seed=request.seed)
 
     spoken = [
         Spoken(speaker="", words=shift_words(heard, segment.speech_start_s))
@@ -139,7 +151,7 @@ async def video(job: JobContext, request: VideoRequest, *, models: Mapping[str, 
     ]
     captions = await captioned(job, "video", spoken, request.language, request.video)
     scene = SceneSequence(clips=[clip.video for clip in clips], transition_s=transition_s(request))
-    film = await composed(job, request, scene, mix, captions)
+    film = await composed(job, screen_of(request), scene, mix, captions)
     return await finish(job, "video", request, made=Made(film, captions, mix), models=models)
 
 
@@ -242,4 +254,5 @@ def job_type(studio: Studio) -> JobType:
         tries=3,
         check=partial(check, studio=studio),
         description="A script with scenes and pictures become a narrated film with music and captions.",
+        predict=predict,
     )

@@ -5,7 +5,7 @@ The one invariant: every check says what it measured and what was wanted, whethe
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DURATION_TOLERANCE: Final = 0.02
 LOUDNESS_TOLERANCE_LU: Final = 1.0
 HIGHEST_PEAK_DBTP: Final = -1.0
+SOUND_STREAMS: Final = {"wav": "pcm_s16le 48000 Hz", "m4a": "aac 48000 Hz"}
+"""Codec and rate of a sound file by format; films carry the second."""
 PICTURES_LOOKED_AT: Final = 12
 BLACK_LUMA: Final = 20.0
 """Mean luma (0 to 255) at or under which a frame counts as black; limited-range black is 16."""
@@ -98,14 +100,43 @@ async def verify_programme(
     return Report(tuple(checks))
 
 
+async def verify_sound(
+    files: Mapping[str, Path], *, duration_s: float, loudness_lufs: float, captions: Mapping[str, str]
+) -> Report:
+    """Check a mastered sound in its formats, and its caption files if it has any.
+
+    Args:
+        files: by format: ``wav``, ``m4a``.
+        duration_s: length of the mix they were made from.
+        loudness_lufs: wanted loudness.
+        captions: caption files' texts by format.
+
+    Raises:
+        BadInput: a file is not media.
+    """
+    checks: list[Check] = []
+    for kind, path in files.items():
+        info = await probe(path)
+        own = [sound_check(info, SOUND_STREAMS[kind]), duration_check(info, duration_s)]
+        own += loudness_checks(await measure_loudness(path), loudness_lufs)
+        checks += [replace(check, name=f"{kind} {check.name}") for check in own]
+    return Report((*checks, *caption_checks(captions, duration_s)))
+
+
+def sound_check(info: MediaInfo, wanted: str) -> Check:
+    """Codec and rate of the first audio stream."""
+    audio = info.first("audio")
+    sound = f"{audio.codec} {audio.sample_rate_hz} Hz" if audio else "none"
+    return Check("audio stream", sound == wanted, sound, wanted)
+
+
 def stream_checks(info: MediaInfo, *, soft_subtitles: bool) -> list[Check]:
     """H.264 yuv420p, AAC 48 kHz, mov_text where wanted, index in front."""
-    video, audio, text = (info.first(kind) for kind in ("video", "audio", "subtitle"))
+    video, text = info.first("video"), info.first("subtitle")
     picture = f"{video.codec} {video.pixel_format} {video.width}x{video.height}" if video else "none"
-    sound = f"{audio.codec} {audio.sample_rate_hz} Hz" if audio else "none"
     checks = [
         Check("video stream", picture.startswith("h264 yuv420p "), picture, "h264 yuv420p"),
-        Check("audio stream", sound == "aac 48000 Hz", sound, "aac 48000 Hz"),
+        sound_check(info, SOUND_STREAMS["m4a"]),
         Check("faststart", info.faststart, "index first" if info.faststart else "index last", "index first"),
     ]
     if soft_subtitles:

@@ -5,9 +5,9 @@ stage's record, hashed and replayed. Times are seconds from the start of the med
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving.protocol.artifact import ArtifactRef
 
@@ -151,7 +151,8 @@ class FaceLandmarksResult(TaskResult):
 
 
 class LipSyncRequest(TaskRequest):
-    """Animate a portrait. No ``phonemes`` means a listener: closed mouth, blinks, nods.
+    """Animate a portrait. Without ``phonemes`` the mouth follows ``features``; without both it is a listener's: closed
+    mouth, blinks, nods.
 
     ``start_s`` is the clip's place in the programme: head pose and blinks are functions of programme time and ``seed``,
     so that clips rendered apart join without a jump. ``features`` (an AudioFeaturesResult's, whose first frame lies
@@ -179,12 +180,19 @@ class VideoResult(TaskResult):
     fps: int
 
 
+Mood = Literal["calm", "bright", "dramatic"]
+
+
 class MusicRequest(TaskRequest):
-    """An instrumental bed of ``duration_s`` seconds; it ends by itself, without a cut."""
+    """An instrumental bed of ``duration_s`` seconds; it ends by itself, without a cut.
+
+    ``prompt`` says in words what it shall sound like; engines that compose by rule go by ``mood`` alone.
+    """
 
     duration_s: PositiveSeconds
-    mood: Literal["calm", "bright", "dramatic"] = "calm"
+    mood: Mood = "calm"
     seed: Seed = 0
+    prompt: str = Field(default="", max_length=2000)
 
 
 class MusicResult(TaskResult):
@@ -232,14 +240,23 @@ class PlacedAudio(Message):
 
 
 class AudioMixRequest(TaskRequest):
-    """Lay voices on a timeline, duck the music under them and bring the sum to broadcast loudness."""
+    """Lay voices on a timeline, duck the music under them and bring the sum to broadcast loudness.
 
-    voices: list[PlacedAudio] = Field(min_length=1, max_length=2000)
+    Without voices the music is mastered alone: in stereo, from its first sample, at its own balance.
+    """
+
+    voices: list[PlacedAudio] = Field(max_length=2000)
     music: ArtifactRef | None = None
     music_gain_db: float = Field(default=-14.0, ge=-60, le=0)
     duration_s: PositiveSeconds
     loudness_lufs: float = Field(default=-16.0, ge=-31, le=-9)
     true_peak_dbtp: float = Field(default=-1.5, ge=-9, le=0)
+
+    @model_validator(mode="after")
+    def _holds_sound(self) -> Self:
+        if not self.voices and self.music is None:
+            raise ValueError("there is nothing to mix: give voices or music")
+        return self
 
 
 class AudioMixResult(TaskResult):

@@ -16,6 +16,7 @@ from serving.backends.call import Call
 from serving.backends.ray.engines.audio_mix_arguments import (
     RATE_HZ,
     master_arguments,
+    music_arguments,
     next_gain_db,
     premix_arguments,
 )
@@ -80,12 +81,8 @@ class _Mix:
 
     async def make(self) -> AudioMixResult:
         """Place the voices, duck the music, reach the loudness, store."""
-        voices = await self._voice_bus()
         premix = self._folder / "premix.wav"
-        music, gain_db = await self._music()
-        first = await self._measured(
-            premix_arguments(voices, music, gain_db, self._samples, premix), self._request.loudness_lufs
-        )
+        first = await self._measured(await self._premix_arguments(premix), self._request.loudness_lufs)
         target, measured = await self._mastered(premix, first)
         return AudioMixResult(
             audio=await self._artifacts.put_file(target, media_type="audio/wav", name="mix.wav"),
@@ -93,6 +90,13 @@ class _Mix:
             loudness_lufs=round(measured.integrated_lufs, 1),
             true_peak_dbtp=round(max(measured.true_peak_dbtp, -120.0), 1),
         )
+
+    async def _premix_arguments(self, premix: Path) -> list[str]:
+        if not self._request.voices and self._request.music is not None:
+            return music_arguments(await self._artifacts.local_path(self._request.music), self._samples, premix)
+        voices = await self._voice_bus()
+        music, gain_db = await self._music()
+        return premix_arguments(voices, music, gain_db, self._samples, premix)
 
     async def _mastered(self, premix: Path, first: Loudness) -> tuple[Path, Loudness]:
         """Repeat the last pass until the loudness is right: the limiter's share is only known afterwards."""
@@ -113,8 +117,8 @@ class _Mix:
         if measured.silent:
             raise BadInput(
                 f"the mix is silent and cannot be brought to {wanted_lufs:g} LUFS",
-                field="voices",
-                fix="give voices that can be heard",
+                field="voices" if self._request.voices else "music",
+                fix="give sound that can be heard",
             )
         return measured
 

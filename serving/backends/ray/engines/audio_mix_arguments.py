@@ -46,9 +46,23 @@ def premix_arguments(voices: Path, music: Path | None, music_gain_db: float, sam
             f"[music][key]{_DUCK}[ducked];"
             f"[wide][ducked]amix=inputs=2:normalize=0:duration=first,{EBUR128}[mix]"
         )
+    return [*inputs, "-filter_complex", graph, "-map", "[mix]", *_float_wav(target)]
+
+
+def music_arguments(music: Path, samples: int, target: Path) -> list[str]:
+    """Music alone as 32-bit float stereo, ``samples`` long, measured on the way; starts and ends as it was played."""
+    chain = (
+        f"aresample={RATE_HZ},aformat=sample_fmts=flt:channel_layouts=stereo,"
+        f"apad=whole_len={samples},atrim=end_sample={samples},{EBUR128}"
+    )
+    return [*SAFE_INPUT, "-i", f"file:{music}", "-map", "0:a:0", "-af", chain, *_float_wav(target)]
+
+
+def _float_wav(target: Path) -> list[str]:
+    """Output options of what will be mastered."""
     return [
-        *inputs, "-filter_complex", graph, "-map", "[mix]", "-c:a", "pcm_f32le", "-ar", str(RATE_HZ),
-        "-fflags", "+bitexact", "-flags:a", "+bitexact", "-f", "wav", str(target),
+        "-c:a", "pcm_f32le", "-ar", str(RATE_HZ), "-fflags", "+bitexact", "-flags:a", "+bitexact",
+        "-f", "wav", str(target),
     ]  # fmt: skip
 
 

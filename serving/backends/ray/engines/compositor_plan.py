@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.media.ffmpeg import COLOUR, REPEATABLE, SAFE_INPUT
+from serving.media.sound import AAC
 from serving.media.typefaces import FONTS_FOLDER
 
 TO_YUV: Final = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic"
@@ -107,8 +108,7 @@ def command(plan: Plan, output: Output) -> list[str]:
     maps, codecs = ["-map", f"[{plan.video}]"], _video_codec(output)
     if plan.audio is not None:
         maps += ["-map", plan.audio]
-        codecs += ["-c:a", "aac", "-b:a", "192k", "-ar", "48000", "-ac", "2"]
-        codecs += ["-metadata:s:a:0", f"language={language}"]
+        codecs += [*AAC, "-metadata:s:a:0", f"language={language}"]
     if output.subtitles is not None:
         inputs += ["-f", "srt", "-i", f"file:{output.subtitles}"]
         maps += ["-map", f"{len(plan.inputs)}:s:0"]

@@ -16,6 +16,7 @@ from serving.backends.base import EngineContext
 from serving.backends.call import Call
 from serving.backends.ray.engines.lipsync.arrays import Floats
 from serving.backends.ray.engines.lipsync.face import place_face, read_portrait
+from serving.backends.ray.engines.lipsync.heard import heard_phonemes
 from serving.backends.ray.engines.lipsync.motion import Motion, move
 from serving.backends.ray.engines.lipsync.mouth_track import (
     frame_loudness,
@@ -42,7 +43,7 @@ _BANDS: Final = 80
 
 
 class LipSyncEngine:
-    """Animates portraits on the CPU, from phonemes, without weights.
+    """Animates portraits on the CPU, from phonemes or from sound alone, without weights.
 
     Args:
         model: its ``limits`` bound fields of the request.
@@ -143,7 +144,10 @@ def _clips_at_once(model: Model) -> int:
 
 def choreograph(request: LipSyncRequest, features: Floats | None, frames: int) -> tuple[Floats, Motion]:
     """Everything that moves in a clip: the mouth track ``(frames, 8)`` and the motion of head and eyes."""
-    phonemes = [p for p in request.phonemes if p.start_s < request.duration_s]
+    said = request.phonemes
+    if not said and features is not None:
+        said = heard_phonemes(features, request.features_offset_s)
+    phonemes = [p for p in said if p.start_s < request.duration_s]
     loudness = frame_loudness(features, frames, request.fps, request.features_offset_s)
     track = mouth_track(phonemes, loudness, request.fps)
     speaking = speaking_window(phonemes, frames, request.fps)
