@@ -19,19 +19,20 @@ from serving.protocol.tasks import MAX_SECONDS
 CHARS_PER_S: Final = 15.0
 """How fast builtin voices read English."""
 
-SPEECH: Final = 0.005
-MUSIC: Final = 0.055
-MIX: Final = 0.03
-FEATURES: Final = 0.02
-VOICE_ACTIVITY: Final = 0.02
+SPEECH: Final = 0.004
+MUSIC: Final = 0.014
+MIX: Final = 0.02
+FEATURES: Final = 0.01
+VOICE_ACTIVITY: Final = 0.01
 ALIGNMENT: Final = 0.02
+RECOGNITION: Final = 0.17
 """CPU seconds for a second of sound."""
-RECOGNITION: Final = 0.25
-"""The same for free recognition."""
+TUNING: Final = 1.0
+"""CPU seconds for a piece of music before its first note: its instruments are made."""
 
-LIP_SYNC: Final = 0.029
+LIP_SYNC: Final = 0.028
 MOTION: Final = 0.02
-COMPOSE: Final = 0.018
+COMPOSE: Final = 0.017
 """CPU seconds for a million pixels of film, which is about a frame of 1280x720."""
 PICTURE: Final = 0.4
 """CPU seconds for a million pixels of a picture from words."""
@@ -56,9 +57,14 @@ def recorded_s(media: ArtifactRef) -> float:
     return min(MAX_SECONDS, media.size_bytes / rate)
 
 
+def music_cost_s(duration_s: float) -> float:
+    """A piece of music, not yet mixed."""
+    return TUNING + duration_s * MUSIC
+
+
 def sound_cost_s(duration_s: float, music: MusicChoice | None) -> float:
     """A mix, and the music in it."""
-    return duration_s * (MIX + (MUSIC if music is not None else 0.0))
+    return duration_s * MIX + (music_cost_s(duration_s) if music is not None else 0.0)
 
 
 def film_cost_s(duration_s: float, video: VideoFormat, factor: float) -> float:

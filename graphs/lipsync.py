@@ -98,6 +98,10 @@ LONGEST_SIDE_PX: Final = 1280
 """Of a film that takes its portrait's shape."""
 
 
+USUAL_SHAPE: Final = VideoFormat(width=1024, height=LONGEST_SIDE_PX)
+"""What a portrait is taken for until it is opened."""
+
+
 class AnimationRequest(Message):
     """Who speaks and what: a recording, or a text that a voice says; beside a recording, what it says."""
 
@@ -138,10 +142,10 @@ async def check(request: AnimationRequest, artifacts: ArtifactStore, *, studio: 
     await check_picture_ref(request.portrait, artifacts, field="portrait")
     asked = speech_of(request)
     if request.audio is None:
-        check_voice(request.voice, studio.voices, field="voice")
-        check_language(request.language, studio, "speech")
         if not asked:
             raise BadInput("there is nothing to say", field="text", fix="give a text or audio")
+        check_voice(request.voice, studio.voices, field="voice")
+        check_language(request.language, studio, "speech")
         return
     await check_media_ref(request.audio, artifacts, field="audio", longest_s=MAX_AUDIO_S)
     if request.captions is not None:
@@ -158,14 +162,15 @@ def speech_of(request: AnimationRequest) -> list[SpeechRequest]:
 
 def predict(request: AnimationRequest) -> float:
     """Seconds of CPU."""
-    if request.audio is None:
+    if request.audio is None or request.text is not None:
         length_s = spoken_s(request.text or "")
-        heard = SPEECH
     else:
         length_s = min(recorded_s(request.audio), MAX_AUDIO_S)
+    heard = SPEECH
+    if request.audio is not None:
         words = ALIGNMENT if request.text is not None else RECOGNITION
         heard = VOICE_ACTIVITY + (words if request.captions is not None else 0.0)
-    picture = request.video or VideoFormat(width=LONGEST_SIDE_PX, height=LONGEST_SIDE_PX)
+    picture = request.video or USUAL_SHAPE
     return (
         FACE
         + length_s * (heard + FEATURES)

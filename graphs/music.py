@@ -10,10 +10,10 @@ from typing import Final
 
 from pydantic import Field
 
-from graphs.costs import MUSIC, sound_cost_s
-from graphs.inputs import Studio
-from graphs.programme import Made, finish
-from graphs.sound import encoded
+from graphs.costs import music_cost_s, sound_cost_s
+from graphs.inputs import Lufs, Studio
+from graphs.programme import MASTER_LUFS, Made, finish
+from graphs.sound import TRUE_PEAK_DBTP, encoded
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
@@ -35,11 +35,6 @@ STAGES = (
     Stage("check", JobState.UPLOADING, weight=2),
 )
 
-LOUDNESS_LUFS: Final = -16.0
-"""Music for films and podcasts lies at the level of what it accompanies."""
-LOUDEST_LUFS: Final = -11.0
-"""Louder, the limiter would be heard on plucked strings: it takes 6 dB of them here."""
-
 WORDS: Final[Mapping[Mood, str]] = {
     "calm": "ambient calm gentle meditation peaceful quiet relaxing sleep slow soft tender",
     "bright": "bright celebration cheerful comedy dance energetic festive fun happy hopeful joyful lively party "
@@ -56,12 +51,7 @@ class MusicPieceRequest(Message):
     prompt: str = Field(default="", max_length=2000, description="What it shall sound like, in words.")
     mood: Mood | None = Field(default=None, description="Overrides what the prompt's words say; calm without any.")
     duration_s: float = Field(ge=4, le=1200, description="Length in seconds; the music ends by itself.")
-    loudness_lufs: float = Field(
-        default=LOUDNESS_LUFS,
-        ge=-31,
-        le=LOUDEST_LUFS,
-        description="Loudness of the master; streaming services play -14.",
-    )
+    loudness_lufs: Lufs = Field(default=MASTER_LUFS, description="Loudness of the master; streaming services play -14.")
     seed: Seed = Field(default=0, description="Another seed is another piece; the same one is the same.")
 
 
@@ -81,7 +71,7 @@ async def check(request: MusicPieceRequest, _artifacts: ArtifactStore) -> None:
 
 def predict(request: MusicPieceRequest) -> float:
     """Seconds of CPU."""
-    return request.duration_s * MUSIC + sound_cost_s(request.duration_s, None)
+    return music_cost_s(request.duration_s) + sound_cost_s(request.duration_s, None)
 
 
 async def music(job: JobContext, request: MusicPieceRequest, *, models: Mapping[str, ModelUse]) -> JobOutput:
@@ -90,7 +80,11 @@ async def music(job: JobContext, request: MusicPieceRequest, *, models: Mapping[
     wanted = MusicRequest(duration_s=request.duration_s, mood=mood, seed=request.seed, prompt=request.prompt)
     played = await job.run("music", wanted, MusicResult)
     alone = AudioMixRequest(
-        voices=[], music=played.audio, duration_s=played.duration_s, loudness_lufs=request.loudness_lufs
+        voices=[],
+        music=played.audio,
+        duration_s=played.duration_s,
+        loudness_lufs=request.loudness_lufs,
+        true_peak_dbtp=TRUE_PEAK_DBTP,
     )
     mix = await job.run("master", alone, AudioMixResult)
     made = Made(

@@ -97,12 +97,9 @@ async def mixed(
     *,
     music: MusicChoice | None = None,
     seed: int = 0,
-    loudness_lufs: float | None = None,
 ) -> AudioMixResult:
     """The programme's sound (stages ``music`` and ``mix``): voices in their places over a ducked bed."""
     request = mix_of(voices, segments)
-    if loudness_lufs is not None:
-        request = request.model_copy(update={"loudness_lufs": loudness_lufs})
     if music is not None:
         wanted = MusicRequest(duration_s=request.duration_s, mood=music.mood, seed=seed)
         bed = await job.run("music", wanted, MusicResult)

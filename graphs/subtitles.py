@@ -31,7 +31,7 @@ from serving.protocol.tasks import (
 STAGES = (
     Stage("listen", JobState.PROCESSING, weight=1),
     Stage("words", JobState.PROCESSING, weight=6),
-    Stage("captions", JobState.POST_PROCESSING, weight=1),
+    Stage("captions", JobState.PROCESSING, weight=1),
     Stage("burn_in", JobState.RENDERING, weight=6),
     Stage("check", JobState.UPLOADING, weight=1),
 )

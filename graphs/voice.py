@@ -14,13 +14,13 @@ from graphs.costs import SPEECH, sound_cost_s, spoken_s
 from graphs.inputs import Lufs, Studio, VideoFormat, VoiceName, check_language, check_voice
 from graphs.programme import MASTER_LUFS, Made, finish
 from graphs.script import MAX_TURN_CHARS, MAX_TURNS, check_spoken, paragraphs
-from graphs.sound import encoded
-from graphs.speech import can_time, mixed, word_times
+from graphs.sound import TRUE_PEAK_DBTP, encoded
+from graphs.speech import can_time, mix_of, word_times
 from graphs.timeline import Pauses, Segment, lay_out_turns, shift_words
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
-from serving.protocol.tasks import MAX_TEXT_CHARS, Language, Message, Seed, SpeechRequest, SpeechResult
+from serving.protocol.tasks import AudioMixResult, Language, Message, Seed, SpeechRequest, SpeechResult
 
 STAGES = (
     Stage("voices", JobState.PROCESSING, weight=4),
@@ -37,6 +37,9 @@ LEAD_IN_S: Final = 0.2
 LEAD_OUT_S: Final = 0.4
 """Room for the first breath and the last echo; loudness is only defined for 0.4 s and more."""
 
+MAX_CHARS: Final = 10_000
+"""About eleven minutes of speech; twice as much took 120 s on two busy cores, which is all the time the job has."""
+
 Pace = Annotated[float, Field(ge=0.5, le=2.0)]
 
 
@@ -52,7 +55,7 @@ class Line(Message):
 class VoiceRequest(Message):
     """What to say: a ``text``, whose paragraphs are its lines, or the ``lines`` themselves."""
 
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)] | None = Field(
+    text: Annotated[str, Field(min_length=1, max_length=MAX_CHARS)] | None = Field(
         default=None, description="What one voice says; empty lines part paragraphs. Give this or lines."
     )
     lines: Annotated[list[Line], Field(min_length=1, max_length=MAX_TURNS)] | None = Field(
@@ -78,9 +81,9 @@ def speech_of(request: VoiceRequest) -> list[SpeechRequest]:
         lines = request.lines or []
         for index, line in enumerate(lines):
             check_spoken(line.text, "the line", field=f"lines[{index}].text")
-    if (length := sum(len(line.text) for line in lines)) > MAX_TEXT_CHARS:
+    if (length := sum(len(line.text) for line in lines)) > MAX_CHARS:
         raise BadInput(
-            f"{length} characters are over the bound", field="lines", fix=f"say at most {MAX_TEXT_CHARS} in one job"
+            f"{length} characters are over the bound", field="lines", fix=f"say at most {MAX_CHARS} in one job"
         )
     return [
         SpeechRequest(
@@ -123,7 +126,8 @@ async def voice(job: JobContext, request: VoiceRequest, *, studio: Studio) -> Jo
             Spoken(speaker=wanted.voice, words=shift_words(words, segment.speech_start_s))
             for wanted, words, segment in zip(asked, await word_times(job, asked, voices), segments, strict=True)
         ]
-    mix = await mixed(job, voices, segments, loudness_lufs=request.loudness_lufs)
+    master = {"loudness_lufs": request.loudness_lufs, "true_peak_dbtp": TRUE_PEAK_DBTP}
+    mix = await job.run("mix", mix_of(voices, segments).model_copy(update=master), AudioMixResult)
     sound = await encoded(job, mix)
     captions = await captioned(job, "speech", spoken, request.language, VideoFormat()) if spoken else None
     made = Made(

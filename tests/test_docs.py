@@ -14,9 +14,12 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
+from graphs.lipsync import AnimationRequest
+from graphs.music import MusicPieceRequest
 from graphs.podcast import PodcastRequest
 from graphs.subtitles import SubtitlesRequest
 from graphs.video import VideoRequest
+from graphs.voice import VoiceRequest
 from serving import errors, telemetry
 from serving.backends.ray.engines import ENGINES
 from serving.cli.main import run
@@ -168,7 +171,10 @@ def test_every_field_of_a_model_card_is_listed() -> None:
     assert set(TASKS) <= set(listed)
 
 
-@pytest.mark.parametrize("request_type", [PodcastRequest, VideoRequest, SubtitlesRequest])
+@pytest.mark.parametrize(
+    "request_type",
+    [VideoRequest, VoiceRequest, AnimationRequest, MusicPieceRequest, PodcastRequest, SubtitlesRequest],
+)
 def test_every_field_of_a_pipelines_request_is_listed(request_type: type[BaseModel]) -> None:
     cells = re.findall(r"^\| (`[^|]+)\|", text_of("docs/graphs.md"), re.M)
     listed = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}

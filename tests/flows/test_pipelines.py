@@ -1,4 +1,4 @@
-"""The three pipelines through the public API, from files on a disk to files on a disk."""
+"""The pipelines through the public API, from files on a disk to files on a disk."""
 
 import asyncio
 import json
@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pysubs2
 import pytest
 import yaml
 
+from serving.media.ffmpeg import decode_audio
 from serving.media.loudness import measure_loudness
 from serving.media.probe import probe
 from serving.media.verify import verify_programme
@@ -146,6 +148,87 @@ def test_subtitles_without_a_text_are_recognised(mesh: Mesh, tmp_path: Path) -> 
     said = words_of(yaml.safe_load((ROOT / "examples/subtitles/subtitles.yaml").read_text())["transcript"])
     heard = words_of(" ".join(cue.plaintext for cue in found))
     assert len(said & heard) >= 0.3 * len(said), "the builtin recogniser gets about half of the words"
+
+
+def made(mesh: Mesh, job_type: str, spec: Path, out: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """A job's facts and its files."""
+    job = submitted(mesh, job_type, spec, out)
+    return job["output"]["facts"], {name: Path(path) for name, path in job["paths"].items()}
+
+
+def example(name: str) -> Path:
+    return ROOT / "examples" / name / f"{name}.yaml"
+
+
+def assert_mastered(path: Path, codec: str, duration_s: float, lufs: float) -> None:
+    """Codec, rate, length, loudness and peak of a sound; and that it can be heard from beginning to end."""
+    info = asyncio.run(probe(path))
+    audio = info.first("audio")
+    assert audio is not None
+    assert (audio.codec, audio.sample_rate_hz, audio.channels) == (codec, 48_000, 2)
+    assert info.duration_s == pytest.approx(duration_s, abs=0.05)
+    loudness = asyncio.run(measure_loudness(path))
+    assert loudness.integrated_lufs == pytest.approx(lufs, abs=1)
+    assert loudness.true_peak_dbtp < -1
+    samples = asyncio.run(decode_audio(path, 8000))
+    quarters = [abs(part).max() for part in np.array_split(samples, 4)]
+    assert min(quarters) > 0.02
+
+
+def test_lines_of_three_voices_become_one_master_and_a_clip_of_each(mesh: Mesh, tmp_path: Path) -> None:
+    facts, paths = made(mesh, "voice_synthesis", example("voice"), tmp_path / "out")
+    lines = yaml.safe_load(example("voice").read_text())["lines"]
+    assert [line["voice"] for line in facts["lines"]] == ["narrator", "asha", "elder", "ananya"]
+    for name, codec in (("speech.wav", "pcm_s16le"), ("speech.m4a", "aac")):
+        assert_mastered(paths[name], codec, facts["duration_s"], -16)
+    clips = sorted(name for name in paths if name.startswith("line-"))
+    for name, told in zip(clips, facts["lines"], strict=True):
+        assert asyncio.run(probe(paths[name])).duration_s == pytest.approx(told["end_s"] - told["start_s"], abs=0.01)
+    shown = " ".join(cue.plaintext.replace("\n", " ") for cue in cues(paths["speech.srt"]))
+    assert shown == " ".join(line["text"] for line in lines)
+
+
+def test_a_portrait_says_a_text(mesh: Mesh, tmp_path: Path) -> None:
+    facts, paths = made(mesh, "lipsync_animation", example("lipsync"), tmp_path / "out")
+    texts = {kind: paths[f"animation.{kind}"].read_text() for kind in ("srt", "vtt", "ass")}
+    report = asyncio.run(verify_programme(paths["animation.mp4"], captions=texts))
+    assert report.ok, report.failed
+    info = asyncio.run(probe(paths["animation.mp4"]))
+    picture = info.first("video")
+    assert picture is not None
+    assert (picture.width, picture.height, picture.fps) == (720, 810, 25.0)
+    assert info.duration_s == pytest.approx(facts["duration_s"], abs=0.1)
+    said = " ".join(yaml.safe_load(example("lipsync").read_text())["text"].split())
+    assert " ".join(cue.plaintext.replace("\n", " ") for cue in cues(paths["animation.srt"])) == said
+
+
+def test_a_portrait_speaks_a_recording_in_its_own_time_and_shape(mesh: Mesh, tmp_path: Path) -> None:
+    recording = ROOT / "examples/subtitles/recording.flac"
+    spec = tmp_path / "spec.yaml"
+    portrait = str(ROOT / "examples/podcast/portraits/ravi.png")
+    spec.write_text(yaml.safe_dump({"portrait": portrait, "audio": str(recording)}))
+    _, paths = made(mesh, "lipsync_animation", spec, tmp_path / "out")
+    report = asyncio.run(verify_programme(paths["animation.mp4"], soft_subtitles=False))
+    assert report.ok, report.failed
+    picture = asyncio.run(probe(paths["animation.mp4"])).first("video")
+    assert picture is not None
+    assert (picture.width, picture.height) == (960, 1080)
+    heard, spoken = (np.abs(asyncio.run(decode_audio(path, 8000))) for path in (paths["animation.mp4"], recording))
+    envelopes = [np.convolve(sound[:80_000], np.ones(400) / 400, "same") for sound in (heard, spoken)]
+    assert np.corrcoef(*envelopes)[0, 1] > 0.9, "what is heard at a second of the recording is heard there in the film"
+    assert not [name for name in paths if name.endswith(".srt")]
+
+
+def test_a_prompt_becomes_mastered_music_and_the_same_one_again(mesh: Mesh, tmp_path: Path) -> None:
+    facts, paths = made(mesh, "music_generation", example("music"), tmp_path / "out")
+    assert (facts["mood"], facts["seed"], facts["duration_s"]) == ("bright", 21, 20.0)
+    for name, codec in (("music.wav", "pcm_s16le"), ("music.m4a", "aac")):
+        assert_mastered(paths[name], codec, 20, -16)
+    record = json.loads(paths["provenance.json"].read_text())
+    assert record["seeds"] == {"programme": 21}
+    assert {entry["model"] for entry in record["models"]} == {"music", "audio_mix"}
+    again = submitted(mesh, "music_generation", example("music"), tmp_path / "again")
+    assert Path(again["paths"]["music.wav"]).read_bytes() == paths["music.wav"].read_bytes()
 
 
 def test_a_job_can_be_cancelled_while_it_renders(mesh: Mesh, tmp_path: Path) -> None:

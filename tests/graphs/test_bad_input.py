@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from graphs import podcast
+from graphs import lipsync, music, podcast, voice
 from graphs.inputs import MAX_SCRIPT_CHARS, Studio
 from serving.gateway.jobs_part import JobsPart
 from serving.settings import Settings
@@ -36,8 +36,8 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async def parts() -> list[Exposition]:
         return []
 
-    job_type = podcast.job_type(STUDIO)
-    part = JobsPart(Settings(home=tmp_path).resolved(), {job_type.name: job_type})
+    types = {kind.name: kind for kind in (module.job_type(STUDIO) for module in (podcast, voice, lipsync, music))}
+    part = JobsPart(Settings(home=tmp_path).resolved(), types)
     await part.open()
     transport = httpx.ASGITransport(part.app((), parts))
     async with httpx.AsyncClient(transport=transport, base_url="http://mesh", timeout=20) as client:
@@ -75,7 +75,13 @@ PORTRAIT = ("input", "speakers", 0, "portrait")
 @pytest.mark.parametrize(
     ("change", "portrait", "param", "fix"),
     [
-        pytest.param(at("type", value="podcast"), FACE, "type", "one of podcast_video", id="unknown pipeline"),
+        pytest.param(
+            at("type", value="podcast"),
+            FACE,
+            "type",
+            "one of lipsync_animation, music_generation, podcast_video",
+            id="unknown pipeline",
+        ),
         pytest.param(at("input", "titel", value=""), FACE, "input.titel", "did you mean 'title'?", id="unknown field"),
         pytest.param(at("input", "seed", value="x"), FACE, "input.seed", "whole number", id="wrong type"),
         pytest.param(
@@ -122,3 +128,69 @@ async def test_what_is_wrong_is_422_with_field_and_fix_and_nothing_is_kept(
 async def test_the_same_job_without_a_mistake_is_taken(http: httpx.AsyncClient) -> None:
     body = await body_with(http, at("lane", value="high"), FACE)
     assert (await http.post("/v1/jobs", json=body)).status_code == 202
+
+
+PICTURE = {"portrait": None}
+"""Stands for the uploaded file."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "portrait", "param", "fix"),
+    [
+        pytest.param("voice_synthesis", {}, FACE, "input.text", "give either text or lines", id="nothing to say"),
+        pytest.param("voice_synthesis", {"text": "A.", "tempo": 2}, FACE, "input.tempo", "remove", id="unknown field"),
+        pytest.param("voice_synthesis", {"text": "x" * 10_001}, FACE, "input.text", "shorten it", id="long text"),
+        pytest.param("voice_synthesis", {"text": "A.", "speed": 9}, FACE, "input.speed", "2", id="speed"),
+        pytest.param(
+            "voice_synthesis",
+            {"lines": [{"text": "A."}, {"text": "B.", "voice": "ravy"}], "voice": "asha"},
+            FACE,
+            "input.lines[1].voice",
+            "did you mean 'ravi'?",
+            id="voice of a line",
+        ),
+        pytest.param("lipsync_animation", PICTURE, FACE, "input.text", "give a text or audio", id="nobody speaks"),
+        pytest.param(
+            "lipsync_animation",
+            {**PICTURE, "text": "Hi.", "voice": "asha"},
+            b"no picture",
+            "input.portrait",
+            "give a PNG",
+            id="no image",
+        ),
+        pytest.param(
+            "lipsync_animation",
+            {**PICTURE, "text": "Hi.", "voice": "asha"},
+            png(50_000, 50_000),
+            "input.portrait",
+            "each side",
+            id="bomb",
+        ),
+        pytest.param(
+            "lipsync_animation",
+            {**PICTURE, "text": "Hi.", "audio": "/etc/passwd"},
+            FACE,
+            "input.audio",
+            "upload",
+            id="a path as sound",
+        ),
+        pytest.param("music_generation", {}, FACE, "input.duration_s", "", id="no length"),
+        pytest.param("music_generation", {"duration_s": 1e9}, FACE, "input.duration_s", "1200", id="endless"),
+        pytest.param(
+            "music_generation", {"duration_s": 9, "mood": "angry"}, FACE, "input.mood", "'calm'", id="unknown mood"
+        ),
+        pytest.param(
+            "music_generation", {"duration_s": 9, "prompt": "?"}, FACE, "input.prompt", "say what", id="empty prompt"
+        ),
+    ],
+)
+async def test_so_it_is_for_voices_portraits_and_music(
+    http: httpx.AsyncClient, kind: str, wanted: dict[str, Any], portrait: bytes, param: str, fix: str
+) -> None:
+    ref = (await http.post("/v1/artifacts", params={"name": "face.png"}, content=portrait)).json()
+    given = {name: ref if value is None else value for name, value in wanted.items()}
+    answer = await http.post("/v1/jobs", json={"type": kind, "input": given})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (422, param, "unprocessable"), error
+    assert fix in error["message"]
+    assert (await http.get("/v1/jobs")).json()["data"] == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs.script import MAX_TURN_CHARS, MAX_TURNS, parse_scenes, parse_turns
+from graphs.script import MAX_TURN_CHARS, MAX_TURNS, paragraphs, parse_scenes, parse_turns
 from serving.errors import BadInput
 
 SPEAKERS = ["Asha", "Ravi"]
@@ -109,3 +109,18 @@ def test_a_direction_nobody_knows_is_refused_instead_of_read_aloud(line: str) ->
 
 def test_brackets_without_a_colon_are_narration() -> None:
     assert parse_scenes("# One\n[sic] he said.")[0].narration == "[sic] he said."
+
+
+def test_empty_lines_part_paragraphs_and_other_line_ends_do_not() -> None:
+    assert paragraphs("  One,\n  and more.\n \t\n\nTwo.\n", field="text") == ["One, and more.", "Two."]
+
+
+@given(st.text(alphabet=st.sampled_from("ab \n.\t"), max_size=200))
+def test_any_text_gives_paragraphs_or_a_clear_refusal(text: str) -> None:
+    try:
+        parts = paragraphs(text, field="text")
+    except BadInput as error:
+        assert error.field == "text"
+        assert error.fix
+    else:
+        assert "".join("".join(parts).split()) == "".join(text.split())

@@ -15,6 +15,7 @@ from serving.media.verify import (
     loudness_checks,
     picture_checks,
     verify_programme,
+    verify_sound,
 )
 
 SRT = "1\n00:00:00,200 --> 00:00:01,200\nHello\n\n2\n00:00:01,500 --> 00:00:02,500\nthere\n"
@@ -107,3 +108,33 @@ def test_a_failed_report_names_what_was_measured_and_wanted() -> None:
     with pytest.raises(EngineFailed, match="loudness is -20 LUFS, wanted -16 LUFS"):
         report.raise_if_failed()
     assert report.as_facts()[0]["ok"] is False
+
+
+async def sounds(folder: Path, *, wav: tuple[str, ...] = (), m4a: tuple[str, ...] = ()) -> dict[str, Path]:
+    """Four seconds of a tone at -21 LUFS in both formats, with options of each."""
+    files = {"wav": folder / "a.wav", "m4a": folder / "a.m4a"}
+    tone = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-ac", "2", "-af", "volume=0dB", "-t", "4"]
+    await run_ffmpeg([*tone, "-c:a", "pcm_s16le", *wav, str(files["wav"])])
+    await run_ffmpeg([*tone, "-c:a", "aac", *m4a, str(files["m4a"])])
+    return files
+
+
+@pytest.mark.parametrize(
+    ("wav", "m4a", "wrong"),
+    [
+        pytest.param((), (), set(), id="good"),
+        pytest.param(("-c:a", "pcm_s24le"), (), {"wav audio stream"}, id="depth"),
+        pytest.param((), ("-ar", "44100"), {"m4a audio stream"}, id="rate"),
+        pytest.param((), ("-t", "3"), {"m4a duration"}, id="short"),
+        pytest.param(("-af", "volume=-20dB"), (), {"wav loudness"}, id="quiet"),
+        pytest.param((), ("-af", "volume=0"), {"m4a loudness"}, id="silent"),
+        pytest.param(("-af", "volume=30dB"), (), {"wav loudness", "wav true peak"}, id="loud"),
+    ],
+)
+async def test_each_fault_of_a_sound_is_found(
+    tmp_path: Path, wav: tuple[str, ...], m4a: tuple[str, ...], wrong: set[str]
+) -> None:
+    files = await sounds(tmp_path, wav=wav, m4a=m4a)
+    report = await verify_sound(files, duration_s=4.0, loudness_lufs=-21, captions={"srt": SRT})
+    assert failed(report) == wrong
+    assert len(report.checks) == 9

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from pydantic import ValidationError
 
 from serving.backends.call import Call
 from serving.backends.ray.engines.audio_mix import active_level_db, add_voice, read_mono
@@ -88,6 +89,39 @@ async def test_equal_requests_give_equal_files(studio: Any) -> None:
     request = AudioMixRequest(voices=[PlacedAudio(audio=voice)], duration_s=2.5)
     first, second = [(await mix(studio, request))[0] for _ in range(2)]
     assert first == second
+
+
+async def test_music_alone_is_mastered_in_stereo_and_keeps_its_edges(studio: Any) -> None:
+    at = np.arange(6 * RATE) / RATE
+    played = np.stack([0.1 * np.sin(2 * np.pi * 440 * at), 0.03 * np.sin(2 * np.pi * 660 * at)], axis=1)
+    music = await studio.sound(played, "music.wav", RATE)
+    result, path, samples = await mix(
+        studio, AudioMixRequest(voices=[], music=music, duration_s=6, loudness_lufs=-20, true_peak_dbtp=-2)
+    )
+    assert (await measure_loudness(path)).integrated_lufs == pytest.approx(-20, abs=0.5)
+    assert result.true_peak_dbtp <= -2
+    assert samples.shape == played.shape
+    gains = samples.std(axis=0) / played.std(axis=0)
+    assert gains[0] == pytest.approx(gains[1], rel=0.02)
+    assert samples[: RATE // 10].std() == pytest.approx(samples[3 * RATE : 3 * RATE + RATE // 10].std(), rel=0.05)
+
+
+@pytest.mark.parametrize("length_s", [4, 8], ids=["cut", "silence added"])
+async def test_music_alone_is_as_long_as_asked(studio: Any, length_s: int) -> None:
+    music = await studio.sound(np.random.default_rng(1).normal(0, 0.1, (RATE * 6, 2)), "music.wav", RATE)
+    _, _, samples = await mix(studio, AudioMixRequest(voices=[], music=music, duration_s=length_s))
+    assert len(samples) == length_s * RATE
+
+
+async def test_silent_music_alone_is_refused(studio: Any) -> None:
+    music = await studio.sound(np.zeros((RATE * 3, 2)), "music.wav", RATE)
+    with pytest.raises(BadInput, match="music: the mix is silent"):
+        await studio.engine("audio_mix").run(AudioMixRequest(voices=[], music=music, duration_s=3), Call())
+
+
+def test_nothing_to_mix_is_refused() -> None:
+    with pytest.raises(ValidationError, match="give voices or music"):
+        AudioMixRequest(voices=[], duration_s=3)
 
 
 async def test_silent_voices_are_refused(studio: Any) -> None:

@@ -96,6 +96,16 @@ async def test_a_listener_stays_alive_and_a_speaker_moves_the_mouth(
     assert talking > 1.5 * quiet
 
 
+async def test_sound_alone_moves_the_mouth(engine: LipSyncEngine, context: EngineContext) -> None:
+    features = np.full((300, 80), -0.6, np.float32)
+    for at in range(30, 240, 40):
+        features[at : at + 25, 3:45] = 0.8
+    heard = await request(context, duration_s=3.0, features=await stored(context, features))
+    clips = [await engine.run(one, Call()) for one in (heard, await request(context, duration_s=3.0))]
+    talking, quiet = [steps(await shown(context, clip.video)).mean() for clip in clips]
+    assert talking > 1.3 * quiet
+
+
 async def test_clips_join_by_copy_without_a_jump(engine: LipSyncEngine, context: EngineContext, tmp_path: Path) -> None:
     spoken = [Phoneme(symbol=s, start_s=0.2 * k, end_s=0.2 * k + 0.2) for k, s in enumerate("masuma")]
     asked = [
