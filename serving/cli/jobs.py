@@ -28,7 +28,8 @@ from serving.repository.yaml_lines import Location
 
 _TYPES: Final = (
     "A job type: podcast_video (two voices and two portraits), video_generation (a script as a film of pictures), "
-    "subtitle_generation (captions for a recording), or another that the mesh lists at /v1/job-types."
+    "voice_synthesis (lines as speech), lipsync_animation (a portrait speaks), music_generation, subtitle_generation "
+    "(captions for a recording), or another that the mesh lists at /v1/job-types."
 )
 
 app = typer.Typer(
