@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _starts_mesh(item: pytest.Item) -> bool:
-    return item.path.parent.name == "flows" or item.path.name == "test_deployed.py"
+    return item.path.parent.name == "flows" or item.path.name in {"test_deployed.py", "test_handle.py"}
 
 
 @pytest.fixture(scope="session")
