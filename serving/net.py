@@ -28,8 +28,10 @@ _MAX_PORT: Final = 65535
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-_METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
-"""Metadata services of clouds outside the link-local range."""
+_METADATA: Final = frozenset(
+    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"))
+)
+"""Metadata services of clouds outside the link-local range: Alibaba's, Azure's, Oracle's, Amazon's by IPv6."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ PRIVATE = AddressRules(allow_private=True)
         "100.64.0.1", "100.100.100.200", "192.0.2.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1",
         "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:a9fe:a9fe]", "[fe80::1]", "[fd00:ec2::254]", "[fc00::1]",
         "[64:ff9b::7f00:1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]", "[2001::1]", "[ff02::1]", "[fec0::1]",
-        "[::127.0.0.1]",
+        "[::127.0.0.1]", "168.63.129.16", "192.0.0.192", "[::ffff:168.63.129.16]",
     ],
 )  # fmt: skip
 async def test_what_is_not_public_is_refused_in_every_way_of_writing_it(host: str) -> None:
@@ -99,6 +99,7 @@ def test_nothing_passes_that_python_calls_private_multicast_or_local(
     [
         ("127.0.0.1", True), ("10.1.2.3", True), ("::1", True), ("fd12::1", True), ("100.64.1.1", True),
         ("169.254.169.254", False), ("fe80::1", False), ("fd00:ec2::254", False), ("100.100.100.200", False),
+        ("168.63.129.16", False), ("192.0.0.192", False),
         ("224.0.0.1", False), ("0.1.2.3", False), ("::", False), ("255.255.255.255", False),
     ],
 )  # fmt: skip
