@@ -71,6 +71,20 @@ def test_people_get_text(capsys) -> None:
     assert "mesh_ready" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("style", ["pretty", "json"])
+def test_a_traceback_shows_no_values_of_variables(capsys, style) -> None:
+    set_up_logs(Settings(log=LogSettings(style=style)))
+    password = "hunter2"
+    try:
+        assert not password.isdigit() / 0
+    except ZeroDivisionError:
+        structlog.get_logger().exception("crashed")
+        logging.getLogger("uvicorn.error").exception("crashed too")
+    told = capsys.readouterr().err
+    assert told.count("ZeroDivisionError") >= 2
+    assert "hunter2" not in told.replace('password = "hunter2"', "")
+
+
 async def test_ids_follow_the_tasks_that_a_stage_starts(capsys) -> None:
     import asyncio
 
