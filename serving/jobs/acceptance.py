@@ -18,7 +18,6 @@ from serving.jobs.database import Database, lock
 from serving.jobs.reading import read_jobs
 from serving.jobs.records import JobRecord, StageRecord, StageState
 from serving.jobs.refs import first_file_name
-from serving.jobs.states import priority_of
 from serving.jobs.tables import ANYBODY, MAX_TITLE_CHARS, job_events, job_stages, jobs, note_delivery
 from serving.jobs.together import Together
 from serving.jobs.types import JobState, Lane
@@ -241,7 +240,6 @@ def _row(new: NewJob, job_id: str, now: float) -> dict[str, Any]:
         "created_at": now,
         "title": _title(new.input),
         "state": _FIRST_STATES[-1],
-        "priority": priority_of(new.lane),
         "progress": 0.0,
         "runs": 0,
         "cancel_requested": False,

@@ -139,10 +139,16 @@ def lock(connection: sa.Connection, key: int) -> None:
 
 
 def _add_missing(connection: sa.Connection) -> None:
-    """Bring tables of an earlier version up to date; they only ever gain columns, each nullable or with a default."""
+    """Bring tables of an earlier version up to date: they gain columns, each nullable or with a default.
+
+    One column went: the ``priority`` of jobs, which nobody read and every new row would have to fill.
+    """
     inspector = sa.inspect(connection)
     for table in metadata.sorted_tables:
         known = {column["name"] for column in inspector.get_columns(table.name)}
+        if table.name == "jobs" and "priority" in known:
+            connection.exec_driver_sql("DROP INDEX IF EXISTS jobs_by_state")  # it lay over the column; it is made anew
+            connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN priority")
         for column in table.columns:
             if column.name not in known:
                 definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)

@@ -1,6 +1,6 @@
 """Forecast: who runs when, told by running the policy ahead over what waits; used by the store for front ends.
 
-The one invariant: places come from the policy that the workers follow and times from jobs that ran: nothing here is a
+The one invariant: places come from the policy that the workers follow and times from stages that ran: nothing here is a
 guess of its own. Looking ahead is bounded, and done anew no more than its cost allows.
 """
 
@@ -9,8 +9,8 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
@@ -18,14 +18,17 @@ import sqlalchemy as sa
 from serving.jobs.database import Database
 from serving.jobs.scheduling import Head, Shares, charge, choose
 from serving.jobs.shares import shares_of
+from serving.jobs.stage_times import Measured, measure, stages_of
 from serving.jobs.states import WORKING
 from serving.jobs.tables import jobs, workers
 from serving.jobs.types import JobState, Lane
 
-SAMPLES: Final = 500
-"""The newest completed jobs that count as measured."""
 AHEAD: Final = 1_000
-"""Starts that the policy is run ahead; what lies further back keeps the order it came in."""
+"""Starts that the policy is run ahead at most; what lies further back keeps the order it came in."""
+LOOKS: Final = 100_000
+"""Heads of lines that the policy is shown at most: with many tenants, each start is chosen among as many lines."""
+MEASURED_S: Final = 60.0
+"""How long what was measured serves."""
 FRESH_S: Final = 15.0
 """A worker that was seen within this time counts."""
 _DUTY: Final = 10.0
@@ -48,35 +51,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a job of each type takes: seconds from start to end, and seconds of CPU and GPU."""
-
-    run_s: Mapping[str, float] = field(default_factory=dict)
-    cost_s: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Waiting:
-    """One waiting job and its type."""
+    """One waiting job, and the seconds that it will run; None where nothing was ever measured."""
 
     head: Head
-    type: str
+    run_s: float | None = None
 
 
-def foresee(
-    waiting: Sequence[Waiting], shares: Shares, free_at: Sequence[float], run_s: Mapping[str, float], now: float
-) -> dict[str, Place]:
+def foresee(waiting: Sequence[Waiting], shares: Shares, free_at: Sequence[float], now: float) -> dict[str, Place]:
     """Run the policy ahead.
 
     Args:
         waiting: in the order they came.
         shares: what the policy remembers.
         free_at: when each slot of the workers is free; Unix seconds, at least one.
-        run_s: how long a job of each type runs.
         now: Unix seconds.
     """
-    usual = sum(run_s.values()) / len(run_s) if run_s else None
-    types = {job.head.job_id: job.type for job in waiting}
+    run_s = {job.head.job_id: job.run_s for job in waiting}
     lines: dict[tuple[Lane, str], deque[Head]] = {}
     for job in waiting:
         lines.setdefault((job.head.lane, job.head.tenant), deque()).append(job.head)
@@ -84,11 +75,11 @@ def foresee(
     heapq.heapify(slots)
 
     def start(head: Head) -> None:
-        at = max(now, slots[0])
-        places[head.job_id] = Place(len(places) + 1, None if usual is None else at - now)
-        heapq.heapreplace(slots, at + run_s.get(types[head.job_id], usual or 0.0))
+        at, takes_s = max(now, slots[0]), run_s[head.job_id]
+        places[head.job_id] = Place(len(places) + 1, None if takes_s is None else at - now)
+        heapq.heapreplace(slots, at + (takes_s or 0.0))
 
-    for _ in range(min(AHEAD, len(waiting))):
+    for _ in range(min(AHEAD, len(waiting), 1 + LOOKS // max(1, len(lines)))):
         heads = [line[0] for line in lines.values()]
         chosen = choose(heads, remembered, max(now, slots[0]))
         if chosen is None:
@@ -119,7 +110,7 @@ class Forecast:
         self._places: dict[str, Place] = {}
         self._end = Place(1, None)
         self._first_s = 0.0
-        self._measured = Measured()
+        self._measured, self._measured_at = Measured(), -math.inf
         self._made_at = -math.inf
         self._took_s = 0.0
         self._making = asyncio.Lock()
@@ -150,41 +141,31 @@ class Forecast:
             if len(self._places) > _SHORT and time.monotonic() < self._made_at + _DUTY * self._took_s:
                 return
             began = time.monotonic()
-            self._places, self._measured = await self._database.run(self._look)
+            # A mesh of which nothing is known yet learns as soon as it can.
+            if not self._measured.stage_s or began >= self._measured_at + MEASURED_S:
+                self._measured, self._measured_at = await self._database.run(measure), began
+            self._places = await self._database.run(self._look)
             waits = [place.wait_s for place in self._places.values() if place.wait_s is not None]
             self._end = Place(len(self._places) + 1, max(waits, default=None))
             self._first_s = min(waits, default=0.0)
             self._made_at, self._took_s = began, time.monotonic() - began
 
-    def _look(self, connection: sa.Connection) -> tuple[dict[str, Place], Measured]:
-        now, measured = time.time(), measure(connection)
-        columns = (jobs.c.id, jobs.c.lane, jobs.c.tenant, jobs.c.created_at, jobs.c.predicted_s, jobs.c.type)
-        query = sa.select(*columns).where(jobs.c.state == JobState.QUEUED).order_by(jobs.c.id)
+    def _look(self, connection: sa.Connection) -> dict[str, Place]:
+        now, measured = time.time(), self._measured
+        columns = ("id", "lane", "tenant", "created_at", "predicted_s", "type", "from_stage", "stop_at")
+        query = sa.select(*(jobs.c[name] for name in columns)).where(jobs.c.state == JobState.QUEUED)
         waiting = [
-            Waiting(Head(row.id, Lane(row.lane), row.tenant, row.created_at, row.predicted_s), row.type)
-            for row in connection.execute(query)
+            Waiting(
+                Head(row.id, Lane(row.lane), row.tenant, row.created_at, row.predicted_s),
+                measured.run_s(row.type, row.from_stage, row.stop_at),
+            )
+            for row in connection.execute(query.order_by(jobs.c.id))
         ]
         alive = sa.select(sa.func.count()).select_from(workers).where(workers.c.seen_at > now - FRESH_S)
         slots = max(1, connection.scalar(alive) or 0) * self._concurrent_jobs
-        busy = sa.select(jobs.c.type, jobs.c.started_at).where(jobs.c.state.in_(list(WORKING)))
-        ends = [
-            max(now, (row.started_at or now) + measured.run_s.get(row.type, 0.0)) for row in connection.execute(busy)
-        ]
+        query = sa.select(jobs.c.id, jobs.c.type, jobs.c.stop_at).where(jobs.c.state.in_(list(WORKING)))
+        busy = connection.execute(query).all()
+        stages = stages_of(connection, [row.id for row in busy])
+        ends = [now + measured.left_s(row.type, stages[row.id], row.stop_at, now) for row in busy]
         free_at = [*sorted(ends)[:slots], *[now] * (slots - len(ends))]
-        return foresee(waiting, shares_of(connection), free_at, measured.run_s, now), measured
-
-
-def measure(connection: sa.Connection) -> Measured:
-    """Means over the newest completed jobs; the cost of jobs that told none is the time they ran."""
-    newest = (
-        sa.select(jobs.c.type, (jobs.c.finished_at - jobs.c.started_at).label("s"), jobs.c.cpu_s, jobs.c.gpu_s)
-        .where(jobs.c.state == JobState.COMPLETED, jobs.c.started_at.is_not(None))
-        .order_by(jobs.c.id.desc())
-        .limit(SAMPLES)
-        .subquery()
-    )
-    cost = sa.func.avg(newest.c.cpu_s + newest.c.gpu_s).label("cost")
-    query = sa.select(newest.c.type, sa.func.avg(newest.c.s).label("run"), cost).group_by(newest.c.type)
-    rows = connection.execute(query).all()
-    run_s = {str(row.type): float(row.run) for row in rows}
-    return Measured(run_s, {str(row.type): float(row.cost) or float(row.run) for row in rows})
+        return foresee(waiting, shares_of(connection), free_at, now)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from serving.errors import Conflict
-from serving.jobs.types import JobState, Lane
+from serving.jobs.types import JobState
 
 WORKING: Final = (JobState.PROCESSING, JobState.RENDERING, JobState.POST_PROCESSING, JobState.UPLOADING)
 """States in which a worker is busy with the job, in order."""
@@ -48,11 +48,3 @@ def check_transition(state: JobState, other: JobState) -> None:
     """Raise :class:`Conflict` unless one step leads from ``state`` to ``other``."""
     if not may_become(state, other):
         raise Conflict(f"a job that is {state} cannot become {other}")
-
-
-_PRIORITY: Final = {Lane.CRITICAL: 1, Lane.HIGH: 2, Lane.MEDIUM: 3, Lane.LOW: 4}
-
-
-def priority_of(lane: Lane) -> int:
-    """The lane's priority in the queue; lower runs first."""
-    return _PRIORITY[lane]

@@ -28,7 +28,6 @@ jobs = sa.Table(
     sa.Column("title", sa.String(MAX_TITLE_CHARS)),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("lane", sa.String(16), nullable=False),
-    sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("progress", sa.Float, nullable=False),
     sa.Column("stage", sa.String(64)),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -59,9 +58,10 @@ jobs = sa.Table(
     sa.Column("webhook", sa.JSON(none_as_null=True)),
     sa.Column("source", sa.String(64), nullable=False, server_default="http"),
     sa.Column("message_id", sa.String(255)),
-    sa.Index("jobs_by_state", "state", "priority", "id"),
+    sa.Index("jobs_by_state", "state", "id"),
     sa.Index("jobs_in_line", "state", "lane", "tenant", "id"),
     sa.Index("jobs_by_worker", "worker"),
+    sa.Index("jobs_by_parent", "parent_id"),
     sa.Index("jobs_by_message", "source", "message_id", unique=True),
 )
 

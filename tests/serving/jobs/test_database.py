@@ -39,8 +39,12 @@ async def test_several_processes_may_make_the_tables_at_once(tmp_path: Path) -> 
         await database.close()
 
 
-async def test_tables_of_an_earlier_version_gain_what_they_lack_and_keep_their_rows(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/jobs.sqlite")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_tables_of_an_earlier_version_become_todays_and_keep_their_rows(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    file = f"sqlite:///{tmp_path}/jobs.sqlite"
+    database = Database(file if kind == "sqlite" else request.getfixturevalue("postgres_database"))
     await database.create()
     row = {"lane": "low", "tenant": "studio", "virtual_s": 2.0}
 
@@ -48,18 +52,23 @@ async def test_tables_of_an_earlier_version_gain_what_they_lack_and_keep_their_r
         connection.execute(sa.insert(lane_shares).values(**row))
         connection.exec_driver_sql("DROP INDEX jobs_in_line")
         connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN tenant")
+        connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 3")
+        connection.exec_driver_sql("DROP INDEX jobs_by_state")
+        connection.exec_driver_sql("CREATE INDEX jobs_by_state ON jobs (state, priority, id)")
 
-    def now(connection: sa.Connection) -> tuple[set[str], set[str], object]:
+    def now(connection: sa.Connection) -> tuple[set[str], dict[str, object], object]:
         inspector = sa.inspect(connection)
         columns = {column["name"] for column in inspector.get_columns("jobs")}
-        indexes = {str(index["name"]) for index in inspector.get_indexes("jobs")}
+        indexes = {str(index["name"]): index["column_names"] for index in inspector.get_indexes("jobs")}
         return columns, indexes, connection.execute(sa.select(lane_shares)).mappings().one()
 
     await database.run(back)
     await database.create()
     columns, indexes, kept = await database.run(now)
     assert "tenant" in columns
+    assert "priority" not in columns, "nobody reads it, and what is new does not write it"
     assert "jobs_in_line" in indexes
+    assert indexes["jobs_by_state"] == ["state", "id"]
     assert kept == row
     await database.close()
 

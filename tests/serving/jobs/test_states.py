@@ -1,8 +1,8 @@
 import pytest
 
 from serving.errors import Conflict
-from serving.jobs.states import ALLOWED, FINAL, WORKING, check_transition, may_become, priority_of, sources_of
-from serving.jobs.types import JobState, Lane
+from serving.jobs.states import ALLOWED, FINAL, WORKING, check_transition, may_become, sources_of
+from serving.jobs.types import JobState
 
 S = JobState
 
@@ -38,7 +38,3 @@ def test_only_allowed_steps_are_taken(state: JobState, other: JobState, allowed:
 def test_working_states_only_go_forward() -> None:
     for index, state in enumerate(WORKING):
         assert not ALLOWED[state] & set(WORKING[: index + 1])
-
-
-def test_lanes_are_ordered_by_urgency() -> None:
-    assert sorted(Lane, key=priority_of) == [Lane.CRITICAL, Lane.HIGH, Lane.MEDIUM, Lane.LOW]
