@@ -25,7 +25,7 @@ from serving.jobs.types import JobState, Lane
 
 AHEAD: Final = 1_000
 """Starts that the policy is run ahead at most; what lies further back keeps the order it came in."""
-LOOKS: Final = 100_000
+LOOKS: Final = 25_000
 """Heads of lines that the policy is shown at most: with many tenants, each start is chosen among as many lines."""
 MEASURED_S: Final = 60.0
 """How long what was measured serves."""
