@@ -7,6 +7,7 @@ counter numbers the events, so a job's history has no gaps and no two events sha
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -141,6 +142,7 @@ deliveries = sa.Table(
     sa.Column("next_at", sa.Float, nullable=False),
     sa.Column("claimed_until", sa.Float),
     sa.Column("last_problem", sa.Text),
+    sa.Column("host", sa.String(255), nullable=False, server_default=""),
     sa.Index("deliveries_due", "state", "next_at"),
     sa.Index("deliveries_by_job", "job_id", "seq", unique=True),
 )
@@ -234,5 +236,12 @@ def note_delivery(
         return
     # The id follows from the event, so that receivers know a second message of it whatever happens.
     values = {"id": f"msg_{job_id}_{seq}", "job_id": job_id, "seq": seq, "event": event}
-    new = {"state": "waiting", "tries": 0, "next_at": time.time()}
+    new = {"state": "waiting", "tries": 0, "next_at": time.time(), "host": _host_of(str(webhook.get("url", "")))}
     connection.execute(sa.insert(deliveries).values(**values, **new))
+
+
+def _host_of(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "")[:255]
+    except ValueError:  # the sender refuses it at the first try
+        return ""

@@ -5,19 +5,25 @@ lasts: what a gateway claimed before it died is claimed again, and a late outcom
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.errors import Conflict, NotFound
-from serving.jobs.database import Database
+from serving.jobs.database import Database, lock
 from serving.jobs.tables import deliveries, job_events, jobs
 from serving.jobs.webhooks.policy import DeliveryState, Verdict, message
 
 MAX_LISTED: Final = 200
+MAX_CLAIMED: Final = 1000
+"""More than anybody sends at a time."""
+_LOCK_KEY: Final = 7_385_004
+"""PostgreSQL advisory lock held while deliveries are claimed."""
 _COLUMNS: Final = [column for column in deliveries.c if column is not deliveries.c.claimed_until]
 
 
@@ -46,6 +52,7 @@ class Claimed:
     until: float
     event_at: float
     url: str
+    host: str
     tenant: str
     body: str
 
@@ -60,21 +67,31 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, *, lease_s: float, limit: int) -> list[Claimed]:
-        """Take deliveries that are due, the longest due first, and count the try."""
-        if not await self._database.run(_is_any_due):
+    async def claim(
+        self, *, lease_s: float, limit: int, busy: Mapping[str, int] = MappingProxyType({}), per_host: int = MAX_CLAIMED
+    ) -> list[Claimed]:
+        """Take deliveries that are due, the longest due first, and count the try.
+
+        Args:
+            lease_s: how long they are taken for.
+            limit: most of them.
+            busy: how many are being sent to each host.
+            per_host: most that may be sent to one host, those included; what is due beyond that stays as it is.
+        """
+        full = [host for host, sending in busy.items() if sending >= per_host]
+        if not await self._database.run(partial(_is_any_due, full=full)):
             return []
-        return await self._database.run(lambda connection: _claim(connection, time.time(), lease_s, limit))
+
+        def work(connection: sa.Connection) -> list[Claimed]:
+            lock(connection, _LOCK_KEY)
+            room = {host: per_host - sending for host, sending in busy.items()}
+            return _claim(connection, _fitting(connection, full, limit, room, per_host), lease_s)
+
+        return await self._database.run(work)
 
     async def settle(self, claimed: Claimed, outcome: Verdict, problem: str | None) -> bool:
         """Write what became of a try; False if the claim was lost meanwhile."""
         return await self._database.persist(lambda connection: _settle(connection, claimed, outcome, problem))
-
-    async def put_back(self, claimed: Claimed, pause_s: float) -> None:
-        """Give up a claim without a try."""
-        values = {"claimed_until": None, "tries": deliveries.c.tries - 1, "next_at": time.time() + pause_s}
-        back = sa.update(deliveries).where(*_held(claimed)).values(**values)
-        await self._database.run(lambda connection: connection.execute(back))
 
     async def page(
         self,
@@ -118,31 +135,44 @@ class Deliveries:
         return await self._database.run(lambda connection: _resend(connection, delivery_id))
 
 
-def _due(now: float) -> tuple[sa.ColumnElement[bool], ...]:
+def _due(now: float, full: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
     free = deliveries.c.claimed_until.is_(None) | (deliveries.c.claimed_until < now)
-    return (deliveries.c.state == DeliveryState.WAITING, deliveries.c.next_at <= now, free)
+    waits = (deliveries.c.state == DeliveryState.WAITING, deliveries.c.next_at <= now, free)
+    return (*waits, deliveries.c.host.not_in(full)) if full else waits
 
 
-def _is_any_due(connection: sa.Connection) -> bool:
+def _is_any_due(connection: sa.Connection, full: Sequence[str]) -> bool:
     # A look takes no write lock, which the other writers of a SQLite file would have to wait for.
-    return connection.scalar(sa.select(deliveries.c.id).where(*_due(time.time())).limit(1)) is not None
+    return connection.scalar(sa.select(deliveries.c.id).where(*_due(time.time(), full)).limit(1)) is not None
 
 
-def _claim(connection: sa.Connection, now: float, lease_s: float, limit: int) -> list[Claimed]:
-    due = sa.select(deliveries.c.id).where(*_due(now)).order_by(deliveries.c.next_at).limit(limit)
-    until = now + lease_s
+def _fitting(
+    connection: sa.Connection, full: Sequence[str], limit: int, room: dict[str, int], per_host: int
+) -> list[str]:
+    """Ids of what is due, without what would be too much for its host; ``room`` is what is left there."""
+    due = sa.select(deliveries.c.id, deliveries.c.host).where(*_due(time.time(), full))
+    ids = []
+    for row in connection.execute(due.order_by(deliveries.c.next_at).limit(limit)):
+        if (left := room.get(row.host, per_host)) > 0:
+            room[row.host] = left - 1
+            ids.append(row.id)
+    return ids
+
+
+def _claim(connection: sa.Connection, due: Sequence[str], lease_s: float) -> list[Claimed]:
+    until = time.time() + lease_s
     taken = (
         sa.update(deliveries)
-        .where(deliveries.c.id.in_(due.with_for_update(skip_locked=True).scalar_subquery()))
+        .where(deliveries.c.id.in_(due), deliveries.c.state == DeliveryState.WAITING)
         .values(claimed_until=until, tries=deliveries.c.tries + 1)
         .returning(deliveries.c.id)
     )
     ids = list(connection.scalars(taken))
     query = (
         sa.select(
-            deliveries.c.id.label("delivery_id"), deliveries.c.event, deliveries.c.tries, job_events, jobs.c.title,
-            jobs.c.type.label("job_type"), jobs.c.created_at, jobs.c.parent_id, jobs.c.error, jobs.c.output,
-            jobs.c.webhook, jobs.c.tenant,
+            deliveries.c.id.label("delivery_id"), deliveries.c.event, deliveries.c.host, deliveries.c.tries, job_events,
+            jobs.c.title, jobs.c.type.label("job_type"), jobs.c.created_at, jobs.c.parent_id, jobs.c.error,
+            jobs.c.output, jobs.c.webhook, jobs.c.tenant,
         )
         .join(jobs, jobs.c.id == deliveries.c.job_id)
         .join(job_events, sa.and_(job_events.c.job_id == deliveries.c.job_id, job_events.c.seq == deliveries.c.seq))
@@ -160,6 +190,7 @@ def _claimed(row: sa.Row[Any], until: float) -> Claimed:
         until=until,
         event_at=row.at,
         url=str((row.webhook or {}).get("url", "")),
+        host=row.host,
         tenant=row.tenant,
         body=message(row.event, row._asdict()),
     )

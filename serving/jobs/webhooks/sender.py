@@ -28,8 +28,6 @@ log = structlog.get_logger()
 
 GRACE_S: Final = 10.0
 """A claim outlasts the longest try by this much."""
-HOST_BUSY_S: Final = 1.0
-"""When a delivery is looked at again whose host has enough on its hands."""
 _READ_BYTES: Final = 512
 """Read of an answer, for the problem that people see."""
 _OK: Final = range(200, 300)
@@ -84,7 +82,10 @@ class WebhookSender:
                 log.exception("webhook_claim_failed")
                 claimed = 0
             if not claimed:
-                await asyncio.sleep(self._settings.poll_s)
+                # A host that had enough on its hands may have room once one has been sent.
+                pause = asyncio.create_task(asyncio.sleep(self._settings.poll_s))
+                await asyncio.wait({pause, *self._sending}, return_when=asyncio.FIRST_COMPLETED)
+                pause.cancel()
 
     async def _claim(self) -> int:
         """Start to send what is due, as far as there is room; how many there were."""
@@ -92,17 +93,12 @@ class WebhookSender:
         if room <= 0:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             return 1
-        claimed = await self._deliveries.claim(lease_s=self._lease_s, limit=room)
-        busy = Counter(self._sending.values())
+        # One host that answers slowly must not hold up the others.
+        busy, per_host = Counter(self._sending.values()), self._settings.parallel_per_host
+        claimed = await self._deliveries.claim(lease_s=self._lease_s, limit=room, busy=busy, per_host=per_host)
         for delivery in claimed:
-            host = httpx.URL(delivery.url).host
-            if busy[host] >= self._settings.parallel_per_host:
-                # One host that answers slowly must not hold up the others.
-                await self._deliveries.put_back(delivery, HOST_BUSY_S)
-                continue
-            busy[host] += 1
             task = asyncio.create_task(self._deliver(delivery), name=f"webhook-{delivery.id}")
-            self._sending[task] = host
+            self._sending[task] = delivery.host
             task.add_done_callback(self._sent)
         return len(claimed)
 

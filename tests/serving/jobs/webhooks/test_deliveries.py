@@ -50,13 +50,18 @@ async def test_gateways_that_claim_at_once_claim_different_deliveries(post: Post
     assert max(len(batch) for batch in batches) <= 4
 
 
-async def test_a_claim_put_back_was_no_try(post: Post) -> None:
-    job = await post.job(URL)
-    await post.office.store.cancel(job.id)
-    [claimed] = await post.deliveries.claim(lease_s=9, limit=1)
-    await post.deliveries.put_back(claimed, 0)
-    [again] = await post.deliveries.claim(lease_s=9, limit=1)
-    assert (claimed.tries, again.tries) == (1, 1)
+async def test_what_is_due_beyond_a_hosts_bound_stays_as_it_is(post: Post) -> None:
+    slow = [await post.job("http://slow.example/x") for _ in range(5)]
+    for job in slow:
+        await post.office.store.cancel(job.id)
+    await post.office.store.cancel((other := await post.job("http://Other.example:8080/x")).id)
+    first = await post.deliveries.claim(lease_s=9, limit=3, busy={"slow.example": 1}, per_host=2)
+    assert [(each.host, each.job_id) for each in first] == [("slow.example", slow[0].id)]
+    [second] = await post.deliveries.claim(lease_s=9, limit=3, busy={"slow.example": 2}, per_host=2)
+    assert (second.host, second.job_id) == ("other.example", other.id)
+    assert await post.deliveries.claim(lease_s=9, limit=3, busy={"slow.example": 2}, per_host=2) == []
+    rest = await post.deliveries.claim(lease_s=9, limit=9)
+    assert [each.tries for each in rest] == [1, 1, 1, 1], "those left alone had no try"
 
 
 async def move(post: Post, job_id: str, state: JobState) -> None:

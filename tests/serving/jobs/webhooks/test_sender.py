@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from serving.jobs.webhooks.policy import DeliveryState, Verdict
 from serving.telemetry import WEBHOOK_TRIES
@@ -120,6 +122,29 @@ async def test_a_slow_host_gets_its_share_of_the_senders_and_no_more(post: Post,
     await post.until(quick.id, "dead")
     assert time.monotonic() - began < 0.9
     assert receiver.asked <= 2
+
+
+async def test_a_crowd_for_a_slow_host_is_left_alone_until_the_host_has_room(post: Post, receiver: Receiver) -> None:
+    receiver.slow_s = 3.0
+    found = [await post.job(f"http://localhost:{receiver.port}/hook?of=films") for _ in range(15)]
+    await asyncio.gather(*(post.office.store.cancel(job.id) for job in found))
+    found += [await post.job(f"http://localhost:{receiver.port}/hook?of=films") for _ in range(15)]
+    await asyncio.gather(*(post.office.store.cancel(job.id) for job in found[15:]))
+    written = 0
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal written
+        written += statement.startswith("UPDATE deliveries")
+
+    sa.event.listen(post.office.database.engine, "before_cursor_execute", count)
+    await post.sender(parallel=8, parallel_per_host=2, timeout_s=5)
+    await asyncio.sleep(1.5)
+    quick = await post.job("http://127.0.0.1:1/hook")
+    await post.office.store.cancel(quick.id)
+    await asyncio.sleep(0.8)
+    assert written <= 12
+    assert receiver.asked == 2
+    assert (await post.until(quick.id, "waiting")).tries > 0, "others are not held up"
 
 
 async def test_without_a_secret_nothing_is_sent(post: Post, receiver: Receiver) -> None:
