@@ -6,7 +6,7 @@ The one invariant: values are shown as they are recorded, whatever their type.
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field, JsonValue
 
 from serving.gateway.caller import Who, seen_job
@@ -44,7 +44,7 @@ async def list_results(
     deps: Deps,
     who: Who,
     job_id: str,
-    stage: str,
+    stage: Annotated[str, Path(pattern="^[A-Za-z0-9_.-]{1,64}$")],
     *,
     after: Annotated[int, Query(ge=-1, le=10_000, description="Parts with higher numbers.")] = -1,
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 20,

@@ -8,9 +8,11 @@ from pathlib import Path
 import httpx
 
 from serving.gateway.app import create_app
+from serving.gateway.deliveries import deliveries_router
 from serving.gateway.deps import GatewayDeps
 from serving.gateway.hub import EventHub
 from serving.gateway.server import HttpServer
+from serving.jobs.webhooks.deliveries import Deliveries
 from serving.jobs.worker import JobWorker
 from tests.serving.jobs.film import CATALOG, CountingRouter
 from tests.serving.jobs.office import Office, open_office
@@ -25,11 +27,12 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(home: Path) -> AsyncIterator[Site]:
+async def open_site(home: Path, database_url: str = "") -> AsyncIterator[Site]:
     limits = {"queued_jobs": 20, "upload_bytes": 1 << 20, "spec_bytes": 4096, "jobs_listed": 5}
-    async with open_office(home, limits=limits) as office:
+    async with open_office(home, limits=limits, jobs_database_url=database_url) as office:
         hub = EventHub(office.store, heartbeat_s=0.3)
-        deps = GatewayDeps(office.settings, CATALOG, office.store, office.desk, office.artifacts, hub)
+        routers = [deliveries_router(Deliveries(office.database))]
+        deps = GatewayDeps(office.settings, CATALOG, office.store, office.desk, office.artifacts, hub, routers)
         server = HttpServer(create_app(deps))
         await server.start()
         url = f"http://127.0.0.1:{server.port}"

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.serving.gateway.site import Site
+from tests.serving.gateway.site import Site, open_site
 
 CASES = 4
 """Of each operation, both of what its schema allows and of what it forbids."""
@@ -43,11 +45,37 @@ def test_every_operation_on_a_job_says_how_it_fails(document: dict[str, Any]) ->
                 assert "404" in item[method]["responses"], f"{method} {path}"
 
 
-async def test_answers_are_as_the_document_says(site: Site) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    async with open_site(tmp_path / "home", url) as opened:
+        yield opened
+
+
+async def test_answers_are_as_the_document_says(any_site: Site) -> None:
+    site = any_site
     job_id = (await site.office.submit()).id
     await site.office.store.cancel(job_id)
     await asyncio.to_thread(ask_everything, site.url, job_id)
     assert (await site.http.get("/healthz")).status_code == 200
+
+
+async def test_no_database_chokes_on_a_character_that_it_cannot_keep(any_site: Site) -> None:
+    site, asked = any_site, 0
+    job_id = (await site.office.submit()).id
+    document = (await site.http.get("/openapi.json")).json()
+    for path, item in document["paths"].items():
+        for method in METHODS & set(item):
+            told = item[method].get("parameters", [])
+            names = [each["name"] for each in told if each["in"] == "path"]
+            queries = [each["name"] for each in told if each["in"] == "query"]
+            for name in (*names, *queries):
+                values = {each: "%00" if each == name or each != "job_id" else job_id for each in names}
+                url = path.format(**values) + (f"?{name}=%00" if name in queries else "")
+                answer = await site.http.request(method, url)
+                assert answer.status_code < 500, f"{method} {url}"
+                asked += 1
+    assert asked > 20
 
 
 def ask_everything(url: str, job_id: str) -> None:
