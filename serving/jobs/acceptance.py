@@ -28,19 +28,33 @@ _LOCK_KEY: Final = 7_385_003
 """PostgreSQL advisory lock held while jobs are accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What makes a request known again.
+
+    Args:
+        request_sha256: of the request's canonical form; an idempotency key belongs to one of them.
+        idempotency_key: scoped by the tenant.
+        source: the way it came.
+        message_id: of the source's message; a second one with it is the same job.
+    """
+
+    request_sha256: str
+    idempotency_key: str | None = None
+    source: str = "http"
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob(Named):
     """A checked job, ready to be accepted.
 
     Args:
         type: the job type's name.
         input: the request as JSON.
         stages: names of the stages, in order.
-        request_sha256: of the request's canonical form; an idempotency key belongs to one of them.
-        idempotency_key: scoped by the tenant.
         deadline_at: no stage starts that would end later; Unix seconds.
         webhook: where events are sent: ``url`` and ``events``.
-        message_id: of the source's message; a second one with it is the same job.
         parent_id: the job whose finished stages before ``from_stage`` are taken.
         edits: merge patches on the parent's input and results.
         predicted_s: seconds of CPU and GPU it will take; None takes what jobs of the type took.
@@ -52,15 +66,11 @@ class NewJob:
     timeout_s: float
     tries: int
     stages: Sequence[str]
-    request_sha256: str
-    idempotency_key: str | None = None
     tenant: str = ANYBODY
     deadline_at: float | None = None
     stop_at: str | None = None
     use_cache: bool = True
     webhook: dict[str, JsonValue] | None = None
-    source: str = "http"
-    message_id: str | None = None
     parent_id: str | None = None
     from_stage: str | None = None
     edits: dict[str, JsonValue] | None = None
@@ -83,6 +93,15 @@ class Acceptance:
     def __init__(self, database: Database, *, queued_jobs: int) -> None:
         self._queued_jobs = queued_jobs
         self._together = Together(database, self._accept_all)
+        self._finding = Together(database, _find)
+
+    async def find(self, named: Named) -> JobRecord | None:
+        """The job that carries the request's idempotency key or message id, if there is one.
+
+        Raises:
+            Unprocessable: the key was used for another request.
+        """
+        return await self._finding.ask(named)
 
     async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
         """Write a job, or find the one that carries the same idempotency key or message id.
@@ -100,7 +119,9 @@ class Acceptance:
         self, connection: sa.Connection, news: Sequence[NewJob]
     ) -> list[tuple[JobRecord, bool] | Exception]:
         lock(connection, _LOCK_KEY)
-        now, known = time.time(), _known(connection, news)
+        now = time.time()
+        _forget_old_keys(connection, news, now)
+        known = _known(connection, news)
         waiting = connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED))
         room = self._queued_jobs - (waiting or 0)
         made: dict[str, dict[str, Any]] = {}
@@ -136,7 +157,7 @@ class _Known:
         self._messages = messages
         self.made: dict[str, NewJob] = {}
 
-    def job_of(self, new: NewJob) -> str | None:
+    def job_of(self, new: Named) -> str | None:
         if new.idempotency_key is not None and (found := self._keys.get(new.idempotency_key)) is not None:
             job_id, digest = found
             if digest != new.request_sha256:
@@ -154,15 +175,37 @@ class _Known:
             self._messages[new.source, new.message_id] = job_id
 
 
-def _known(connection: sa.Connection, news: Sequence[NewJob]) -> _Known:
+def _find(connection: sa.Connection, wanted: Sequence[Named]) -> list[JobRecord | Exception | None]:
+    known = _known(connection, wanted)
+    found: list[str | ReelmeshError | None] = []
+    for named in wanted:
+        try:
+            found.append(known.job_of(named))
+        except ReelmeshError as error:
+            found.append(error)
+    records = read_jobs(connection, {each for each in found if isinstance(each, str)})
+    return [records.get(each) if isinstance(each, str) else each for each in found]
+
+
+def _keys_of(wanted: Sequence[Named]) -> list[str]:
+    return [named.idempotency_key for named in wanted if named.idempotency_key is not None]
+
+
+def _forget_old_keys(connection: sa.Connection, wanted: Sequence[Named], now: float) -> None:
+    """Free those of the keys that named a job long enough: no two rows hold the same."""
+    if keys := _keys_of(wanted):
+        old = (jobs.c.idempotency_key.in_(keys), jobs.c.created_at < now - IDEMPOTENCY_S)
+        connection.execute(sa.update(jobs).where(*old).values(idempotency_key=None))
+
+
+def _known(connection: sa.Connection, news: Sequence[Named]) -> _Known:
     """What the database knows of the keys and messages of some jobs; keys of more than a day ago are forgotten."""
-    keys = [new.idempotency_key for new in news if new.idempotency_key is not None]
+    keys = _keys_of(news)
     by_key: dict[str, tuple[str, str]] = {}
     if keys:
-        old = (jobs.c.idempotency_key.in_(keys), jobs.c.created_at < time.time() - IDEMPOTENCY_S)
-        connection.execute(sa.update(jobs).where(*old).values(idempotency_key=None))
         query = sa.select(jobs.c.idempotency_key, jobs.c.id, jobs.c.request_sha256)
-        found = connection.execute(query.where(jobs.c.idempotency_key.in_(keys)))
+        here = (jobs.c.idempotency_key.in_(keys), jobs.c.created_at >= time.time() - IDEMPOTENCY_S)
+        found = connection.execute(query.where(*here))
         by_key = {row.idempotency_key: (row.id, row.request_sha256) for row in found}
     sources = {new.source for new in news if new.message_id is not None}
     messages = {new.message_id for new in news if new.message_id is not None}

@@ -11,7 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from serving.errors import Conflict, TooMany, Unprocessable
-from serving.jobs.acceptance import Acceptance, NewJob
+from serving.jobs.acceptance import Acceptance, Named, NewJob
 from serving.jobs.database import Database
 from serving.jobs.dead import is_dead_letter
 from serving.jobs.forecast import Forecast
@@ -40,6 +40,17 @@ class JobStore:
         self._forecast = Forecast(database, concurrent_jobs=concurrent_jobs)
         self._acceptance = Acceptance(database, queued_jobs=queued_jobs)
         self._reading = Together(database, _read)
+
+    async def known(self, named: Named) -> JobRecord | None:
+        """The job that a request made before, by its idempotency key or message id.
+
+        Raises:
+            Unprocessable: the key was used for another request.
+        """
+        if named.idempotency_key is None and named.message_id is None:
+            return None
+        record = await self._acceptance.find(named)
+        return None if record is None else await self._placed(record)
 
     async def accept(self, new: NewJob) -> tuple[JobRecord, bool]:
         """Write a job, which puts it in line, or find the one that carries the same idempotency key or message id.

@@ -1,6 +1,7 @@
-"""JobDesk: checks a job and has it accepted; every front end (HTTP, and brokers later) hands jobs in here.
+"""JobDesk: checks a job and has it accepted; every front end, HTTP and the intakes, hands jobs in here.
 
-The one invariant: everything that can be known to be wrong is refused before a row is written.
+The one invariant: everything that can be known to be wrong is refused before a row is written, and what has a row
+already is answered by it, unchecked.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput, NotFound, Unprocessable
-from serving.jobs.acceptance import NewJob
+from serving.jobs.acceptance import Named, NewJob
 from serving.jobs.fork import Edits, check_results, forked_from, forked_input, parse_edits
 from serving.jobs.input_problems import bad_input
 from serving.jobs.records import JobRecord
@@ -120,16 +121,20 @@ class JobDesk:
             Unprocessable: names the field and the fix; or the key was used for another request.
             TooMany: as many jobs wait as may.
         """
+        if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+            raise Unprocessable(f"the key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
+        names = {"idempotency_key": f"{tenant}:{key}" if key is not None else None, "message_id": message_id}
+        # First, since what a check finds may be otherwise by now: a name server, a file, a job type.
+        known = await self._store.known(Named(request_sha256=request_digest(request), source=source, **names))
+        if known is not None:
+            return known, False
         try:
             if request.webhook is not None and self._check_webhook is not None:
                 await self._check_webhook(request.webhook.url, request.webhook.events, tenant)
-            new = await self._prepare(request, key)
+            new = await self._prepare(request)
         except BadInput as error:
             raise unprocessable(error) from error
-        own_key = f"{tenant}:{key}" if key is not None else None
-        return await self._store.accept(
-            replace(new, idempotency_key=own_key, tenant=tenant, source=source, message_id=message_id)
-        )
+        return await self._store.accept(replace(new, tenant=tenant, source=source, **names))
 
     async def retry(
         self,
@@ -167,7 +172,7 @@ class JobDesk:
                 stop_at=stop_at,
                 use_cache=parent.use_cache,
             )
-            new = await self._prepare(request, None)
+            new = await self._prepare(request)
         except BadInput as error:
             raise unprocessable(error) from error
         tenant = await self._store.tenant_of(job_id)
@@ -175,14 +180,12 @@ class JobDesk:
         fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json(), webhook=webhook)
         return (await self._store.accept(fork))[0]
 
-    async def _prepare(self, request: JobRequest, key: str | None) -> NewJob:
+    async def _prepare(self, request: JobRequest) -> NewJob:
         job_type = self._catalog.get(request.type)
         if job_type is None:
             raise BadInput(
                 f"there is no job type {request.type!r}", field="type", fix=f"one of {', '.join(sorted(self._catalog))}"
             )
-        if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-            raise BadInput(f"the key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
         check_text(request.input, ("input",))
         check_stage(job_type, request.stop_at, field="stop_at")
         checked = parse_input(job_type, request.input)

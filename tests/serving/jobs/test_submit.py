@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from serving.errors import TooMany, Unprocessable
+from serving.errors import BadInput, TooMany, Unprocessable
 from serving.jobs.submit import JobDesk, JobRequest, request_digest
 from serving.jobs.tables import jobs
 from serving.jobs.types import JobState, Lane
@@ -98,6 +98,39 @@ async def test_the_same_key_for_another_request_is_refused(office: Office) -> No
     await office.submit(key="k", clips=2)
     with pytest.raises(Unprocessable, match="use a new key"):
         await office.submit(key="k", clips=3)
+
+
+async def refuse(*_: object) -> None:
+    raise BadInput("there is no host studio.example", field="webhook.url", fix="check its spelling")
+
+
+@pytest.mark.parametrize("names", [{"key": "k"}, {"source": "redis:films", "message_id": "7"}], ids=["key", "message"])
+async def test_what_is_known_is_answered_whatever_its_check_would_say_now(
+    office: Office, names: dict[str, str]
+) -> None:
+    poster = await office.artifacts.put_bytes(b"png", media_type="image/png", name="poster.png")
+    values = {
+        "type": "film",
+        "input": {"title": "x", "poster": poster.model_dump()},
+        "webhook": {"url": "https://a.example"},
+    }
+    request = JobRequest.model_validate(values)
+    first, _ = await office.desk.submit(request, **names)
+    changed = JobDesk(office.store, {"film": film_type(check=refuse)}, office.artifacts, refuse)
+    again, created = await changed.submit(request, **names)
+    assert (again.id, again.queue_position, created) == (first.id, 1, False)
+    with pytest.raises(Unprocessable, match=r"studio\.example"):
+        await changed.submit(request, key="another")
+
+
+@pytest.mark.parametrize(("age_s", "is_new"), [(24 * 3600 - 60, False), (24 * 3600 + 1, True)], ids=["in time", "late"])
+async def test_a_key_names_its_job_for_a_day(office: Office, age_s: float, is_new: bool) -> None:
+    first = await office.submit(key="k")
+    old = sa.update(jobs).where(jobs.c.id == first.id).values(created_at=first.created_at - age_s)
+    await office.database.run(lambda connection: connection.execute(old))
+    again = await office.submit(key="k")
+    assert (again.id != first.id) is is_new
+    assert (await office.submit(key="k")).id == again.id
 
 
 async def test_keys_are_each_tenants_own(office: Office) -> None:
