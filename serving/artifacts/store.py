@@ -22,6 +22,7 @@ from serving.protocol.artifact import ArtifactRef
 from serving.settings import ArtifactSettings, Settings
 
 _DEFAULTS: Final = ArtifactSettings()
+_ANY: Final = ArtifactRef(sha256="0" * 64, size_bytes=0)
 
 
 def hash_file(path: Path) -> tuple[str, int]:
@@ -157,6 +158,11 @@ class ArtifactStore:
         None for a folder store.
         """
         return await self.objects.presigned(object_key(ref.sha256), ttl_s or self.options.presigned_s)
+
+    async def origin(self) -> str | None:
+        """Scheme and host of presigned addresses; None for a folder store."""
+        url = await self.presign(_ANY)
+        return None if url is None else "{0.scheme}://{0.netloc}".format(urlsplit(url))
 
     async def put_provenance(self, ref: ArtifactRef, record: Provenance) -> None:
         """Lay the record beside the bytes; one that is there already stays, since it tells of the first making."""

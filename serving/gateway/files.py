@@ -56,6 +56,7 @@ FILE_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 """What OpenAPI says of a route that gives a file."""
 _NOT_SATISFIABLE: Final = 416
+_CAPTIONS: Final = "text/vtt"
 _SPEC: Final = r"(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})"
 _RANGES: Final = re.compile(rf"bytes=\s*{_SPEC}(?:\s*,\s*{_SPEC}){{0,15}}\s*", re.ASCII | re.IGNORECASE)
 
@@ -97,10 +98,13 @@ class StoredFile(FileResponse):
 async def serve_artifact(artifacts: ArtifactStore, ref: ArtifactRef, *, download: bool = False) -> Response:
     """The bytes of an artifact: from disk with Range, ETag and HEAD support, or by redirect to where they lie.
 
+    Captions are always sent from here.
+
     Raises:
         NotFound: the store does not have it.
     """
-    url = await artifacts.presign(ref)
+    # Browsers take the captions of a player from its page's own host alone.
+    url = await artifacts.presign(ref) if ref.media_type != _CAPTIONS else None
     if url is not None:
         return RedirectResponse(url, status_code=307)
     path = await artifacts.local_path(ref)

@@ -18,21 +18,31 @@ from serving.telemetry import HTTP_REQUESTS, HTTP_SECONDS
 
 log = structlog.get_logger()
 
-PAGE_POLICY: Final = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "media-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
+
+def page_policy(store: str | None = None) -> str:
+    """What a page may load: from this server alone, and pictures, films and sound from the artifact store too.
+
+    Args:
+        store: scheme and host that addresses of artifacts are redirected to; None where this server sends the bytes.
+    """
+    also = f" {store}" if store else ""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"img-src 'self' data:{also}",
+            f"media-src 'self'{also}",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
 _HEADERS: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": PAGE_POLICY,
+    "Content-Security-Policy": page_policy(),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from serving.errors import NotFound, ReelmeshError
 from serving.gateway.caller import Caller, Who, seen_job
 from serving.gateway.deps import Deps, GatewayDeps
+from serving.gateway.guard import page_policy
 from serving.gateway.page_facts import (
     FILTERS,
     bars,
@@ -57,9 +58,13 @@ def _environment() -> Environment:
     return environment
 
 
-def _page(name: str, status: int = 200, **facts: Any) -> HTMLResponse:  # noqa: ANN401  a template takes anything
+async def _page(deps: GatewayDeps, name: str, status: int = 200, **facts: object) -> HTMLResponse:
     text = _environment().get_template(name).render(now=time.time(), **facts)
-    return HTMLResponse(text, status_code=status, headers={"Cache-Control": "no-store"})
+    store = None
+    with contextlib.suppress(ReelmeshError):  # a store that is away costs the page its films, not more
+        store = await deps.artifacts.origin()
+    headers = {"Cache-Control": "no-store", "Content-Security-Policy": page_policy(store)}
+    return HTMLResponse(text, status_code=status, headers=headers)
 
 
 @router.get("/")
@@ -73,7 +78,8 @@ async def index(
     shown = show if show in FILTERS else "all"
     page = await deps.store.page(states=FILTERS[shown].states, tenant=who.only, limit=SHOWN_JOBS, cursor=cursor)
     counts = await _counts(deps, who)
-    return _page(
+    return await _page(
+        deps,
         "index.html",
         jobs=[job_view(record) for record in page.jobs],
         next_cursor=page.next_cursor,
@@ -92,8 +98,8 @@ async def job(deps: Deps, who: Who, request: Request, job_id: str) -> HTMLRespon
     try:
         view = job_view(await seen_job(deps, who, job_id))
     except NotFound as error:
-        return _page("missing.html", status=error.http_status, error=error)
-    return _page("job.html", **await _job_facts(deps, view), base=str(request.base_url).rstrip("/"))
+        return await _page(deps, "missing.html", status=error.http_status, error=error)
+    return await _page(deps, "job.html", **await _job_facts(deps, view), base=str(request.base_url).rstrip("/"))
 
 
 @router.post("/jobs/{job_id}/cancel")

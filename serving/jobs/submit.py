@@ -123,10 +123,11 @@ class JobDesk:
         """
         if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
             raise Unprocessable(f"the key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
-        names = {"idempotency_key": f"{tenant}:{key}" if key is not None else None, "message_id": message_id}
+        own_key = f"{tenant}:{key}" if key is not None else None
+        digest = request_digest(request)
+        named = Named(request_sha256=digest, idempotency_key=own_key, source=source, message_id=message_id)
         # First, since what a check finds may be otherwise by now: a name server, a file, a job type.
-        known = await self._store.known(Named(request_sha256=request_digest(request), source=source, **names))
-        if known is not None:
+        if (known := await self._store.known(named)) is not None:
             return known, False
         try:
             if request.webhook is not None and self._check_webhook is not None:
@@ -134,7 +135,9 @@ class JobDesk:
             new = await self._prepare(request)
         except BadInput as error:
             raise unprocessable(error) from error
-        return await self._store.accept(replace(new, tenant=tenant, source=source, **names))
+        return await self._store.accept(
+            replace(new, idempotency_key=own_key, tenant=tenant, source=source, message_id=message_id)
+        )
 
     async def retry(
         self,

@@ -27,9 +27,9 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(home: Path, database_url: str = "") -> AsyncIterator[Site]:
+async def open_site(home: Path, **settings: str) -> AsyncIterator[Site]:
     limits = {"queued_jobs": 20, "upload_bytes": 1 << 20, "spec_bytes": 4096, "jobs_listed": 5}
-    async with open_office(home, limits=limits, jobs_database_url=database_url) as office:
+    async with open_office(home, limits=limits, **settings) as office:
         hub = EventHub(office.store, heartbeat_s=0.3)
         routers = [deliveries_router(Deliveries(office.database))]
         deps = GatewayDeps(office.settings, CATALOG, office.store, office.desk, office.artifacts, hub, routers)

@@ -48,7 +48,7 @@ def test_every_operation_on_a_job_says_how_it_fails(document: dict[str, Any]) ->
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     url = "" if request.param == "sqlite" else request.getfixturevalue("postgres_database")
-    async with open_site(tmp_path / "home", url) as opened:
+    async with open_site(tmp_path / "home", jobs_database_url=url) as opened:
         yield opened
 
 
