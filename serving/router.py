@@ -94,7 +94,7 @@ class Router:
                     result = await backend.run(candidate.name, request, call)
                     if candidate is not models[0]:
                         telemetry.FALLBACKS.labels(candidate.card.task, models[0].name, candidate.name).inc()
-                    call.served_by = f"{backend.name}/{candidate.name}"
+                    call.served_by = f"{candidate.card.backend}/{candidate.name}"
                     return result
                 except ReelmeshError as error:
                     if not error.retryable:

@@ -1,4 +1,4 @@
-"""Retention: removes from the store what no job needs any more; called by the keeper of serving.jobs.expiry.
+"""Retention: removes from the store what no job needs any more; called by serving.jobs.keeper.
 
 The one invariant: bytes are removed only when they were marked a time of grace ago, nobody asked for them since, no
 job refers to them now, and every job that is running began after the mark.

@@ -3,9 +3,12 @@
 The one invariant: an upload goes to disk piece by piece and appears in the store whole or not at all.
 """
 
+import asyncio
+import contextlib
 import mimetypes
 import re
 import tempfile
+import time
 from pathlib import Path as FilePath
 from typing import Annotated, Final
 
@@ -30,6 +33,8 @@ UNKNOWN: Final = "application/octet-stream"
 _UNTOLD: Final = frozenset({"", UNKNOWN, "application/x-www-form-urlencoded"})
 """What clients send that were not told the type; curl's ``--data-binary`` says the last one."""
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}")
+ABANDONED_S: Final = 3600.0
+"""A file of an upload that nobody has written to for this long belongs to a gateway that is gone."""
 _UPLOAD: Final = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
@@ -56,7 +61,7 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
     except ValidationError as error:
         raise unprocessable(bad_input(error, ArtifactRef)) from error
     folder = deps.settings.home / "uploads"
-    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(_make_ready, folder)
     with tempfile.NamedTemporaryFile(dir=folder) as stream:
         async with await anyio.open_file(stream.name, "wb") as file:
             async for piece in bounded_stream(request, deps.settings.limits.upload_bytes, what="a file"):
@@ -69,6 +74,15 @@ async def upload(deps: Deps, request: Request, name: Annotated[str, Query(max_le
     ARTIFACTS.labels("put").inc()
     ARTIFACT_BYTES.labels("put").inc(ref.size_bytes)
     return ref
+
+
+def _make_ready(folder: FilePath) -> None:
+    """Make the folder of unfinished uploads, and remove from it what a gateway left that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+            if path.stat().st_mtime < time.time() - ABANDONED_S:
+                path.unlink()
 
 
 @router.head("/artifacts/{sha256}", include_in_schema=False)

@@ -37,7 +37,11 @@ async def retry_job(
     *,
     from_stage: Annotated[
         str | None,
-        Query(alias="from", max_length=64, description="Done again from here on; else what did not finish."),
+        Query(
+            alias="from",
+            max_length=64,
+            description="Done again from here on; else what did not finish. Not with edits.",
+        ),
     ] = None,
     stop_at: Annotated[str | None, Query(max_length=64, description="The last stage to run.")] = None,
 ) -> JobView:

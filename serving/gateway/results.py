@@ -23,7 +23,7 @@ class ResultView(BaseModel):
     part: int = Field(description="Its number in the stage, from 0; edits name it by this.")
     value: JsonValue = Field(description="What it gave; an edit is a JSON merge patch on it.")
     origin: Origin = Field(description="Made by this job, or taken from the cache, the parent or an edit.")
-    served_by: str | None = Field(description="`replica group/model`; null for the pipeline's own code.")
+    served_by: str | None = Field(description="`backend/model`, as `ray/espeak`; null for the pipeline's own code.")
     replica: str | None
     tries: int
     started_at: float = Field(description="Unix seconds.")

@@ -42,7 +42,7 @@ class EventView(EventRecord):
 
 
 class JobList(BaseModel):
-    """One page of jobs, newest first, without their input and stages."""
+    """One page of jobs, newest first, without their input, edits and stages."""
 
     object: Literal["list"] = "list"
     data: list[JobView]

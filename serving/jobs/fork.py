@@ -65,17 +65,21 @@ def forked_from(parent: JobRecord, from_stage: str | None, edits: Edits) -> str 
     Args:
         parent: the ended job.
         from_stage: as the client says; None goes on where the parent ended, or does what the edits change.
+            With edits there is none: what is done again follows from them.
         edits: what is to be otherwise.
 
     Raises:
         Conflict: the parent has not ended.
-        BadInput: there is no such stage, or nothing would be done otherwise.
+        BadInput: there is no such stage, there are edits too, or nothing would be done otherwise.
     """
     if parent.state not in FINAL:
         raise Conflict(f"the job is {parent.state}", fix="retry it when it has ended, or cancel it first")
     known = [stage.name for stage in parent.stages]
     if from_stage is not None and from_stage not in known:
         raise BadInput(f"the job has no stage {from_stage!r}", field="from", fix=f"its stages are {', '.join(known)}")
+    if from_stage is not None and edits.as_json() is not None:
+        fix = "leave the stage out, or retry from it and edit what that job makes"
+        raise BadInput("what is done again follows from the edits", field="from", fix=fix)
     if from_stage is not None or edits.as_json() is not None:
         return from_stage
     # A job that stopped early on purpose shows what it left out as skipped.

@@ -94,7 +94,7 @@ class JobStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """A page of jobs, newest first, without input and stages.
+        """A page of jobs, newest first, without input, edits and stages.
 
         Args:
             states: any of these; empty for all.
@@ -109,7 +109,7 @@ class JobStore:
         Raises:
             Unprocessable: the cursor is none of ours.
         """
-        columns = [column for column in jobs.c if column is not jobs.c.input]
+        columns = [column for column in jobs.c if column.name not in {"input", "edits"}]
         query = sa.select(*columns).order_by(jobs.c.id.desc()).limit(limit + 1)
         if states:
             query = query.where(jobs.c.state.in_(list(states)))

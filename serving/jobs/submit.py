@@ -151,8 +151,8 @@ class JobDesk:
 
         Args:
             job_id: the ended job.
-            from_stage: this stage and those after it are done again, unless there are edits or the old job never
-                finished it; None goes on where the old job ended.
+            from_stage: this stage and those after it are done again; None goes on where the old job ended, and with
+                edits there is none.
             edits: merge patches on its input and results; what depends on what they change is done again.
             stop_at: the last stage to run.
 

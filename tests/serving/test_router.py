@@ -63,12 +63,12 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_request_goes_to_the_default_model_of_its_task() -> None:
-    backend = Answering("ray", ["bed", "other"], MUSIC)
+    backend = Answering("composers", ["bed", "other"], MUSIC)
     call = Call()
     router = Router(repository(model("bed"), model("other"), model("voice", "speech")), [backend])
     assert await router.run(ASK, call) == MUSIC
     assert backend.asked == ["bed"]
-    assert call.served_by == "ray/bed"
+    assert call.served_by == "ray/bed", "the model's backend, whatever the group of replicas is called"
 
 
 async def test_a_retryable_error_moves_on_to_the_fallback() -> None:

@@ -1,10 +1,12 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from serving.gateway.artifacts import ABANDONED_S
 from tests.serving.gateway.site import Site
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 100
@@ -23,6 +25,16 @@ async def test_an_upload_is_kept_by_its_content(site: Site) -> None:
     assert again.json()["sha256"] == answer.json()["sha256"]
     job = await site.http.post("/v1/jobs", json={"type": "film", "input": {"title": "x", "poster": answer.json()}})
     assert job.status_code == 202
+
+
+async def test_what_a_killed_gateway_left_of_uploads_goes_and_what_others_write_stays(site: Site) -> None:
+    folder = site.office.settings.home / "uploads"
+    folder.mkdir(parents=True)
+    for name, age_s in (("tmpleft", ABANDONED_S + 60), ("tmpnow", 60)):
+        (folder / name).write_bytes(PNG)
+        os.utime(folder / name, times=(time.time(), time.time() - age_s))
+    assert (await site.http.post("/v1/artifacts", content=PNG)).status_code == 201
+    assert [path.name for path in folder.iterdir()] == ["tmpnow"]
 
 
 @pytest.mark.parametrize(

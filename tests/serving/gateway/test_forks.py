@@ -15,15 +15,16 @@ async def test_a_retry_is_a_new_job_with_the_edits_of_the_body(site: Site) -> No
     old = (await site.office.submit(clips=1)).id
     await site.office.until(old)
     edits = {"input": {"title": "Another film"}}
-    answer = await site.http.post(f"/v1/jobs/{old}/retry", params={"from": "captions"}, json=edits)
+    answer = await site.http.post(f"/v1/jobs/{old}/retry", json=edits)
     assert answer.status_code == 202
     new = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{new['id']}"
     assert int(answer.headers["retry-after"]) >= 1
-    assert (new["parent_id"], new["from_stage"], new["title"]) == (old, "captions", "Another film")
+    assert (new["parent_id"], new["from_stage"], new["title"]) == (old, None, "Another film")
     assert (await site.office.until(new["id"])).state == "completed"
+    assert new["edits"] == edits
     [fork] = (await site.http.get("/v1/jobs", params={"parent": old})).json()["data"]
-    assert fork["id"] == new["id"]
+    assert (fork["id"], fork["edits"], fork["input"]) == (new["id"], None, {}), "what may be long is left out"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ async def test_a_retry_is_a_new_job_with_the_edits_of_the_body(site: Site) -> No
     [
         pytest.param("?from=scroe", b"", 422, "from", id="no such stage"),
         pytest.param("?stop_at=scroe&from=score", b"", 422, "stop_at", id="no such last stage"),
+        pytest.param("?from=score", b'{"input": {"title": "x"}}', 422, "from", id="a stage and edits"),
         pytest.param("", b"{", 400, "body", id="no JSON"),
         pytest.param("", b"[]", 400, "body", id="a list"),
         pytest.param("", b'{"inptu": {}}', 422, "edits.inptu", id="unknown field"),
