@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
+from graphs.app import job_types
 from graphs.lipsync import AnimationRequest
 from graphs.music import MusicPieceRequest
 from graphs.podcast import PodcastRequest
@@ -25,8 +27,10 @@ from serving.backends.ray.engines import ENGINES
 from serving.cli.main import run
 from serving.cli.output import EXIT_CODES
 from serving.exposition import UNREADABLE
+from serving.jobs.submit import JobRequest
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import TASKS
+from serving.repository.load import load_repository
 from serving.repository.model import ModelCard
 from serving.settings import Settings
 
@@ -204,6 +208,47 @@ def test_examples_fit_the_code(page: Path) -> None:
         example: Mapping[str, Any] = yaml.safe_load(body)
         if "backend" in example:
             ModelCard.model_validate(example)
+
+
+def bodies(page: Path) -> Iterator[dict[str, Any]]:
+    """Jobs that examples submit: objects with ``type`` and ``input``, and what BullMQ's ``add`` is given."""
+    for block in blocks(page, "sh", "json", "js", "python"):
+        text = block.replace("""'"$REF"'""", "reference")
+        for start, found in objects(text):
+            named = re.search(r'\badd\(\s*"(\w+)",\s*$', text[:start])
+            body = found if named is None or "input" in found else {"input": found}
+            if named is not None:
+                body = {"type": named[1], **body}
+            if {"type", "input"} <= body.keys():
+                yield body
+
+
+def objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Outermost ``{...}`` that hold fields and values, whichever of the languages they are written in, with where."""
+    depth = start = 0
+    for index, char in enumerate(text):
+        if char == "{":
+            start = start if depth else index
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if not depth:
+                with suppress(yaml.YAMLError):
+                    yield start, yaml.safe_load(text[start : index + 1])
+
+
+def test_every_job_in_an_example_is_one_that_the_mesh_would_take() -> None:
+    types = job_types(load_repository([ROOT / "model_repository"]))
+    ref = ArtifactRef(sha256="0" * 64, size_bytes=9, media_type="audio/flac", name="recording.flac").model_dump()
+    seen: list[str] = []
+    for page in PAGES:
+        for body in bodies(page):
+            # A file is what an upload answered, in whatever variable the example keeps it.
+            named = {name: ref for name in ("media",) if isinstance(body["input"].get(name), str)}
+            types[JobRequest.model_validate(body).type].request.model_validate({**body["input"], **named})
+            seen.append(page.name)
+    assert set(seen) >= {"intakes.md", "jobs.md", "webhooks.md"}
+    assert seen.count("intakes.md") > 1, "Redis and BullMQ"
 
 
 def test_pictures_are_small() -> None:
