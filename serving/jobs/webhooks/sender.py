@@ -82,10 +82,14 @@ class WebhookSender:
                 log.exception("webhook_claim_failed")
                 claimed = 0
             if not claimed:
-                # A host that had enough on its hands may have room once one has been sent.
-                pause = asyncio.create_task(asyncio.sleep(self._settings.poll_s))
-                await asyncio.wait({pause, *self._sending}, return_when=asyncio.FIRST_COMPLETED)
-                pause.cancel()
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Until it is time to look again: a host that had enough on its hands may have room once one was sent."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=self._settings.poll_s, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(self._settings.poll_s)
 
     async def _claim(self) -> int:
         """Start to send what is due, as far as there is room; how many there were."""
