@@ -22,6 +22,7 @@
 The one invariant: whether an error may be retried is a property of its class, never of its text.
 """
 
+import re
 from typing import ClassVar
 
 FOREIGN_TEXT_LIMIT = 256
@@ -228,7 +229,16 @@ def shown(value: object) -> str:
     return line if len(line) <= SHOWN_LIMIT else line[: SHOWN_LIMIT - 3] + "..."
 
 
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no database keeps (NUL on PostgreSQL, halves of characters) or a terminal would act on; not space and lines."""
+
+
+def plain_text(text: object) -> str:
+    """A message without control characters, which can be kept and shown everywhere."""
+    return _CONTROL.sub("", str(text))
+
+
 def foreign_text(text: object) -> str:
-    """Cut a message from outside the mesh to :data:`FOREIGN_TEXT_LIMIT` characters on one line."""
-    line = " ".join(str(text).split())
+    """Cut a message from outside the mesh to :data:`FOREIGN_TEXT_LIMIT` characters on one line, and make it plain."""
+    line = " ".join(plain_text(text).split())
     return line if len(line) <= FOREIGN_TEXT_LIMIT else line[: FOREIGN_TEXT_LIMIT - 3] + "..."

@@ -26,6 +26,21 @@ BUSY_TIMEOUT_MS: Final = 30_000
 PATIENCE_S: Final = 120.0
 """How long facts of a running job wait for a database that is away; a failover of PostgreSQL takes about a minute."""
 _LONGEST_PAUSE_S: Final = 5.0
+AWAY: Final = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.InternalError,  # PostgreSQL takes no writes: a failover left this connection at the old primary
+    sa.exc.TimeoutError,  # no connection became free
+)
+"""What is raised while the database is away, busy or read-only for a while."""
+_CONNECTION: Final = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+"""So that a server which answers nothing any more is given up within about ten seconds (the last in milliseconds)."""
 _LOCK_KEY: Final = 7_385_001
 """PostgreSQL advisory lock held while tables are made."""
 
@@ -41,7 +56,9 @@ def sqlalchemy_url(url: str) -> sa.URL:
     except sa.exc.ArgumentError as error:
         raise _bad_url(url) from error
     if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
-        return parsed.set(drivername="postgresql+psycopg")
+        # In the address, so that DBOS's connections have them too; what the address says itself stays.
+        named = {**_CONNECTION, **parsed.query}
+        return parsed.set(drivername="postgresql+psycopg", query=named)
     if parsed.drivername == "sqlite" and parsed.database:
         return parsed
     raise _bad_url(url)
@@ -53,6 +70,23 @@ def _bad_url(url: str) -> BadInput:
         field="jobs_database_url",
         fix="write sqlite:////absolute/file or postgresql://user:password@host/database",
     )
+
+
+def away_text(error: Exception) -> str:
+    """Why the database is away, on one line."""
+    return foreign_text(getattr(error, "orig", None) or error)
+
+
+class BackOff:
+    """Growing pauses between tries of what fails again and again; made anew once it has succeeded."""
+
+    def __init__(self, first_s: float = 0.1) -> None:
+        self._next_s = first_s
+
+    def next_s(self) -> float:
+        """The next pause, twice the last one, up to five seconds."""
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, _LONGEST_PAUSE_S)
+        return pause_s
 
 
 class Database:
@@ -105,18 +139,24 @@ class Database:
         """Run ``work`` in one transaction in a thread; its exception rolls back."""
         return await asyncio.to_thread(self._run, work)
 
-    async def persist(self, work: Callable[[sa.Connection], T]) -> T:
-        """As :meth:`run`, but waits out a database that is away; ``work`` must bear to be repeated."""
-        pause_s, end = 0.1, time.monotonic() + PATIENCE_S
+    async def persist(self, work: Callable[[sa.Connection], T], *, patience_s: float | None = None) -> T:
+        """As :meth:`run`, but waits out a database that is away; ``work`` must bear to be repeated.
+
+        Args:
+            work: as for :meth:`run`.
+            patience_s: how long to wait; None for :data:`PATIENCE_S`, infinity for as long as it takes.
+        """
+        back_off = BackOff()
+        end = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
         while True:
             try:
                 return await self.run(work)
-            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            except AWAY as error:
+                pause_s = back_off.next_s()
                 if time.monotonic() + pause_s > end:
                     raise
-                log.warning("jobs_database_away", error=foreign_text(error.orig), retry_in_s=pause_s)
+                log.warning("jobs_database_away", error=away_text(error), retry_in_s=pause_s)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
         with self.engine.begin() as connection:

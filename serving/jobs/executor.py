@@ -24,6 +24,9 @@ _KEY: Final = "run"
 _QUEUE_POLL_S: Final = 0.5
 """How often DBOS's queue is looked at: jobs of lost workers come through it, and nothing else."""
 
+_AT_A_TIME: Final = 64
+"""Most jobs that DBOS brings back to one worker at a time; they wait for none of its own."""
+
 
 @DBOS.workflow(name=WORKFLOW)
 async def run_job(job_id: str) -> str:
@@ -39,14 +42,12 @@ class Executor:
         worker: this worker's id, which no other worker ever has.
         run: the body of the workflow; it returns what DBOS records as the end, and raises only when it is
             stopped.
-        concurrent_jobs: most jobs that DBOS brings back at a time.
     """
 
-    def __init__(self, database: Database, worker: str, run: RunJob, *, concurrent_jobs: int) -> None:
+    def __init__(self, database: Database, worker: str, run: RunJob) -> None:
         self._database = database
         self._worker = worker
         self._run = run
-        self._concurrent_jobs = concurrent_jobs
 
     async def start(self) -> None:
         """Launch DBOS on the running loop, so that workflows run beside whatever else lives on it."""
@@ -66,7 +67,7 @@ class Executor:
         DBOS.launch()
         await DBOS.register_queue_async(
             QUEUE,
-            worker_concurrency=self._concurrent_jobs,
+            worker_concurrency=_AT_A_TIME,
             polling_interval_sec=_QUEUE_POLL_S,
             on_conflict="always_update",
         )
@@ -85,12 +86,17 @@ class Executor:
         """Put a dead worker's started jobs into DBOS's queue; safe when several workers do it at once."""
         await asyncio.to_thread(self._take_over, worker)
 
-    def _take_over(self, worker: str) -> None:
+    async def hand_back(self, job_id: str) -> None:
+        """Put one of this worker's own started jobs there; does nothing when another worker has it by now."""
+        await asyncio.to_thread(self._take_over, self._worker, job_id)
+
+    def _take_over(self, worker: str, job_id: str | None = None) -> None:
         # As DBOS's recover_pending_workflows, but into our queue: its own one has no bound on jobs at a time.
         system = self._dbos._sys_db
         for workflow in system.get_pending_workflows(worker, APPLICATION_VERSION):
-            with bind_shard_keys({workflow.workflow_id: workflow.shard_key}):
-                system.reenqueue_for_recovery(workflow.workflow_id, [worker], QUEUE)
+            if job_id in (None, workflow.workflow_id):
+                with bind_shard_keys({workflow.workflow_id: workflow.shard_key}):
+                    system.reenqueue_for_recovery(workflow.workflow_id, [worker], QUEUE)
 
     async def stop(self) -> None:
         """Stop taking jobs; workflows that the worker cancelled stay unfinished for DBOS."""

@@ -1,27 +1,30 @@
 """Journal: what a worker writes about the jobs it runs; used by the worker and the job context alone.
 
 The one invariant: each write is one transaction that may be repeated: a resumed run writes the same facts again,
-and a database that is away for a while costs a running job nothing but time.
+and a database that is away for a while costs a running job nothing but time; a worker that lost a job, and may not
+know it yet, writes nothing about it any more.
 """
 
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from serving.jobs.database import Database
-from serving.jobs.line import take_up
-from serving.jobs.queue import without_workflow
+from serving.jobs.dead import REDRIVE
+from serving.jobs.line import UNSTARTED, take_up
+from serving.jobs.queue import Workflow, workflows
 from serving.jobs.records import JobError, JobRecord, StageRecord, StageState
 from serving.jobs.refs import refs_in
 from serving.jobs.results import job_totals, summary
-from serving.jobs.states import WORKING, sources_of
+from serving.jobs.states import FINAL, WORKING
 from serving.jobs.tables import change_job, job_stages, jobs
 from serving.jobs.types import JobOutput, JobState
 from serving.protocol.artifact import ArtifactRef
 
-_RUNNABLE: Final = (JobState.QUEUED, *WORKING)
 _OPEN_STAGES: Final = (StageState.WAITING, StageState.RUNNING)
 MAX_STAGE_ARTIFACTS: Final = 64
 """Artifacts listed per stage; a podcast of 500 turns makes a thousand clips."""
@@ -29,8 +32,12 @@ MAX_STAGE_REPLICAS: Final = 32
 """Replicas listed per stage."""
 
 
+class RunLost(BaseException):
+    """The job is no longer this worker's, so the run must stop; as a cancel, it passes through graphs and engines."""
+
+
 class Journal:
-    """Writes one worker's facts.
+    """Writes one worker's facts; whatever it says about a job that is no longer the worker's raises :class:`RunLost`.
 
     Args:
         database: opened, with its tables made.
@@ -43,7 +50,9 @@ class Journal:
 
     async def begin(self, job_id: str) -> JobRecord | None:
         """Take a job up; None when there is nothing to do any more (cancelled or ended meanwhile)."""
-        return await self._database.persist(lambda connection: take_up(connection, job_id, self._worker))
+        return await self._database.persist(
+            lambda connection: take_up(connection, job_id, self._worker), patience_s=math.inf
+        )
 
     async def stage_started(self, job_id: str, stage: str, state: JobState, facts: "StageFacts") -> None:
         """The first call of a stage is about to be made, or the first after the stage had ended."""
@@ -56,13 +65,11 @@ class Journal:
                 "started_at": sa.func.coalesce(job_stages.c.started_at, time.time()),
                 "ended_at": None,
             }
-            _update_stage(connection, job_id, stage, values)
-            forward: dict[str, Any] = {"stage": stage}
-            current = connection.scalar(sa.select(jobs.c.state).where(jobs.c.id == job_id))
-            if current in sources_of(state):
-                forward["state"] = state
             event = {"stage_state": StageState.RUNNING, **counts}
-            change_job(connection, job_id, kind="stage", among=WORKING, values=forward, event=event)
+            forward = partial(self._change, connection, job_id, kind="stage", event=event)
+            if not forward(values={"stage": stage, "state": state}) and not forward(values={"stage": stage}):
+                raise RunLost(job_id)
+            _update_stage(connection, job_id, stage, values)
 
         await self._database.persist(write)
 
@@ -73,11 +80,12 @@ class Journal:
         earlier = job_stages.c.parts_done < counts["parts_done"]
 
         def write(connection: sa.Connection) -> None:
-            _update_stage(connection, job_id, stage, row, earlier)
             if progress is not None:
                 moved = {"progress": _at_least(progress)}
                 event = {"stage": stage, **counts}
-                change_job(connection, job_id, kind="progress", among=WORKING, values=moved, event=event)
+                if not self._change(connection, job_id, kind="progress", values=moved, event=event):
+                    raise RunLost(job_id)
+            _update_stage(connection, job_id, stage, row, earlier, self._owned(job_id))
 
         await self._database.persist(write)
 
@@ -92,11 +100,15 @@ class Journal:
             ended["started_at"] = sa.func.coalesce(job_stages.c.started_at, now)
 
         def write(connection: sa.Connection) -> None:
-            if not _update_stage(connection, job_id, stage, ended, job_stages.c.state.in_(_OPEN_STAGES)):
+            is_open = job_stages.c.state.in_(_OPEN_STAGES)
+            if not _update_stage(connection, job_id, stage, ended, is_open, self._owned(job_id)):
+                if not connection.scalar(sa.select(self._owned(job_id))):
+                    raise RunLost(job_id)
                 return
             moved = {"progress": _at_least(progress), **job_totals(job_id)}
             event = {"stage": stage, "stage_state": outcome, **counts}
-            change_job(connection, job_id, kind="stage", among=WORKING, values=moved, event=event)
+            if not self._change(connection, job_id, kind="stage", values=moved, event=event):
+                raise RunLost(job_id)
 
         await self._database.persist(write)
 
@@ -109,8 +121,11 @@ class Journal:
         error: JobError | None = None,
         reason: str | None = None,
         dead: bool = False,
-    ) -> bool:
-        """Put a job into a final state, and with ``dead`` among the dead letters; False when it was in one already."""
+    ) -> JobState:
+        """Put a job into a final state, and with ``dead`` among the dead letters; the state.
+
+        It waits for the database as long as it takes: a job whose end is not written would be lost.
+        """
         leftover = {
             JobState.COMPLETED: StageState.SKIPPED,
             JobState.FAILED: StageState.WAITING,
@@ -127,35 +142,64 @@ class Journal:
 
         event = {"reason": reason or (str(error) if error else None)}
 
-        def write(connection: sa.Connection) -> bool:
-            if not change_job(connection, job_id, kind="state", among=_RUNNABLE, values=values, event=event):
-                return False
-            _close_stages(connection, job_id, leftover)
-            return True
+        def write(connection: sa.Connection) -> None:
+            if self._change(connection, job_id, kind="state", values=values, event=event):
+                _close_stages(connection, job_id, leftover)
+                return
+            own = sa.select(jobs.c.state).where(jobs.c.id == job_id, jobs.c.worker == self._worker)
+            if connection.scalar(own) not in FINAL:  # else this very write had been made, and only its answer was lost
+                raise RunLost(job_id)
 
-        return await self._database.persist(write)
+        await self._database.persist(write, patience_s=math.inf)
+        return state
+
+    async def lost_among(self, job_ids: Collection[str]) -> set[str]:
+        """Which of the jobs are no longer this worker's."""
+        mine = (jobs.c.id.in_(list(job_ids)), jobs.c.worker == self._worker)
+        query = sa.select(jobs.c.id).where(*mine)
+        return set(job_ids) - await self._database.persist(lambda connection: set(connection.scalars(query)))
 
     async def requeue(self, worker: str, *, lost: bool = True) -> list[str]:
         """Send the unfinished jobs of a worker back to the queue; their ids.
 
         Args:
-            worker: whose jobs.
+            worker: whose jobs; one that took a job up meanwhile keeps it.
             lost: it died; a run that ended because its worker was stopped on purpose does not count against the job.
         """
+        reason = "its worker was lost" if lost else "its worker was stopped"
+        back: dict[str, Any] = {"state": JobState.QUEUED, "worker": None}
+        if not lost:
+            back["runs"] = jobs.c.runs - 1
 
         def write(connection: sa.Connection) -> list[str]:
             query = sa.select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state.in_(list(WORKING)))
             found = [str(job_id) for job_id in connection.scalars(query)]
-            unstarted = set(without_workflow(connection, found))
-            event = {"reason": "its worker was lost" if lost else "its worker was stopped"}
-            for job_id in found:
-                back: dict[str, Any] = {"state": JobState.QUEUED, "worker": None}
-                if job_id in unstarted:  # nothing but the line brings it back
-                    back |= {"started_at": None, "runs": jobs.c.runs - 1}
-                elif not lost:
-                    back["runs"] = jobs.c.runs - 1
-                change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
+            for job_id, workflow in workflows(connection, found).items():
+                change = partial(change_job, connection, job_id, kind="state", among=WORKING, worker=worker)
+                if workflow is Workflow.ENDED:
+                    _give_up(connection, job_id, worker=worker)
+                else:  # where there is no workflow, nothing but the line brings it back
+                    change(values=UNSTARTED if workflow is Workflow.NONE else back, event={"reason": reason})
             return found
+
+        return await self._database.persist(write)
+
+    async def settle_strays(self) -> list[str]:
+        """Give jobs that wait to be resumed, though nothing resumes them, a place in line or an end; their ids."""
+
+        def write(connection: sa.Connection) -> list[str]:
+            waiting = (jobs.c.state == JobState.QUEUED, jobs.c.started_at.is_not(None))
+            found = [str(job_id) for job_id in connection.scalars(sa.select(jobs.c.id).where(*waiting))]
+            strays = {
+                job_id: each for job_id, each in workflows(connection, found).items() if each is not Workflow.OPEN
+            }
+            for job_id, workflow in strays.items():
+                if workflow is Workflow.ENDED:
+                    _give_up(connection, job_id)
+                else:
+                    fresh, event = {"started_at": None}, {"reason": "nobody would have resumed it: it is back in line"}
+                    change_job(connection, job_id, kind="state", among=(JobState.QUEUED,), values=fresh, event=event)
+            return list(strays)
 
         return await self._database.persist(write)
 
@@ -163,6 +207,17 @@ class Journal:
         """Which of the jobs somebody asked to cancel."""
         query = sa.select(jobs.c.id).where(jobs.c.id.in_(list(job_ids)), jobs.c.cancel_requested)
         return await self._database.persist(lambda connection: [str(found) for found in connection.scalars(query)])
+
+    def _change(
+        self, connection: sa.Connection, job_id: str, *, kind: str, values: Mapping[str, Any], event: Mapping[str, Any]
+    ) -> bool:
+        """Change a job that this worker is at."""
+        own = self._worker
+        return change_job(connection, job_id, kind=kind, among=WORKING, values=values, event=event, worker=own)
+
+    def _owned(self, job_id: str) -> sa.ColumnElement[bool]:
+        here = (jobs.c.id == job_id, jobs.c.worker == self._worker, jobs.c.state.in_(list(WORKING)))
+        return sa.exists().where(*here)
 
 
 class StageFacts:
@@ -207,6 +262,16 @@ class StageFacts:
             "replicas": list(self.replicas),
             "artifacts": [ref.model_dump(mode="json") for ref in self.artifacts.values()],
         }
+
+
+def _give_up(connection: sa.Connection, job_id: str, *, worker: str | None = None) -> None:
+    """Make a dead letter of a job that the executor holds as ended, though its end was never written."""
+    now, told = time.time(), JobError(code="internal", message="its end could not be written", fix=REDRIVE)
+    values = {"state": JobState.FAILED, "finished_at": now, "dead_at": now, "error": told.model_dump(mode="json")}
+    among = (JobState.QUEUED, *WORKING)
+    event = {"reason": str(told)}
+    if change_job(connection, job_id, kind="state", among=among, values=values, event=event, worker=worker):
+        _close_stages(connection, job_id, StageState.WAITING)
 
 
 def _at_least(progress: float) -> sa.ColumnElement[float]:

@@ -7,13 +7,15 @@ In line are the queued jobs that never started. A queued job that did start come
 which holds its finished calls.
 """
 
+import math
 import time
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from serving.jobs.database import Database, lock
-from serving.jobs.queue import without_workflow
+from serving.jobs.queue import Workflow, workflows
 from serving.jobs.reading import read_job
 from serving.jobs.records import JobRecord
 from serving.jobs.scheduling import Head, charge, choose
@@ -26,6 +28,13 @@ _LOCK_KEY: Final = 7_385_002
 """PostgreSQL advisory lock held while a job is claimed."""
 _TRIES: Final = 4
 """Jobs tried in one claim; one that was chosen may be cancelled in the same moment."""
+UNSTARTED: Final[dict[str, Any]] = {
+    "state": JobState.QUEUED,
+    "worker": None,
+    "started_at": None,
+    "runs": jobs.c.runs - 1,
+}
+"""What makes a job that was claimed and never started one that is in line, as if nobody had claimed it."""
 _ANY: Final = sa.text("SELECT 1 FROM jobs WHERE state = 'queued' AND started_at IS NULL LIMIT 1")
 _HEADS: Final = sa.text(
     # A skip scan of the index jobs_in_line: one step per tenant and lane, however many jobs wait behind each.
@@ -84,12 +93,12 @@ class Line:
         """Undo a claim whose work could not be started; does nothing when the durable executor holds the job."""
 
         def write(connection: sa.Connection) -> None:
-            if without_workflow(connection, [job_id]):
-                back = {"state": JobState.QUEUED, "worker": None, "started_at": None, "runs": jobs.c.runs - 1}
+            if workflows(connection, [job_id])[job_id] is Workflow.NONE:
                 event = {"reason": "its worker could not start it"}
-                change_job(connection, job_id, kind="state", among=WORKING, values=back, event=event)
+                own = self._worker
+                change_job(connection, job_id, kind="state", among=WORKING, values=UNSTARTED, event=event, worker=own)
 
-        await self._database.persist(write)
+        await self._database.persist(write, patience_s=math.inf)
 
 
 def heads_of(connection: sa.Connection) -> list[Head]:
@@ -106,13 +115,13 @@ def take_up(connection: sa.Connection, job_id: str, worker: str) -> JobRecord | 
     row = connection.execute(sa.select(jobs.c.started_at, jobs.c.state).where(jobs.c.id == job_id)).first()
     if row is None or row.state in FINAL:
         return None
-    values = {
-        "state": sa.case((jobs.c.state == JobState.QUEUED, JobState.PROCESSING), else_=jobs.c.state),
-        "worker": worker,
-        "runs": jobs.c.runs + 1,
-        "started_at": sa.func.coalesce(jobs.c.started_at, time.time()),
-    }
+    now = time.time()
+    taken = {"worker": worker, "runs": jobs.c.runs + 1, "taken_at": now}
+    taken["started_at"] = sa.func.coalesce(jobs.c.started_at, now)
     event = {"reason": "resumed at the first unfinished stage" if row.started_at else None}
-    if not change_job(connection, job_id, kind="state", among=(JobState.QUEUED, *WORKING), values=values, event=event):
-        return None
-    return read_job(connection, job_id)
+    step = {"state": JobState.PROCESSING}
+    change = partial(change_job, connection, job_id, kind="state", event=event)
+    # One that is still called working is another's whose loss was seen by the durable executor first.
+    if change(among=(JobState.QUEUED,), values=taken | step) or change(among=WORKING, values=taken):
+        return read_job(connection, job_id)
+    return None

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from serving.errors import ReelmeshError
+from serving.errors import ReelmeshError, plain_text
 from serving.jobs.states import FINAL
 from serving.jobs.types import JobOutput, JobState, Lane
 from serving.protocol.artifact import ArtifactRef
@@ -45,7 +45,7 @@ class JobError(_Record):
         field = error.field if error.field != stage else None
         return cls(
             code=error.code,
-            message=error.problem,
+            message=plain_text(error.problem),
             stage=stage,
             field=field,
             fix=error.fix or fix,
@@ -98,6 +98,7 @@ class JobRecord(_Record):
         title: the field of that name in the job's input, or the name of the first file in it, if it has either.
         stage: the stage that started last.
         cancel_requested: somebody cancelled the job and the worker has yet to stop it.
+        taken_at: when the present run began, from which ``timeout_s`` counts; ``started_at`` is the first run's.
         runs: how often a worker took it up; above 1 after a worker was lost.
         queue_position: 1 for the next job to run; None unless it waits.
         estimated_wait_s: until it starts, from measured times; None unless it waits and they are known.
@@ -123,6 +124,7 @@ class JobRecord(_Record):
     stage: str | None = None
     created_at: float
     started_at: float | None = None
+    taken_at: float | None = None
     finished_at: float | None = None
     timeout_s: float
     tries: int

@@ -1,13 +1,12 @@
 """The states of a job and the only steps allowed between them; used by the store, the worker and the pages.
 
 The one invariant: a job never leaves a final state, and a working job only moves forward or back to the
-queue.
+queue; serving.jobs.tables.change_job takes no other step.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
-from serving.errors import Conflict
 from serving.jobs.types import JobState
 
 WORKING: Final = (JobState.PROCESSING, JobState.RENDERING, JobState.POST_PROCESSING, JobState.UPLOADING)
@@ -42,9 +41,3 @@ def may_become(state: JobState, other: JobState) -> bool:
 def sources_of(state: JobState) -> tuple[JobState, ...]:
     """The states from which one step leads to ``state``."""
     return tuple(source for source in JobState if may_become(source, state))
-
-
-def check_transition(state: JobState, other: JobState) -> None:
-    """Raise :class:`Conflict` unless one step leads from ``state`` to ``other``."""
-    if not may_become(state, other):
-        raise Conflict(f"a job that is {state} cannot become {other}")

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
+from serving.errors import plain_text
+from serving.jobs.states import sources_of
 from serving.jobs.types import JobState
 
 MAX_ID_CHARS: Final = 40
@@ -33,6 +35,7 @@ jobs = sa.Table(
     sa.Column("stage", sa.String(64)),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("started_at", sa.Float),
+    sa.Column("taken_at", sa.Float),
     sa.Column("finished_at", sa.Float),
     sa.Column("timeout_s", sa.Float, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
@@ -184,6 +187,7 @@ def change_job(
     among: Collection[JobState],
     values: Mapping[str, Any],
     event: Mapping[str, Any] | None = None,
+    worker: str | None = None,
 ) -> bool:
     """Update a job's row and append the event that tells of it, if the job is in one of the states ``among``.
 
@@ -191,16 +195,23 @@ def change_job(
         connection: inside a transaction.
         job_id: the job.
         kind: of the event: ``state``, ``stage`` or ``progress``.
-        among: states in which the change makes sense.
+        among: states in which the change makes sense; with a new state only those count from which a step leads to it.
         values: columns of the job's row.
         event: further columns of the event; state, stage and progress come from the changed row.
+        worker: whose job it must be; None for whoever's.
 
     Returns:
         Whether the row was changed; False means another process was first.
     """
+    allowed = set(among)
+    if "state" in values:  # whoever asks: no other step is ever taken
+        allowed &= set(sources_of(JobState(values["state"])))
+    here = [jobs.c.id == job_id, jobs.c.state.in_(sorted(allowed))]
+    if worker is not None:
+        here.append(jobs.c.worker == worker)
     statement = (
         sa.update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.state.in_(list(among)))
+        .where(*here)
         .values(last_event=jobs.c.last_event + 1, **values)
         .returning(jobs.c.last_event, jobs.c.state, jobs.c.stage, jobs.c.progress, jobs.c.webhook)
     )
@@ -208,6 +219,8 @@ def change_job(
     if row is None:
         return False
     told = {"state": row.state, "stage": row.stage, "progress": row.progress, **(event or {})}
+    if (reason := told.get("reason")) is not None:
+        told["reason"] = plain_text(reason)
     # As parameters: with values() SQLAlchemy builds the statement anew each time, which takes longer than the insert.
     connection.execute(
         sa.insert(job_events), {"job_id": job_id, "seq": row.last_event, "at": time.time(), "kind": kind, **told}

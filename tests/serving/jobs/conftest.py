@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.jobs.database import Database
 from serving.jobs.worker import JobWorker
 from tests.serving.jobs.film import CATALOG, CountingRouter
 from tests.serving.jobs.office import Office, open_office
@@ -26,3 +27,13 @@ async def start_worker(office: Office) -> AsyncIterator[Callable[[], Awaitable[J
     yield start
     for worker in workers:
         await worker.shutdown()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/jobs.db" if sqlite else request.getfixturevalue("postgres_database")
+    opened = Database(url)
+    await opened.create()
+    yield opened
+    await opened.close()

@@ -2,10 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-import pytest
 import sqlalchemy as sa
 from dbos import DBOSClient
 
@@ -22,16 +20,6 @@ from serving.jobs.worker import JobWorker
 from tests.serving.jobs.office import Office
 
 StartWorker = Callable[[], Awaitable[JobWorker]]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    sqlite = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path}/jobs.db" if sqlite else request.getfixturevalue("postgres_database")
-    opened = Database(url)
-    await opened.create()
-    yield opened
-    await opened.close()
 
 
 def new_job(lane: Lane = Lane.MEDIUM, tenant: str = "anybody") -> NewJob:

@@ -1,7 +1,6 @@
 import pytest
 
-from serving.errors import Conflict
-from serving.jobs.states import ALLOWED, FINAL, WORKING, check_transition, may_become, sources_of
+from serving.jobs.states import ALLOWED, FINAL, WORKING, may_become, sources_of
 from serving.jobs.types import JobState
 
 S = JobState
@@ -30,9 +29,6 @@ def test_every_state_has_its_next_states_and_only_final_ones_have_none(state: Jo
 def test_only_allowed_steps_are_taken(state: JobState, other: JobState, allowed: bool) -> None:
     assert may_become(state, other) is allowed
     assert (state in sources_of(other)) is allowed
-    if not allowed:
-        with pytest.raises(Conflict, match=f"a job that is {state} cannot become {other}"):
-            check_transition(state, other)
 
 
 def test_working_states_only_go_forward() -> None:
