@@ -70,6 +70,7 @@ async def _accept(home: Path, database_url: str) -> None:
                     os.fsync(stream.fileno())
                 number += 1
             await asyncio.sleep(0.03)
+    (home / "left").touch()
     await _while_starter_lives()
 
 

@@ -30,7 +30,7 @@ class FilmRequest(Message):
     title: str = Field(min_length=1, max_length=120)
     clips: int = Field(default=3, ge=0, le=50)
     seconds: float = Field(default=0.02, gt=0, le=60, description="How long each call takes.")
-    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf"] = "none"
+    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf", "nan"] = "none"
     poster: ArtifactRef | None = None
     actors: tuple[str, ...] = ()
 
@@ -66,7 +66,8 @@ async def film(job: JobContext, request: FilmRequest) -> JobOutput:
     files = {"captions": vtt, "score": score.audio}
     if request.poster is not None:
         files["poster"] = request.poster
-    return JobOutput(files=files, facts={"clips": len(clips), "loudness_lufs": -16.02})
+    loudness = float("nan") if request.trouble == "nan" else -16.02
+    return JobOutput(files=files, facts={"clips": len(clips), "sound": [{"loudness_lufs": loudness}]})
 
 
 def film_type(**changes: object) -> JobType:

@@ -48,15 +48,22 @@ async def until_accepted(office: Office, more: int) -> None:
 
 
 async def until_all_ended(office: Office, timeout_s: float = END_S) -> None:
+    """Tell the front end to take nothing more in, and wait until what it took in has ended."""
     end = time.monotonic() + timeout_s
+    (office.settings.home / "closed").touch()
+    while not (office.settings.home / "left").exists():
+        assert time.monotonic() < end, f"seed {SEED}: the front end does not stop"
+        await asyncio.sleep(0.05)
     while left := {key: n for key, n in (await office.store.counts()).items() if key[1] not in FINAL}:
         assert time.monotonic() < end, f"seed {SEED}: never ended: {left}"
         await asyncio.sleep(0.1)
 
 
-async def busy_workers(office: Office) -> set[str]:
-    query = sa.select(jobs.c.worker).where(jobs.c.worker.is_not(None), jobs.c.state.not_in(list(FINAL)))
-    return set(await office.database.run(lambda connection: connection.scalars(query).all()))
+async def owners(office: Office) -> dict[str, str | None]:
+    """Who is at which job that has not ended."""
+    query = sa.select(jobs.c.id, jobs.c.worker).where(jobs.c.state.not_in(list(FINAL)))
+    rows = await office.database.run(lambda connection: connection.execute(query).all())
+    return {row.id: row.worker for row in rows}
 
 
 async def rounds(office: Office, crew: Crew, count: int, chance: random.Random) -> int:
@@ -76,17 +83,19 @@ async def rounds(office: Office, crew: Crew, count: int, chance: random.Random) 
 
 
 async def takeover_s(office: Office, crew: Crew) -> float:
-    """Kill one worker that holds jobs, start no other in its place, and measure until none of its jobs is left."""
-    pid, lost = crew.members["one"].pid, set[str]()
+    """Kill one worker that holds jobs, start no other in its place, and measure until somebody is at each of them."""
+    pid, lost = crew.members["one"].pid, dict[str, str | None]()
     end = time.monotonic() + TAKEOVER_S
     while not lost and time.monotonic() < end:
-        lost = {worker for worker in await busy_workers(office) if f"-{pid}-" in worker}
+        lost = {job: worker for job, worker in (await owners(office)).items() if f"-{pid}-" in (worker or "")}
         await asyncio.sleep(0.01)
     assert lost, f"seed {SEED}: the worker had nothing to do"
     crew.kill("one")
     killed = time.monotonic()
-    while lost & await busy_workers(office):
-        assert time.monotonic() - killed < TAKEOVER_S, f"seed {SEED}: nobody took over"
+    while waiting := [
+        job for job, worker in (await owners(office)).items() if job in lost and worker in (None, lost[job])
+    ]:
+        assert time.monotonic() - killed < TAKEOVER_S, f"seed {SEED}: nobody is at {waiting}"
         await asyncio.sleep(0.05)
     return time.monotonic() - killed
 
@@ -95,14 +104,16 @@ async def check_ends(office: Office) -> None:
     """Every job that was accepted is there and ended once, and its history has no gap."""
     accepted = accepted_films(office)
     assert len(accepted) == len(set(accepted)), "a film was accepted twice"
-    query = sa.select(jobs.c.id, jobs.c.state, jobs.c.dead_at)
+    query = sa.select(jobs.c.id, jobs.c.state, jobs.c.dead_at, jobs.c.runs, jobs.c.error)
     rows = {row.id: row for row in await office.database.run(lambda connection: connection.execute(query).all())}
     assert set(accepted) <= set(rows), "an accepted film is gone"
     # The one that the front end was told nothing of, since it was killed before, is asked for again by its key.
     assert len(rows) == len(accepted)
     states = Counter(row.state for row in rows.values())
+    failed = [row for row in rows.values() if row.state == JobState.FAILED]
+    print(f"seed {SEED}: {dict(states)}", *failed, sep="\n")
     assert set(states) <= {JobState.COMPLETED, JobState.FAILED}, states
-    assert all(row.dead_at for row in rows.values() if row.state == JobState.FAILED)
+    assert all(row.dead_at for row in failed), f"seed {SEED}: failed for another reason than lost workers: {failed}"
     events = await office.database.run(lambda connection: connection.execute(sa.select(job_events)).all())
     history = defaultdict(list)
     for event in sorted(events, key=lambda event: event.seq):
@@ -130,8 +141,7 @@ async def check_work(office: Office, killed: int) -> None:
     again = sum(count - 1 for count in ends.values())
     print(f"{len(ends)} calls, {again} of them made again, {killed} processes killed")
     calls_at_work = 8  # two jobs a worker, four calls each
-    assert again <= killed * calls_at_work
-    assert again < len(ends) / 4
+    assert again <= killed * calls_at_work, f"seed {SEED}: {again} calls made again, {killed} processes killed"
 
 
 @pytest.mark.timeout(120)
@@ -143,7 +153,6 @@ async def test_kills_at_random_moments_lose_no_job_and_repeat_no_stage(tmp_path:
             crew.start("front", "one", "two")
             killed = await rounds(office, crew, 20, chance)
             print(f"taken over within {await takeover_s(office, crew):.2f} s")
-            (office.settings.home / "closed").touch()
             await until_all_ended(office)
         await check_ends(office)
         await check_work(office, killed + 1)
