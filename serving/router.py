@@ -91,6 +91,7 @@ class Router:
                 call.checkpoint()
                 try:
                     backend = self._backend(candidate.name)
+                    call.tries += 1
                     result = await backend.run(candidate.name, request, call)
                     if candidate is not models[0]:
                         telemetry.FALLBACKS.labels(candidate.card.task, models[0].name, candidate.name).inc()

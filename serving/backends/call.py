@@ -20,13 +20,16 @@ class Call:
         job_id: the job this call belongs to, empty for direct inference.
         stage: the stage of the job, empty for direct inference.
         served_by: ``backend/model`` that answered, filled in by the router.
-        replica: the replica that did, filled in by the backend, as are its CPU and GPU seconds.
+        tries: how often a backend was asked, counted by the router.
+        replica: the replica that answered last, filled in by the backend.
+        cpu_s: CPU seconds of all tries, added up by the backend, as are the GPU seconds.
     """
 
     deadline_unix_s: float | None = None
     job_id: str = ""
     stage: str = ""
     served_by: str = ""
+    tries: int = 0
     replica: str = ""
     cpu_s: float = 0.0
     gpu_s: float = 0.0

@@ -49,7 +49,11 @@ class HandleBackend:
             raise
         except (RayError, RayServeException) as error:
             raise _translated(error, model) from error
-        call.replica, call.cpu_s, call.gpu_s = served.replica, served.cpu_s, served.gpu_s
+        call.replica = served.replica
+        call.cpu_s += served.cpu_s
+        call.gpu_s += served.gpu_s
+        if isinstance(served.result, ReelmeshError):
+            raise served.result
         return served.result
 
 

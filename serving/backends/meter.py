@@ -7,10 +7,15 @@ that run side by side share each moment evenly, since a process's clock cannot t
 import contextlib
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+import structlog
+
+from serving.errors import EngineFailed, ReelmeshError, foreign_text
 from serving.protocol.tasks import TaskResult
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
@@ -30,9 +35,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a replica answers to the router: the result, who made it and what it cost."""
+    """What a replica answers to the router: the result or why there is none, who made it and what it cost."""
 
-    result: TaskResult
+    result: TaskResult | ReelmeshError
     replica: str
     cpu_s: float
     gpu_s: float
@@ -70,6 +75,19 @@ class Meter:
         finally:
             self._settle()
             self._at_work.remove(cost)
+
+    async def served(self, model: str, work: Awaitable[TaskResult], *, gpu_share: float, replica: str) -> Served:
+        """Do a request's work and measure it; a failure is an answer too, since it cost something."""
+        result: TaskResult | ReelmeshError
+        with self.measure(gpu_share) as cost:
+            try:
+                result = await work
+            except ReelmeshError as error:
+                result = error
+            except Exception as error:
+                log.exception("engine_crashed", model=model)
+                result = EngineFailed(f"{model} failed: {foreign_text(error)}")
+        return Served(result, replica, cost.cpu_s, cost.gpu_s)
 
     def _settle(self) -> None:
         now, last = (self._cpu_s(), self._wall_s()), self._last

@@ -144,12 +144,15 @@ def redrive(
             raise BadInput("name jobs, or say --all", field="JOB", fix="`reelmesh jobs dead` lists them")
         async with JobsClient(mesh_url(host), key=mesh_key) as client:
             wanted = job_ids or [job.id for job in (await client.jobs(dead=True, limit=1000)).data]
-            made = [await client.redrive(each) for each in wanted]
-        if as_json:
-            print_json([job.model_dump(mode="json") for job in made])
-        else:
-            for job in made:
-                print(job.id)
+            made: list[JobView] = []
+            try:
+                for each in wanted:
+                    made.append(await client.redrive(each))
+                    if not as_json:
+                        print(made[-1].id, flush=True)
+            finally:  # whatever happens to a later one, these are made
+                if as_json:
+                    print_json([job.model_dump(mode="json") for job in made])
         return ExitCode.OK
 
     run_command(work())

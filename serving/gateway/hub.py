@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from serving.jobs.database import AWAY, BackOff, away_text
 from serving.jobs.records import EventRecord
 from serving.jobs.store import JobStore
 
@@ -95,12 +96,16 @@ class EventHub:
                 self._topics.pop(job_id, None)
 
     async def _poll(self) -> None:
+        trouble: BackOff | None = None
         while self._topics:
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(self._poll_s if trouble is None else max(self._poll_s, trouble.next_s()))
             try:
                 await self._ask()
-            except Exception:
-                log.exception("event_hub_failed")
+                trouble = None
+            except Exception as error:
+                trouble = trouble or BackOff()
+                away = away_text(error) if isinstance(error, AWAY) else None
+                log.warning("event_hub_failed", error=away, exc_info=away is None)
 
     async def _ask(self) -> None:
         watched = iter(list(self._topics))

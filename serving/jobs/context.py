@@ -21,7 +21,7 @@ from serving.errors import BadInput, EngineFailed, ReelmeshError, TooLarge, fore
 from serving.jobs.journal import Journal, StageFacts
 from serving.jobs.keys import json_refs, request_key
 from serving.jobs.makers import provenance_of
-from serving.jobs.parts import Ledger, Part, own_part, type_name
+from serving.jobs.parts import Ledger, Part, Spent, own_part, type_name
 from serving.jobs.progress import job_progress
 from serving.jobs.records import JobRecord, StageState
 from serving.jobs.results import Place, Result, Results
@@ -167,18 +167,21 @@ class DurableContext:
         return results
 
     async def _part(self, stage: Stage, facts: StageFacts, step: StepReservation, place: Place, part: Part[T]) -> T:
-        tries = 0
+        tries, spent, made = 0, Spent(), False
 
         async def body() -> str:
-            nonlocal tries
+            nonlocal tries, made
             tries += 1
             if tries > 1:
                 STAGE_RETRIES.labels(self._job_type.name, stage.name).inc()
             result = await self._guarded(stage, partial(self._ledger.find, place, part))
             if result is None:
-                facts.tries = max(facts.tries, tries)
                 await self._open(stage, facts)
-                result = await self._guarded(stage, partial(self._make, place, part, tries))
+                try:
+                    result = await self._guarded(stage, partial(self._make, place, part, spent))
+                finally:
+                    facts.tries = max(facts.tries, spent.tries)
+                made = True
             facts.add_server(result.served_by, result.replica)
             STAGE_PARTS.labels(self._job_type.name, stage.name, result.origin).inc()
             return result.value
@@ -188,17 +191,24 @@ class DurableContext:
                 value = part.decode(await step.run_async(self._options(f"{place.stage}[{place.part}]"), body))
             except dbos_errors.DBOSMaxStepRetriesExceeded as exhausted:
                 raise exhausted.errors[-1] from exhausted
+            finally:
+                if not made:  # no result tells of what was spent all the same
+                    facts.failed_cpu_s += spent.cpu_s
+                    facts.failed_gpu_s += spent.gpu_s
         facts.parts_done += 1
         self._done[stage.name] = facts.parts_done / facts.parts
         if tries and facts.parts_done < facts.parts:
             await self._advance(stage.name, facts)
         return value
 
-    async def _make(self, place: Place, part: Part[Any], tries: int) -> Result:
-        """Do the work of a part, and leave its result and who made it."""
+    async def _make(self, place: Place, part: Part[Any], spent: Spent) -> Result:
+        """Do the work of a part, and leave its result and who made it; what it took is added to ``spent``."""
         began = time.time()
         call = Call(deadline_unix_s=self._deadline_unix_s, job_id=self.job_id, stage=place.stage)
-        value = part.encode(await part.work(call))
+        try:
+            value = part.encode(await part.work(call))
+        finally:
+            spent.add(call)
         by, key = part.identity, part.key
         if by is not None and part.request is not None and call.served_by.rpartition("/")[2] != by.model:
             by = self._runner.identity(part.request, model=call.served_by.rpartition("/")[2])
@@ -212,11 +222,11 @@ class DurableContext:
             key=key,
             served_by=call.served_by or None,
             replica=call.replica or None,
-            tries=tries,
+            tries=spent.tries,
             started_at=began,
             ended_at=time.time(),
-            cpu_s=call.cpu_s,
-            gpu_s=call.gpu_s,
+            cpu_s=spent.cpu_s,
+            gpu_s=spent.gpu_s,
         )
         await self._results.record(place, result)
         return result

@@ -50,14 +50,14 @@ def redrive_stage(record: JobRecord) -> str:
 class Retries(Protocol):
     """What makes a new job of an old one: the desk."""
 
-    async def retry(self, job_id: str, *, from_stage: str, edits: None = None) -> JobRecord:
-        """A new job that goes on from a stage of the old one."""
+    async def retry(self, job_id: str, *, from_stage: str, once: bool) -> JobRecord:
+        """A new job that goes on from a stage of the old one, which with ``once`` must be its first."""
 
 
 async def redrive(record: JobRecord, desk: Retries) -> JobRecord:
     """Make the job that goes on where a dead letter ended.
 
     Raises:
-        Conflict: the job is none of the dead letters.
+        Conflict: the job is none of the dead letters, or a job was made from it already.
     """
-    return await desk.retry(record.id, from_stage=redrive_stage(record))
+    return await desk.retry(record.id, from_stage=redrive_stage(record), once=True)

@@ -94,7 +94,8 @@ class Journal:
     ) -> None:
         """The stage is done, skipped or failed; repeating it changes nothing."""
         now, counts = time.time(), facts.counts()
-        ended = {"state": outcome, "ended_at": now, **facts.row(), **summary(job_id, stage)}
+        ended = {"state": outcome, "ended_at": now, **facts.row(), **facts.failed_costs()}
+        ended |= summary(job_id, stage, **facts.failed_costs())
         if outcome is not StageState.SKIPPED:
             # A stage that found all its results at once never said that it started.
             ended["started_at"] = sa.func.coalesce(job_stages.c.started_at, now)
@@ -232,6 +233,7 @@ class StageFacts:
         self.parts = 0
         self.parts_done = 0
         self.tries = known.tries if known else 0
+        self.failed_cpu_s = self.failed_gpu_s = 0.0
         self.models: list[str] = list(known.models) if known else []
         self.replicas: list[str] = list(known.replicas or ()) if known else []
         self.artifacts: dict[str, ArtifactRef] = {}
@@ -252,6 +254,10 @@ class StageFacts:
     def counts(self) -> dict[str, int]:
         """The counts, as columns of the stage and of its events."""
         return {"parts": self.parts, "parts_done": self.parts_done}
+
+    def failed_costs(self) -> dict[str, float]:
+        """What was spent on parts that have no result, as columns of the stage."""
+        return {"failed_cpu_s": self.failed_cpu_s, "failed_gpu_s": self.failed_gpu_s}
 
     def row(self) -> dict[str, Any]:
         """As columns of the stage."""

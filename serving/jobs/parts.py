@@ -62,6 +62,27 @@ class Part(Generic[T]):
         return value
 
 
+@dataclass(slots=True)
+class Spent:
+    """What all tries of a part took together.
+
+    Attributes:
+        tries: how often a model, or own code, was asked.
+        cpu_s: CPU seconds.
+        gpu_s: GPU seconds.
+    """
+
+    tries: int = 0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+
+    def add(self, call: Call) -> None:
+        """Count a call that is over, however it ended; the router may have made several tries of it."""
+        self.tries += max(1, call.tries)
+        self.cpu_s += call.cpu_s
+        self.gpu_s += call.gpu_s
+
+
 def own_part(job_type: str, stage: str, work: Callable[[], Awaitable[T]], inputs: object) -> Part[T]:
     """The part that runs own code; raises :class:`BadInput` where the code does not say what it returns."""
     function: Any = work

@@ -63,11 +63,11 @@ class StageRecord(_Record):
     Attributes:
         parts: how many calls the stage makes, 1 unless it maps over a list; 0 while unknown.
         parts_done: how many of them have finished.
-        tries: most tries any of its calls needed.
+        tries: most tries any of its calls needed, those of the router included.
         parts_cached: how many of the finished ones were not made by this job but taken from an earlier one.
         models: models that served its calls, as ``backend/model``.
         replicas: the replicas that did.
-        cpu_s: CPU seconds its calls took where they were done; 0 for what was taken from an earlier job.
+        cpu_s: CPU seconds its calls took where they were done, failed ones too; 0 for what an earlier job made.
         gpu_s: GPU seconds, by the part of a GPU that each model leases.
         artifacts: what the stage made; at most 64 are listed.
     """

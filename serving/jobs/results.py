@@ -160,21 +160,24 @@ class Results:
         return all(await asyncio.gather(*(self._artifacts.exists(ref) for ref in json_refs(value))))
 
 
-def summary(job_id: str, stage: str) -> Mapping[str, Any]:
-    """Columns of a stage's row that follow from its results, as subqueries."""
+def summary(job_id: str, stage: str, *, failed_cpu_s: float, failed_gpu_s: float) -> Mapping[str, Any]:
+    """Columns of a stage's row that follow from its results, and from what parts without one took."""
     here = (stage_results.c.job_id == job_id, stage_results.c.stage == stage)
     foreign = sa.func.coalesce(sa.func.sum(sa.case((stage_results.c.origin == Origin.MADE, 0), else_=1)), 0)
     return {
         "parts_cached": sa.select(foreign).where(*here).scalar_subquery(),
-        "cpu_s": _total(stage_results.c.cpu_s, *here),
-        "gpu_s": _total(stage_results.c.gpu_s, *here),
+        "cpu_s": _total(stage_results.c.cpu_s, *here) + failed_cpu_s,
+        "gpu_s": _total(stage_results.c.gpu_s, *here) + failed_gpu_s,
     }
 
 
 def job_totals(job_id: str) -> Mapping[str, Any]:
-    """Columns of a job's row that follow from its results, as subqueries."""
-    here = stage_results.c.job_id == job_id
-    return {"cpu_s": _total(stage_results.c.cpu_s, here), "gpu_s": _total(stage_results.c.gpu_s, here)}
+    """Columns of a job's row that follow from its results and its stages' rows, as subqueries."""
+    made, failed = stage_results.c.job_id == job_id, job_stages.c.job_id == job_id
+    return {
+        "cpu_s": _total(stage_results.c.cpu_s, made) + _total(job_stages.c.failed_cpu_s, failed),
+        "gpu_s": _total(stage_results.c.gpu_s, made) + _total(job_stages.c.failed_gpu_s, failed),
+    }
 
 
 def _total(column: "sa.Column[float]", *here: sa.ColumnElement[bool]) -> "sa.ScalarSelect[float]":

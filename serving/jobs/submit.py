@@ -15,7 +15,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
-from serving.errors import BadInput, NotFound, Unprocessable
+from serving.errors import BadInput, Conflict, NotFound, Unprocessable
 from serving.jobs.acceptance import Named, NewJob
 from serving.jobs.fork import Edits, check_results, forked_from, forked_input, parse_edits
 from serving.jobs.input_problems import bad_input
@@ -146,6 +146,7 @@ class JobDesk:
         from_stage: str | None = None,
         edits: Edits | Mapping[str, object] | None = None,
         stop_at: str | None = None,
+        once: bool = False,
     ) -> JobRecord:
         """Fork an ended job: a new one that takes what the old one finished, and does the rest.
 
@@ -155,14 +156,17 @@ class JobDesk:
                 edits there is none.
             edits: merge patches on its input and results; what depends on what they change is done again.
             stop_at: the last stage to run.
+            once: whether the old job must have no fork yet.
 
         Raises:
             NotFound: no such job.
-            Conflict: it has not ended.
+            Conflict: it has not ended, or has a fork already.
             Unprocessable: names the field and the fix.
             TooMany: as many jobs wait as may.
         """
         parent = await self._store.get(job_id)
+        if once and (forks := (await self._store.page(parent_id=job_id, limit=1)).jobs):
+            raise _driven(forks[0])
         try:
             wanted = parse_edits(edits)
             stage = forked_from(parent, from_stage, wanted)
@@ -181,7 +185,11 @@ class JobDesk:
         tenant = await self._store.tenant_of(job_id)
         webhook = await Deliveries(self._store.database).webhook_of(job_id)
         fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json(), webhook=webhook)
-        return (await self._store.accept(fork))[0]
+        # The key makes one job of two that ask in the same moment.
+        made, new_one = await self._store.accept(replace(fork, idempotency_key=f"fork-of-{job_id}") if once else fork)
+        if not new_one:
+            raise _driven(made)
+        return made
 
     async def _prepare(self, request: JobRequest) -> NewJob:
         job_type = self._catalog.get(request.type)
@@ -225,6 +233,11 @@ class JobDesk:
                     field=f"{dotted(path)}.size_bytes",
                     fix="send the reference as POST /v1/artifacts answered it",
                 )
+
+
+def _driven(fork: JobRecord) -> Conflict:
+    fix = f"`reelmesh jobs show {fork.id}` shows it; `reelmesh jobs retry` makes another all the same"
+    return Conflict(f"the job {fork.id} goes on with it already", fix=fix)
 
 
 def unprocessable(error: BadInput) -> Unprocessable:

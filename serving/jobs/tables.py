@@ -103,6 +103,8 @@ job_stages = sa.Table(
     sa.Column("parts_cached", sa.Integer, nullable=False, server_default="0"),
     sa.Column("cpu_s", sa.Float, nullable=False, server_default="0"),
     sa.Column("gpu_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("failed_cpu_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("failed_gpu_s", sa.Float, nullable=False, server_default="0"),
 )
 
 stage_results = sa.Table(

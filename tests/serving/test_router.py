@@ -74,8 +74,10 @@ async def test_a_request_goes_to_the_default_model_of_its_task() -> None:
 async def test_a_retryable_error_moves_on_to_the_fallback() -> None:
     first, second = Answering("ray", ["bed"], Unavailable("full")), Answering("saas", ["other"], MUSIC)
     router = Router(repository(model("bed", fallback=["other"]), model("other")), [first, second])
-    assert await router.run(ASK, Call()) == MUSIC
+    call = Call()
+    assert await router.run(ASK, call) == MUSIC
     assert (first.asked, second.asked) == (["bed"], ["other"])
+    assert call.tries == 2
 
 
 async def test_a_retryable_error_is_tried_again_and_is_final_after_the_last_round() -> None:

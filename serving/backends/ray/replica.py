@@ -120,9 +120,8 @@ class EngineReplica:
     async def serve(self, model: str, request: TaskRequest, call: Call) -> Served:
         """As :meth:`run`, with what it cost: CPU seconds of this process and of children that ended meanwhile."""
         share = self._models.typed(model)[0].card.share.gpu if self._on_gpu else 0.0
-        with self._meter.measure(share) as cost:
-            result = await self.run(model, request, call)
-        return Served(result, f"{self._group}-{self._host}:{self._ports[0]}", cost.cpu_s, cost.gpu_s)
+        replica = f"{self._group}-{self._host}:{self._ports[0]}"
+        return await self._meter.served(model, self.run(model, request, call), gpu_share=share, replica=replica)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors).

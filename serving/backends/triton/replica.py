@@ -135,9 +135,9 @@ class TritonReplica:
     async def serve(self, model: str, request: TaskRequest, call: Call) -> Served:
         """As :meth:`run`, with what it cost: the time it took, shared evenly by the requests that ran beside it."""
         known = self._models.get(model)
-        with self._meter.measure(known.card.share.gpu if known and self._gpus else 0.0) as cost:
-            result = await self.run(model, request, call)
-        return Served(result, f"triton-{self._port.control.address}", cost.cpu_s, cost.gpu_s)
+        share = known.card.share.gpu if known and self._gpus else 0.0
+        replica = f"triton-{self._port.control.address}"
+        return await self._meter.served(model, self.run(model, request, call), gpu_share=share, replica=replica)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve's autoscaler: typed requests at hand, and what waits in Triton's queues whoever sent it."""

@@ -7,6 +7,8 @@ import time
 import pytest
 
 from serving.backends.meter import Meter
+from serving.errors import EngineFailed, Unavailable
+from serving.protocol.tasks import TaskResult
 
 
 class Clocks:
@@ -51,3 +53,23 @@ def test_work_of_a_child_process_counts_and_sleep_does_not() -> None:
         time.sleep(0.05)
     assert worked.cpu_s > 0.02
     assert slept.cpu_s < 0.04
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        pytest.param(Unavailable("full"), Unavailable, id="the mesh's own"),
+        pytest.param(ValueError("broken"), EngineFailed, id="foreign"),
+    ],
+)
+async def test_a_failure_is_answered_with_what_it_cost(raised: Exception, told: type[Exception]) -> None:
+    clocks = Clocks()
+    meter = Meter(lambda: clocks.cpu, lambda: clocks.wall)
+
+    async def work() -> TaskResult:
+        clocks.pass_(2, 4)
+        raise raised
+
+    served = await meter.served("violin", work(), gpu_share=0.5, replica="render-1")
+    assert isinstance(served.result, told)
+    assert (served.replica, served.cpu_s, served.gpu_s) == ("render-1", 2.0, 2.0)

@@ -103,6 +103,21 @@ async def test_dead_letters_are_listed_and_redriven(working: Site, capsys: pytes
     assert json.loads(capsys.readouterr().out)["data"] == []
 
 
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+async def test_what_was_redriven_is_told_though_a_later_one_fails(
+    site: Site, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    job = await site.office.submit()
+    ended = {"state": "failed", "finished_at": job.created_at, "dead_at": job.created_at}
+    await site.office.database.run(lambda connection: connection.execute(sa.update(jobs).values(**ended)))
+    options = ("--host", site.url, *(["--json"] if as_json else []))
+    assert await reelmesh("jobs", "dead", "redrive", job.id, job.id, *options) == 1
+    told = capsys.readouterr()
+    [made] = [each["id"] for each in json.loads(told.out)] if as_json else told.out.split()
+    assert (await site.office.store.get(made)).parent_id == job.id
+    assert f"the job {made} goes on with it already" in told.err
+
+
 async def test_redrive_wants_jobs_or_all(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert await reelmesh("jobs", "dead", "redrive", "--host", site.url) == 2
     assert "--all" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import sqlalchemy as sa
 
 from serving.errors import BadInput, Unavailable
 from serving.jobs import database as module
-from serving.jobs.database import Database, sqlalchemy_url
+from serving.jobs.database import BackOff, Database, sqlalchemy_url
 from serving.jobs.tables import lane_shares
 
 
@@ -47,26 +48,29 @@ async def test_tables_of_an_earlier_version_become_todays_and_keep_their_rows(
     database = Database(file if kind == "sqlite" else request.getfixturevalue("postgres_database"))
     await database.create()
     row = {"lane": "low", "tenant": "studio", "virtual_s": 2.0}
+    newer = [("jobs", "tenant"), ("jobs", "taken_at"), ("job_stages", "failed_cpu_s"), ("job_stages", "failed_gpu_s")]
 
     def back(connection: sa.Connection) -> None:
         connection.execute(sa.insert(lane_shares).values(**row))
         connection.exec_driver_sql("DROP INDEX jobs_in_line")
-        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN tenant")
+        for table, column in newer:
+            connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 3")
         connection.exec_driver_sql("DROP INDEX jobs_by_state")
         connection.exec_driver_sql("CREATE INDEX jobs_by_state ON jobs (state, priority, id)")
 
-    def now(connection: sa.Connection) -> tuple[set[str], dict[str, object], object]:
+    def now(connection: sa.Connection) -> tuple[set[tuple[str, str]], dict[str, object], object]:
         inspector = sa.inspect(connection)
-        columns = {column["name"] for column in inspector.get_columns("jobs")}
+        tables = sorted({"jobs", *(table for table, _ in newer)})
+        columns = {(table, column["name"]) for table in tables for column in inspector.get_columns(table)}
         indexes = {str(index["name"]): index["column_names"] for index in inspector.get_indexes("jobs")}
         return columns, indexes, connection.execute(sa.select(lane_shares)).mappings().one()
 
     await database.run(back)
     await database.create()
     columns, indexes, kept = await database.run(now)
-    assert "tenant" in columns
-    assert "priority" not in columns, "nobody reads it, and what is new does not write it"
+    assert set(newer) <= columns
+    assert ("jobs", "priority") not in columns, "nobody reads it, and what is new does not write it"
     assert "jobs_in_line" in indexes
     assert indexes["jobs_by_state"] == ["state", "id"]
     assert kept == row
@@ -105,3 +109,44 @@ async def test_facts_of_running_jobs_wait_for_a_database_that_is_away(
     with pytest.raises(sa.exc.OperationalError, match="away"):
         await database.persist(lambda connection: connection.scalar(sa.text("SELECT * FROM away")))
     await database.close()
+
+
+def test_connections_to_a_server_that_answers_nothing_are_given_up() -> None:
+    query = sqlalchemy_url("postgresql://u:p@h/d?connect_timeout=30&sslmode=require").query
+    assert query["connect_timeout"] == "30", "what the address says stays"
+    assert query["sslmode"] == "require"
+    assert int(str(query["tcp_user_timeout"])) == 10_000
+    assert {"keepalives_idle", "keepalives_interval", "keepalives_count"} <= set(query)
+    assert sqlalchemy_url("sqlite:////tmp/x.sqlite").query == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(sa.exc.InternalError("UPDATE", {}, Exception("read-only")), id="a replica after a failover"),
+        pytest.param(sa.exc.TimeoutError("QueuePool limit"), id="no free connection"),
+    ],
+)
+async def test_a_database_that_takes_nothing_for_a_while_is_waited_for_as_long_as_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    database, asked = Database(f"sqlite:///{tmp_path}/jobs.sqlite"), 0
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+
+    def work(_: sa.Connection) -> int:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise error
+        return asked
+
+    assert await database.persist(work, patience_s=math.inf) == 3
+    asked = 0
+    with pytest.raises(type(error)):
+        await database.persist(work)
+    await database.close()
+
+
+def test_pauses_between_tries_grow_up_to_five_seconds() -> None:
+    back_off = BackOff()
+    assert [back_off.next_s() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]

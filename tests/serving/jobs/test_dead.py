@@ -1,3 +1,5 @@
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -73,3 +75,17 @@ async def test_only_a_dead_letter_is_redriven(office: Office, start_worker: Star
     assert record.state is JobState.FAILED
     with pytest.raises(Conflict, match=r"no dead letter: .*reelmesh jobs retry"):
         await redrive(record, office.desk)
+
+
+async def test_a_dead_letter_is_redriven_once_also_by_two_at_the_same_moment(office: Office) -> None:
+    job_id = (await office.submit()).id
+    ended = {"state": JobState.FAILED, "finished_at": time.time(), "dead_at": time.time()}
+    await office.database.run(lambda connection: connection.execute(sa.update(jobs).values(**ended)))
+    record = await office.store.get(job_id)
+    answers = await asyncio.gather(*(redrive(record, office.desk) for _ in range(3)), return_exceptions=True)
+    [made] = [answer for answer in answers if not isinstance(answer, BaseException)]
+    refused = [answer for answer in answers if isinstance(answer, Conflict)]
+    assert len(refused) == 2
+    with pytest.raises(Conflict, match=f"the job {made.id} goes on with it already"):
+        await redrive(record, office.desk)
+    assert len((await office.store.page(parent_id=job_id)).jobs) == 1

@@ -90,7 +90,9 @@ async def test_a_retryable_error_is_tried_again_and_counted(office: Office, star
     await start_worker()
     record = await office.until((await office.submit(trouble="busy_once")).id)
     assert record.state is JobState.COMPLETED
-    assert record.stages[2].tries == 2
+    score = record.stages[2]
+    assert (score.tries, score.cpu_s, score.gpu_s) == (2, 1.0, 0.5), "the failed try cost as much as the other"
+    assert (record.cpu_s, record.gpu_s) == (2.5, 1.25)
 
 
 async def test_tries_are_bounded(office: Office, start_worker: StartWorker) -> None:
@@ -100,7 +102,9 @@ async def test_tries_are_bounded(office: Office, start_worker: StartWorker) -> N
     assert record.error is not None
     assert record.error.retryable
     assert record.error.stage == "score"
-    assert record.stages[2].tries == 2
+    score = record.stages[2]
+    assert (score.tries, score.cpu_s, score.gpu_s) == (2, 1.0, 0.5)
+    assert (record.cpu_s, record.gpu_s) == (2.5, 1.25)
 
 
 async def test_a_defect_of_a_graph_fails_its_job_and_not_the_worker(office: Office, start_worker: StartWorker) -> None:
