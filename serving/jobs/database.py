@@ -41,6 +41,8 @@ _CONNECTION: Final = {
     "tcp_user_timeout": "10000",
 }
 """So that a server which answers nothing any more is given up within about ten seconds (the last in milliseconds)."""
+_IDLE_S: Final = 10
+"""How long PostgreSQL keeps the locks of a process that says nothing in the middle of a transaction."""
 _LOCK_KEY: Final = 7_385_001
 """PostgreSQL advisory lock held while tables are made."""
 
@@ -100,8 +102,7 @@ class Database:
         self.url = sqlalchemy_url(url)
         self._is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = sa.create_engine(self.url, pool_pre_ping=not self._is_sqlite, pool_size=10, max_overflow=10)
-        if self._is_sqlite:
-            sa.event.listen(self.engine, "connect", _set_up_sqlite)
+        sa.event.listen(self.engine, "connect", _set_up_sqlite if self._is_sqlite else _set_up_postgres)
 
     @property
     def dbos_url(self) -> str:
@@ -203,6 +204,12 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:  # noqa: ANN401  a DB
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     _use_wal(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _set_up_postgres(connection: Any, _record: Any) -> None:  # noqa: ANN401  a DBAPI connection has no type
+    # A process that stands still, or is cut off, in the middle of a transaction must not keep its locks for hours.
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_S}s'")
+    connection.commit()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

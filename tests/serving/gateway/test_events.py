@@ -4,7 +4,11 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+import sqlalchemy as sa
+import structlog
+from structlog.testing import LogCapture
 
+from serving.gateway import hub as module
 from serving.gateway.hub import EventHub
 from serving.jobs.records import EventRecord
 from tests.serving.gateway.site import Site
@@ -101,3 +105,26 @@ async def test_closing_the_hub_ends_the_streams(site: Site) -> None:
     await site.hub.close()
     answer = await asyncio.wait_for(listening, 2)
     assert [event.id for event in parse(answer.text)] == [1, 2]
+
+
+async def test_a_database_that_is_away_is_told_in_single_lines_with_growing_pauses(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, store, job_id = LogCapture(), site.office.store, (await site.office.submit()).id
+    monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[told]))
+    hub = EventHub(store, poll_s=0.01, heartbeat_s=10)
+    follower = asyncio.create_task(anext(hub.follow(job_id, after=2)))
+    await asyncio.sleep(0.1)
+
+    async def away(_: object) -> dict[str, int]:
+        raise sa.exc.OperationalError("SELECT 1", {}, OSError("the server is on holiday"))
+
+    with monkeypatch.context() as outage:
+        outage.setattr(store, "last_events", away)
+        await asyncio.sleep(1)
+    lines = [(line["event"], line["error"], line["exc_info"]) for line in told.entries]
+    assert 2 <= len(lines) <= 5
+    assert set(lines) == {("event_hub_failed", "the server is on holiday", False)}
+    await store.cancel(job_id)
+    assert [event.state for event in await asyncio.wait_for(follower, 10)] == ["cancelled"]
+    await hub.close()
