@@ -70,6 +70,8 @@ class Runs:
             CancelledByUser: :meth:`cancel` was called.
             RunLost: :meth:`lose` was called, or the journal refused what it had to say.
         """
+        if self._closed:  # it was taken up in the moment of the worker's end
+            raise asyncio.CancelledError
         task = asyncio.create_task(_run_graph(record, job_type, context), name=f"job-{record.id}")
         self._tasks[record.id] = task
         stop = self._stops[record.id] = asyncio.get_running_loop().create_future()

@@ -156,11 +156,11 @@ class JobDesk:
                 edits there is none.
             edits: merge patches on its input and results; what depends on what they change is done again.
             stop_at: the last stage to run.
-            once: whether the old job must have no fork yet.
+            once: whether it must be the first fork.
 
         Raises:
             NotFound: no such job.
-            Conflict: it has not ended, or has a fork already.
+            Conflict: it has not ended, or has a fork.
             Unprocessable: names the field and the fix.
             TooMany: as many jobs wait as may.
         """
@@ -171,25 +171,17 @@ class JobDesk:
             wanted = parse_edits(edits)
             stage = forked_from(parent, from_stage, wanted)
             await check_results(parent, wanted, Results(self._store.database, self._artifacts))
-            request = JobRequest(
-                type=parent.type,
-                input=forked_input(parent, wanted),
-                lane=parent.lane,
-                timeout_s=parent.timeout_s,
-                stop_at=stop_at,
-                use_cache=parent.use_cache,
-            )
-            new = await self._prepare(request)
+            new = await self._prepare(_forked(parent, wanted, stop_at))
         except BadInput as error:
             raise unprocessable(error) from error
         tenant = await self._store.tenant_of(job_id)
         webhook = await Deliveries(self._store.database).webhook_of(job_id)
         fork = replace(new, tenant=tenant, parent_id=job_id, from_stage=stage, edits=wanted.as_json(), webhook=webhook)
         # The key makes one job of two that ask in the same moment.
-        made, new_one = await self._store.accept(replace(fork, idempotency_key=f"fork-of-{job_id}") if once else fork)
-        if not new_one:
-            raise _driven(made)
-        return made
+        record, is_new = await self._store.accept(replace(fork, idempotency_key=f"fork-of-{job_id}") if once else fork)
+        if not is_new:
+            raise _driven(record)
+        return record
 
     async def _prepare(self, request: JobRequest) -> NewJob:
         job_type = self._catalog.get(request.type)
@@ -233,6 +225,18 @@ class JobDesk:
                     field=f"{dotted(path)}.size_bytes",
                     fix="send the reference as POST /v1/artifacts answered it",
                 )
+
+
+def _forked(parent: JobRecord, edits: Edits, stop_at: str | None) -> JobRequest:
+    """The request of a fork: its parent's, as it was edited."""
+    return JobRequest(
+        type=parent.type,
+        input=forked_input(parent, edits),
+        lane=parent.lane,
+        timeout_s=parent.timeout_s,
+        stop_at=stop_at,
+        use_cache=parent.use_cache,
+    )
 
 
 def _driven(fork: JobRecord) -> Conflict:
