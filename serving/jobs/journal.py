@@ -154,11 +154,10 @@ class Journal:
         await self._database.persist(write, patience_s=math.inf)
         return state
 
-    async def lost_among(self, job_ids: Collection[str]) -> set[str]:
-        """Which of the jobs are no longer this worker's."""
-        mine = (jobs.c.id.in_(list(job_ids)), jobs.c.worker == self._worker)
-        query = sa.select(jobs.c.id).where(*mine)
-        return set(job_ids) - await self._database.persist(lambda connection: set(connection.scalars(query)))
+    async def owned(self) -> set[str]:
+        """The jobs that this worker is at, as the database has it."""
+        query = sa.select(jobs.c.id).where(jobs.c.worker == self._worker, jobs.c.state.in_(list(WORKING)))
+        return await self._database.persist(lambda connection: set(connection.scalars(query)))
 
     async def requeue(self, worker: str, *, lost: bool = True) -> list[str]:
         """Send the unfinished jobs of a worker back to the queue; their ids.

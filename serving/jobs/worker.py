@@ -73,6 +73,8 @@ class JobWorker:
         self._artifacts = ArtifactStore.of(settings)
         self._runs = Runs()
         self._claimed: dict[str, JobRecord] = {}
+        self._at_work: set[str] = set()
+        self._strays: set[str] = set()
         self._taking: asyncio.Task[bool] | None = None
         self._line_trouble: BackOff | None = None
         self._stopping = False
@@ -154,9 +156,20 @@ class JobWorker:
 
     async def _beat(self) -> None:
         await self._membership.beat()
-        for job_id in await self._journal.lost_among(self._runs.ids):
-            self._runs.lose(job_id)
+        await self._compare()
         await self._take_over()
+
+    async def _compare(self) -> None:
+        """Make what runs here and what the database has as this worker's the same."""
+        running = set(self._runs.ids)
+        owned = await self._journal.owned()
+        for job_id in running - owned:
+            self._runs.lose(job_id)
+        # A claim whose answer was lost is nobody's; one that is just being answered is not there the second time.
+        strays = owned - running - self._claimed.keys() - self._at_work
+        for job_id in strays & self._strays:
+            await self._line.put_back(job_id)
+        self._strays = strays
 
     async def _take_over(self, *, first: bool = False) -> None:
         lost = await self._membership.dead()
@@ -217,6 +230,7 @@ class JobWorker:
         else:  # the only way in which a job starts for the first time
             waited = time.time() - record.created_at
             telemetry.JOB_WAIT_SECONDS.labels(record.type, record.lane).observe(waited)
+        self._at_work.add(job_id)
         try:
             if self._stopping:
                 raise asyncio.CancelledError
@@ -226,6 +240,7 @@ class JobWorker:
             await self._executor.hand_back(job_id)
             raise asyncio.CancelledError from None
         finally:
+            self._at_work.discard(job_id)
             self._slots.release()
 
     async def _run_taken(self, record: JobRecord | None) -> str:
