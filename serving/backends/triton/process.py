@@ -5,6 +5,7 @@ left.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -28,7 +29,7 @@ from serving.backends.triton.doors import Doors
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.view import build_backends, build_python, write_model
 from serving.backends.triton.workspace import Workspace
-from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError
+from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError, Unavailable
 from serving.repository.model import Model
 
 log = structlog.get_logger()
@@ -39,6 +40,8 @@ PROGRESS_S: Final = 2.0
 PORT_TRIES: Final = 3
 EXIT_MARGIN_S: Final = 2.0
 """How much longer than it was told to drain tritonserver may take to end before it is killed."""
+END_KNOWN_S: Final = 1.0
+"""How long after a connection broke the end of its process may become known."""
 STACK_BYTES: Final = 256 << 20
 """Stack of each of its threads, as address space. Triton parses JSON by recursion without a bound: with the usual 8 MiB
 some 130,000 opening brackets end it (measured, 64 bytes each), with this it takes 3 million."""
@@ -132,6 +135,13 @@ class TritonProcess:
     async def wait(self) -> int:
         """Until the process has ended; its exit code."""
         return await self._child.wait()
+
+    async def ended_instances(self) -> set[int]:
+        """Ids of model instances whose process has ended unnoticed.
+
+        Triton never starts one again, and goes on calling the model ready that answers nothing any more.
+        """
+        return await asyncio.to_thread(_zombies, self._child.pid)
 
     def kill(self) -> None:
         """End it at once, together with the processes of its model instances."""
@@ -236,7 +246,7 @@ class TritonProcess:
         try:
             await self.admin.load(model.name, max(LOAD_TIMEOUT_S, 3 * (model.card.load_time_s or 0)))
         except ReelmeshError as error:
-            if self._child.returncode is not None:
+            if await self._has_ended(error):
                 raise EngineFailed(f"tritonserver ended while it loaded {model.name}") from error
             raise BadInput(
                 f"Triton cannot load the model: {error.problem}",
@@ -246,6 +256,14 @@ class TritonProcess:
         seconds = time.monotonic() - started
         telemetry.MODEL_LOAD_SECONDS.labels(model.name, "triton").set(seconds)
         log.info("triton_model_loaded", model=model.name, seconds=round(seconds, 2))
+
+
+    async def _has_ended(self, error: ReelmeshError) -> bool:
+        """Whether the process is the reason: its connections break a moment before its end is known."""
+        if isinstance(error, Unavailable):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._child.wait(), END_KNOWN_S)
+        return self._child.returncode is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +279,17 @@ class Launch:
     install: TritonInstall
     workspace: Workspace
     options: Options
+
+
+def _zombies(pid: int) -> set[int]:
+    """Children that have ended and that their parent has not asked about."""
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() == psutil.STATUS_ZOMBIE:
+                    found.add(child.pid)
+    return found
 
 
 def _prepare(launch: Launch, folder: Path) -> dict[str, str]:

@@ -102,7 +102,7 @@ class TritonServer:
         try:
             if not all(map(is_complete, self.models.values())):
                 self._options = replace(self._options, completes=True)
-            self._process = await self._run(strict=True)
+            self._process = await self._first_run()
         except BaseException:
             self._workspace.close()
             raise
@@ -238,6 +238,14 @@ class TritonServer:
         except httpx.HTTPError:
             return ""
 
+    async def _first_run(self) -> TritonProcess:
+        """A process with every model loaded; one that ended by itself is tried once more, as it would be later."""
+        try:
+            return await self._run(strict=True)
+        except EngineFailed as error:
+            log.warning("triton_start_failed", error=str(error))
+            return await self._run(strict=True)
+
     async def _run(self, *, strict: bool) -> TritonProcess:
         """A process with the models loaded; unless ``strict``, one that does not load is left to the index to tell."""
         assert self._workspace is not None  # noqa: S101 - start() made it
@@ -299,18 +307,22 @@ class TritonServer:
 
 
 async def _until_end(process: TritonProcess) -> int:
-    """Wait for the process to end, and see to it that a hung one does."""
+    """Wait for the process to end, and see to it that a hung one does, or one that has lost a model instance."""
     ended = asyncio.create_task(process.wait())
     missed = 0
+    lost: set[int] = set()
     try:
         while not ended.done():
             await asyncio.wait({ended}, timeout=PROBE_S)
-            if not ended.done():
-                missed = 0 if await process.client.is_live(PROBE_S) else missed + 1
-            if missed >= PROBES_MISSED:
-                log.error("triton_hung", probes_missed=missed)
+            if ended.done():
+                break
+            missed = 0 if await process.client.is_live(PROBE_S) else missed + 1
+            before, lost = lost, await process.ended_instances()
+            # Triton itself ends some when a model is unloaded, and takes note of it within a second.
+            if missed >= PROBES_MISSED or before & lost:
+                log.error("triton_hung", probes_missed=missed, instances_lost=len(before & lost))
                 process.kill()
-                missed = 0
+                missed, lost = 0, set()
         return ended.result()
     finally:
         ended.cancel()

@@ -19,8 +19,10 @@ from serving.backends.call import Call
 from serving.backends.triton import doors
 from serving.backends.triton.command import HOST, Options, Ports, free_ports
 from serving.backends.triton.install import TritonInstall
+from serving.backends.triton.process import TritonProcess
 from serving.backends.triton.server import TritonServer, pending_requests, restart_pause_s
 from serving.errors import BadInput, DeadlineExceeded, EngineFailed, NotFound, Unavailable
+from serving.repository.model import Model
 
 from .conftest import PLUS_ONE, MakeModel, add_graph
 
@@ -177,6 +179,48 @@ async def test_it_comes_back_after_it_was_killed_and_tells_where(
     assert inside(tmp_path / "home/triton") == []
 
 
+async def test_a_model_whose_instance_was_killed_answers_again_within_seconds(
+    triton: TritonInstall, make_model: MakeModel, tmp_path: Path
+) -> None:
+    server = TritonServer(triton, [make_model("plus_one", PLUS_ONE, add_graph(4))], tmp_path / "home")
+    await server.start()
+    try:
+        assert server._process is not None
+        (instance,) = psutil.Process(server._process._child.pid).children()
+        instance.kill()
+        await until(lambda: server.restarts == 1)
+        assert (await server.infer("plus_one", ONES, ["Y"], Call()))["Y"].tolist() == [[2, 2, 2, 2]]
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_a_first_start_that_dies_while_it_loads_is_tried_once_more(
+    triton: TritonInstall, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    load, died = TritonProcess.load, 0
+
+    async def dying(process: TritonProcess, model: Model) -> None:
+        nonlocal died
+        if died < deaths:
+            died += 1
+            process.kill()
+        await load(process, model)
+
+    monkeypatch.setattr(TritonProcess, "load", dying)
+    server = TritonServer(triton, [make_model("plus_one", PLUS_ONE, add_graph(4))], tmp_path / "home")
+    if deaths > 1:
+        with pytest.raises(EngineFailed, match="tritonserver ended while it loaded plus_one"):
+            await server.start()
+        assert inside(tmp_path / "home/triton") == []
+        return
+    await server.start()
+    try:
+        assert (await server.infer("plus_one", ONES, ["Y"], Call()))["Y"].tolist() == [[2, 2, 2, 2]]
+    finally:
+        await server.stop()
+
+
 async def test_it_gives_up_when_it_cannot_start_again(
     triton: TritonInstall, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +326,7 @@ OWNER = """
 import asyncio, sys
 from pathlib import Path
 from serving.backends.triton.install import find_tritonserver
+from serving.backends.triton.process import TritonProcess
 from serving.backends.triton.server import TritonServer
 from serving.repository.load import load_repository
 from serving.settings import Settings
