@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serving.edge.key_rules import key_rules
 from serving.edge.registry import GATEWAY_POOL, SLOTS, Routes, Server
+from serving.protocol.oip_grpc import SERVICE
 from serving.protocol.oip_http import HEADER_LENGTH
 from serving.settings import LimitSettings
 
@@ -54,6 +55,12 @@ REPLICA_STREAMS: Final = 16
 16 reached 1.4 times the throughput of 1024 and cost 37 instead of 44 microseconds of HAProxy."""
 SOFT_STOP: Final = signal.SIGUSR1
 """HAProxy closes its listeners on it and ends when the last request has."""
+CLIENTS_FAULTS: Final = (
+    "Unable to parse ",
+    "failed to parse the request JSON",
+    "failed to get request params",
+)
+"""How Triton's answers begin that say 500 and mean 400."""
 _LEAST_CONNECTIONS: Final = 100
 _DESCRIPTORS_RESERVED: Final = 1_000
 _CLIENT_SHARE: Final = 0.75
@@ -154,6 +161,8 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         reserve_bytes=RESERVE_BYTES,
         json_bytes=JSON_BYTES,
         length_header=HEADER_LENGTH,
+        service=SERVICE,
+        faults=CLIENTS_FAULTS,
         waiting_per_model=config.limits.waiting_per_model,
         peek_bytes=PEEK_BYTES,
         pools=SLOTS,

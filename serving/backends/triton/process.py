@@ -257,7 +257,6 @@ class TritonProcess:
         telemetry.MODEL_LOAD_SECONDS.labels(model.name, "triton").set(seconds)
         log.info("triton_model_loaded", model=model.name, seconds=round(seconds, 2))
 
-
     async def _has_ended(self, error: ReelmeshError) -> bool:
         """Whether the process is the reason: its connections break a moment before its end is known."""
         if isinstance(error, Unavailable):

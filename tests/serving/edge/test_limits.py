@@ -158,3 +158,23 @@ async def test_inference_goes_on_beside_ten_thousand_idle_connections(mesh, repl
         await asyncio.sleep(0)
         with contextlib.suppress(ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, files)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A mesh that waits one second for a client in the middle of a body."""
+    monkeypatch.setattr(config, "STALL_S", 1)
+
+
+async def test_a_stream_may_be_silent_for_longer_than_a_body(impatient, mesh, gateway, replica):
+    request = pb.ModelInferRequest(
+        model_name="echo", inputs=[{"name": "X", "datatype": "FP32", "shape": [1]}], raw_input_contents=[bytes(4)]
+    )
+    async with grpc.aio.insecure_channel(mesh.grpc) as channel:
+        stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(timeout=20)
+        for _ in range(2):
+            await stream.write(request)
+            answer = await stream.read()
+            assert (answer.error_message, answer.infer_response.model_name) == ("", "echo")
+            await asyncio.sleep(2.5)
+        stream.cancel()
