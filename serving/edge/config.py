@@ -28,6 +28,8 @@ HAPROXY_METRICS: Final = "/haproxy"
 """Path on the metrics port under which HAProxy shows its own numbers."""
 PEEK_BYTES: Final = 600
 """How much of a gRPC message the edge reads to find the model's name (at most 256 characters) and version."""
+SHAPES_BYTES: Final = 4096
+"""How much of a gRPC message the edge looks through for shapes; tensors' data come behind them."""
 FRONTENDS: Final = ("http", "grpc", "metrics")
 DRAIN_S: Final = 10
 """Seconds that requests in flight get to finish on stop."""
@@ -59,6 +61,9 @@ CLIENTS_FAULTS: Final = (
     "Unable to parse ",
     "failed to parse the request JSON",
     "failed to get request params",
+    "Unable to set ",
+    "attempt to ",
+    "Expected JSON object",
 )
 """How Triton's answers begin that say 500 and mean 400."""
 _LEAST_CONNECTIONS: Final = 100
@@ -165,6 +170,7 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         faults=CLIENTS_FAULTS,
         waiting_per_model=config.limits.waiting_per_model,
         peek_bytes=PEEK_BYTES,
+        shapes_bytes=SHAPES_BYTES,
         pools=SLOTS,
         infer_bytes=config.limits.infer_bytes,
         body_bytes=config.limits.body_bytes,

@@ -27,6 +27,7 @@ from serving.gateway.oip_parts import MeshPlane
 from serving.gateway.oip_stream import InferStream, ends_with_a_status, sequence_id
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import SERVICE
+from serving.protocol.oip_shapes import check_message_shapes
 
 log = structlog.get_logger()
 
@@ -85,6 +86,7 @@ class _Calls:
 
     async def infer(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelInferRequest, data)
+        check_message_shapes(message)
         find = partial(self._mesh.find, message.model_name, message.model_version, sequence_id(message))
         return await self._send("ModelInfer", find, data, context.time_remaining() or _ANSWER_S)
 

@@ -17,6 +17,7 @@ from serving.protocol.oip_shapes import check_json_shapes
 from serving.settings import LimitSettings
 
 FIELD: Final = "request body"
+_OF_TENSORS: Final = (b'"data"', b'"shape"', b"\\u")
 
 
 async def checked_body(body: bytes, encoding: str, length: str | None, limits: LimitSettings) -> tuple[bytes, int]:
@@ -50,8 +51,8 @@ def check_body(body: bytes, encoding: str, length: str | None, limits: LimitSett
         )
     document = plain if json_bytes == len(plain) else plain[:json_bytes]
     check_depth(document, FIELD)
-    # Only tensors in JSON need the look into them, and the word may be written with escapes.
-    if b'"data"' in document or b"\\u" in document:
+    # The words may be written with escapes.
+    if any(word in document for word in _OF_TENSORS):
         check_json_shapes(parse_object(document, FIELD))
     return plain, json_bytes
 

@@ -25,6 +25,7 @@ from serving.gateway.oip_upstream import Upstream, refusal_message
 from serving.protocol.endpoint import Endpoint
 from serving.protocol.keys import Grant
 from serving.protocol.oip_grpc import SERVICE, STATUS_IN_STREAMS
+from serving.protocol.oip_shapes import check_message_shapes
 
 log = structlog.get_logger()
 
@@ -122,6 +123,7 @@ class InferStream:
             message = parsed(pb.ModelInferRequest, data)
             name = message.id
             check_may(self._grant, "ModelInfer", message.model_name)
+            check_message_shapes(message)
             with self._budget.holding() as held:
                 held.take(len(data))
                 await (await self._upstream(message)).send(message, data)

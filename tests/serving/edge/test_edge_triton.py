@@ -1,19 +1,33 @@
 """One address for both kinds of replica: a real Triton and a Ray replica behind the edge."""
 
 import asyncio
+import contextlib
+import json
 
 import grpc
+import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc.aio as triton_grpc
 import tritonclient.http.aio as triton_http
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from serving.backends.triton.install import default_folder, find_tritonserver, install
 from serving.backends.triton.server import TritonServer
 from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.protocol.oip_http import HEADER_LENGTH
 from serving.settings import Settings
-from tests.serving.backends.triton.conftest import PLUS_ONE, add_graph, write_model
+from tests.serving.backends.triton.conftest import (
+    OPTIONAL,
+    PLUS_ONE,
+    STRINGS,
+    add_graph,
+    shout_graph,
+    write_model,
+)
 from tests.serving.edge.conftest import HOST, Gateway, inputs
 from tests.serving.edge.test_edge import talk
 
@@ -26,18 +40,35 @@ def endpoint_of(server):
     return Endpoint(model="plus_one", http=http, grpc=rpc, http_socket=sockets.http, grpc_socket=sockets.grpc)
 
 
-@pytest.fixture
-async def triton(mesh, settings, tmp_path):
+@contextlib.asynccontextmanager
+async def running(mesh, settings, models):
     install(default_folder())
-    model = write_model(tmp_path / "models", "plus_one", PLUS_ONE, add_graph(4))
-    server = TritonServer(find_tritonserver(Settings()), [model], settings.home)
+    server = TritonServer(find_tritonserver(Settings()), models, settings.home)
     await server.start()
     endpoint = endpoint_of(server)
     assert endpoint.http_socket, "on one machine the edge and Triton speak by sockets"
-    await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[endpoint]))
+    served = [endpoint.model_copy(update={"model": model.name}) for model in models]
+    await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=served))
     yield server
     await mesh.edge.heartbeat(Heartbeat(replica_id="triton", endpoints=[]))
     await server.stop()
+
+
+@pytest.fixture
+async def triton(mesh, settings, tmp_path):
+    async with running(mesh, settings, [write_model(tmp_path, "plus_one", PLUS_ONE, add_graph(4))]) as server:
+        yield server
+
+
+@pytest.fixture
+async def free_sized(mesh, settings, tmp_path):
+    """A Triton whose models take tensors of any size."""
+    models = [
+        write_model(tmp_path, "optional", OPTIONAL, add_graph("n", batch=None)),
+        write_model(tmp_path, "strings", STRINGS, shout_graph()),
+    ]
+    async with running(mesh, settings, models) as server:
+        yield server
 
 
 @pytest.fixture
@@ -147,3 +178,67 @@ async def test_hostile_inference_is_refused_and_triton_lives(mesh, gateway, trit
             tensor = kind.InferInput("X", [1, 4], "FP32")
             tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
             assert (await client.infer("plus_one", [tensor])).as_numpy("Y").tolist() == [[1, 1, 1, 1]]
+
+
+GIGANTIC = [[1 << 62], [1, 1 << 62], [0, 1 << 62], [1 << 32, 1 << 32], [1 << 16] * 4, [1 << 61], [(1 << 63) - 1]]
+
+
+async def test_a_shape_whose_bytes_overflow_costs_no_model_its_life(mesh, gateway, free_sized):
+    """Triton counts no bytes, finds none, and the model is lost for good while it is called ready."""
+    triton = psutil.Process(free_sized._process._child.pid)
+    before = sorted(child.pid for child in triton.children())
+    async with (
+        httpx.AsyncClient(base_url=f"http://{mesh.http}") as client,
+        grpc.aio.insecure_channel(mesh.grpc) as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for shape in GIGANTIC:
+            for model, datatype in (("optional", "FP32"), ("strings", "BYTES")):
+                bare = {"name": "X", "datatype": datatype, "shape": shape}
+                document = json.dumps({"inputs": [{**bare, "parameters": {"binary_data_size": 0}}]}).encode()
+                headers = {HEADER_LENGTH: str(len(document))}
+                answer = await client.post(f"/v2/models/{model}/infer", content=document, headers=headers)
+                assert answer.status_code == 400, (shape, answer.text)
+                request = pb.ModelInferRequest(model_name=model, inputs=[bare], raw_input_contents=[b""])
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.ModelInfer(request, timeout=5)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (shape, caught.value)
+                (streamed,) = [answer async for answer in stub.ModelStreamInfer(iter([request]), timeout=5)]
+                assert streamed.error_message
+    left = [child for child in triton.children() if child.status() != psutil.STATUS_ZOMBIE]
+    assert sorted(child.pid for child in left) == before
+
+
+FAULTS = {
+    "id": ("/infer", {"id": 5}),
+    "priority": ("/infer", {"parameters": {"priority": "x"}}),
+    "parameters": ("/infer", {"parameters": 5}),
+    "text": ("/infer", {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "data": ["a"]}]}),
+    "fraction": ("/infer", {"inputs": [{"name": "X", "datatype": "INT32", "shape": [1], "data": [1.5]}]}),
+    "classification": ("/infer", {"outputs": [{"name": "Y", "parameters": {"classification": -1}}]}),
+    "outputs": ("/infer", {"outputs": [5]}),
+    "broken": ("/generate", b"{broken"),
+    "empty": ("/generate", b""),
+    "list": ("/generate", b"[1]"),
+    "generate-parameters": ("/generate", b'{"parameters":5}'),
+    "generate-id": ("/generate", b'{"id":5}'),
+    "stream-broken": ("/generate_stream", b"{broken"),
+    "stream-list": ("/generate_stream", b"[1]"),
+    "stream-parameters": ("/generate_stream", b'{"parameters":5}'),
+}
+
+
+async def test_what_triton_calls_internal_and_is_the_clients_fault_is_400_on_every_way(mesh, gateway, triton):
+    split = {"name": "X", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 16}}
+    whole = {"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    async with httpx.AsyncClient(base_url=f"http://{mesh.http}") as client:
+        for name, (path, fault) in FAULTS.items():
+            if isinstance(fault, bytes):
+                bodies = [(fault, {})]
+            else:
+                straight, looked_at = (json.dumps({"inputs": [each], **fault}).encode() for each in (split, whole))
+                bodies = [(straight + bytes(16), {HEADER_LENGTH: str(len(straight))}), (looked_at, {})]
+            for body, headers in bodies:
+                answer = await client.post(f"/v2/models/plus_one{path}", content=body, headers=headers)
+                assert answer.status_code == 400, (name, answer.text)
+                assert answer.json()["error"], name
