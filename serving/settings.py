@@ -41,6 +41,9 @@ class LimitSettings(_Group):
 
     upload_bytes: int = Field(default=2 << 30, gt=0, description="Largest artifact a client may upload.")
     infer_bytes: int = Field(default=256 << 20, gt=0, description="Largest inference request.")
+    infer_json_bytes: int = Field(
+        default=16 << 20, gt=0, description="Largest JSON of an inference request; binary data are beside it."
+    )
     body_bytes: int = Field(default=64 << 20, gt=0, description="Largest other request body.")
     spec_bytes: int = Field(default=1 << 20, gt=0, description="Largest job description.")
     jobs_listed: int = Field(default=200, gt=0, description="Most jobs in one page of a listing.")

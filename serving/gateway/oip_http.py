@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unavailable
-from serving.gateway.oip_http_body import checked_body, sequence_of
+from serving.gateway.oip_http_body import Bodies
 from serving.gateway.oip_http_control import ControlCalls, add_control_routes
 from serving.gateway.oip_http_json import body_object, read_body, refused, whole
 from serving.gateway.oip_look import LOOK_S, model_path
@@ -74,6 +74,7 @@ class _Calls:
 
     def __init__(self, plane: MeshPlane) -> None:
         self._plane = plane
+        self._bodies = Bodies(plane.limits)
 
     async def live(self) -> Response:
         """Whether the gateway runs."""
@@ -121,14 +122,13 @@ class _Calls:
     async def _infer(self, request: Request, call: str) -> Response:
         name, version = _model(request)
         serving = await self._plane.mesh.serving(name, version)
-        limits = self._plane.limits
         encoding, length = request.headers.get("content-encoding", ""), request.headers.get(HEADER_LENGTH)
         with self._plane.budget.holding() as held:
-            received = await read_body(request, limits.infer_bytes, held)
-            body, json_bytes = await checked_body(received, encoding, None if call in _GENERATES else length, limits)
+            received = await read_body(request, self._plane.limits.infer_bytes, held)
+            body, json_bytes = await self._bodies.checked(received, encoding, None if call in _GENERATES else length)
             held.take(len(body) if encoding else 0)
             together = not all(replica.straight for replica in serving)
-            sequence = sequence_of(body[:json_bytes]) if together else None
+            sequence = await self._bodies.sequence(body[:json_bytes]) if together else None
             find = partial(self._plane.mesh.find, name, version, sequence)
             path = model_path(name, version, f"/{call}")
             return await self._plane.relay.send(request, find, path, body, _ANSWER_S)

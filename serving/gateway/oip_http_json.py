@@ -14,10 +14,15 @@ from serving.errors import QueueFull, ReelmeshError, TooLarge
 from serving.gateway.bodies import bounded_stream
 from serving.gateway.byte_budget import Held
 from serving.protocol.oip_errors import error_body
-from serving.protocol.oip_json import parse_object
+from serving.protocol.oip_json import check_depth, parse_object
 
 RETRY_AFTER_S: Final = 1
 """Where an error that may pass does not know when."""
+MAX_VALUES: Final = 1 << 18
+"""Values in the JSON of a large control call, as its separators tell: a load has some hundred, and what its files'
+texts hold."""
+_FIELD: Final = "request body"
+_SEPARATORS: Final = (b",", b"[", b"{")
 IN_PLACE_BYTES: Final = 256 << 10
 """A larger body is looked at in a thread, so that other requests need not wait."""
 
@@ -42,8 +47,16 @@ async def body_object(request: Request, limit_bytes: int, held: Held | None = No
     """The body as a JSON object, empty where there is none; raises :class:`BadInput`, else as :func:`read_body`."""
     body = await read_body(request, limit_bytes, held)
     if len(body) > IN_PLACE_BYTES:
-        return await asyncio.to_thread(parse_object, body, "request body")
-    return parse_object(body, "request body") if body.strip() else {}
+        return await asyncio.to_thread(_large_object, body)
+    return parse_object(body, _FIELD) if body.strip() else {}
+
+
+def _large_object(body: bytes) -> dict[str, JsonValue]:
+    """What makes a load large are its files, each one string; each value beside them takes memory of its own."""
+    check_depth(body, _FIELD)
+    if sum(map(body.count, _SEPARATORS)) > MAX_VALUES:
+        raise TooLarge(f"may hold at most {MAX_VALUES:,} values", field=_FIELD)
+    return parse_object(body, _FIELD)
 
 
 def refused(error: ReelmeshError) -> Response:

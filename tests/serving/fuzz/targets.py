@@ -220,7 +220,7 @@ def cuda_message(message: pb.CudaSharedMemoryRegisterRequest) -> None:
     oip_checks.region_body("cuda", cuda_body(message))
 
 
-LIMITS = LimitSettings(infer_bytes=LIMIT_BYTES, body_bytes=LIMIT_BYTES // 2)
+LIMITS = LimitSettings(infer_bytes=LIMIT_BYTES, infer_json_bytes=LIMIT_BYTES // 2)
 CONTROL_CHECKS: dict[str, Callable[[Any], object]] = {
     "log": oip_checks.log_changes,
     "trace": oip_checks.trace_changes,

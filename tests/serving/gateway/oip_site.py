@@ -63,7 +63,7 @@ async def open_oip(names=("one", "two"), mode="explicit", requested=("echo",), *
     edge = MemoryEdge()
     settings = Settings(
         inference=InferenceSettings(model_control_mode=mode),
-        limits=LimitSettings(**{"infer_bytes": 1 << 20, "body_bytes": 1 << 19, **limits}),
+        limits=LimitSettings(**{"infer_bytes": 1 << 20, "infer_json_bytes": 1 << 19, **limits}),
     )
     async with AsyncExitStack() as opened:
         replicas = [await Replica(edge, name).start() for name in names]

@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import json
+import time
 import zlib
 
 import httpx
 import pytest
 
+from serving.gateway import oip_http_body
 from tests.serving.gateway.oip_site import open_oip
 
 LOAD = "/v2/repository/models/echo/load"
@@ -102,12 +104,36 @@ async def test_deep_json_is_refused_wherever_json_is_read(steady, path, opening)
 
 
 async def test_json_nested_three_million_deep_is_refused_at_once():
-    async with open_oip(["one"], infer_bytes=4 << 20, body_bytes=4 << 20) as oip:
+    async with open_oip(["one"], infer_bytes=4 << 20, infer_json_bytes=4 << 20) as oip:
         for path in (LOAD, INFER):
             answer = await oip.http.post(path, content=b"[" * 3_000_000)
             assert answer.status_code == 400
         assert not oip.replicas[0].bodies
         assert (await oip.http.post("/v2/logging", content=b"[" * 3_000_000)).status_code == 413
+
+
+async def test_large_bodies_are_parsed_few_at_a_time_and_the_others_wait(monkeypatch):
+    at_once, most, check = 0, 0, oip_http_body.check_body
+
+    def counting(*args):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.05)
+        at_once -= 1
+        return check(*args)
+
+    monkeypatch.setattr(oip_http_body, "check_body", counting)
+    async with open_oip(["one"]) as oip:
+        answers = await asyncio.gather(*(oip.http.post(INFER, content=GOOD + b" " * (300 << 10)) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == oip_http_body.LARGE_AT_ONCE
+
+
+async def test_a_load_of_many_values_is_refused_before_they_take_memory():
+    async with open_oip(["one"], infer_bytes=4 << 20) as oip:
+        answer = await oip.http.post(LOAD, content=b'{"parameters":[' + b"{}," * 300_000 + b"{}]}")
+        assert (answer.status_code, "at most 262,144 values" in answer.text) == (413, True)
 
 
 WRONG = [b"1", b"null", b'"x"', b"[]", b"\xff", b"{", b'{"a": }', b"\x00", b'{"a": 1}{}']
