@@ -21,10 +21,11 @@ from starlette.routing import Route
 
 from serving.backends.address import LOOPBACK
 from serving.backends.http_server import HttpServer
-from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, TooLarge
+from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, TooLarge, Unavailable
 from serving.protocol.control import TOKEN_HEADER, Control, ModelState
 from serving.protocol.oip_errors import error_body
 from serving.protocol.oip_json import parse_object
+from serving.settings import InferenceSettings
 
 log = structlog.get_logger()
 
@@ -36,6 +37,15 @@ SMALL_BODY_BYTES: Final = 64 << 10
 UNAUTHORIZED: Final = 401
 _CLIENT_GONE: Final = 499
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def check_mode(inference: InferenceSettings) -> None:
+    """Refuse clients' loads and unloads, as Triton does, where models are not controlled explicitly."""
+    if inference.model_control_mode != "explicit":
+        raise Unavailable(
+            "explicit model load / unload is not allowed if polling is enabled",
+            fix="start the mesh with --model-control-mode explicit",
+        )
 
 
 class ReplicaControl(Protocol):
@@ -100,6 +110,10 @@ class ControlServer:
     async def start(self) -> None:
         """Serve; returns when calls are taken."""
         await self._server.start()
+
+    def check(self) -> None:
+        """Raise :class:`Unavailable` once it has ended."""
+        self._server.check()
 
     async def stop(self) -> None:
         """Let calls in flight finish and close the port."""

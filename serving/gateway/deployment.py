@@ -13,6 +13,7 @@ import structlog
 from serving import telemetry
 from serving.backends.address import own_host
 from serving.backends.heart import Heart
+from serving.backends.http_server import DRAIN_S, HttpServer
 from serving.backends.ray.oip_server import grpc_options
 from serving.gateway.edge_client import ASK_S, EdgeClient
 from serving.gateway.inference_app import create_inference_app
@@ -22,7 +23,6 @@ from serving.gateway.oip_grpc_channels import Channels
 from serving.gateway.oip_health import add_health
 from serving.gateway.oip_http import oip_router
 from serving.gateway.oip_parts import mesh_plane
-from serving.gateway.server import DRAIN_S, HttpServer
 from serving.jobs.types import JobType
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
 from serving.repository.served import load_served, requested

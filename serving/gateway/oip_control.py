@@ -14,8 +14,9 @@ from weakref import WeakValueDictionary
 import structlog
 from pydantic import JsonValue
 
+from serving.backends.control import check_mode
 from serving.backends.overrides import read_overrides
-from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable, Unsupported
+from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
 from serving.gateway.oip_checks import (
     Json,
     check_model_name,
@@ -67,7 +68,7 @@ class ControlPlane:
             Unavailable: no replica answers that might.
             ReelmeshError: of the first replica that failed; says how many did, and that the others serve it.
         """
-        self._check_mode()
+        check_mode(self._settings)
         key, path = f"model/{check_model_name(name)}", f"/v2/repository/models/{quote(name, safe='')}/load"
 
         async def work() -> None:
@@ -84,7 +85,7 @@ class ControlPlane:
 
     async def unload(self, name: str, parameters: Json) -> None:
         """Unload a model everywhere; one that nobody holds is no error, as in Triton."""
-        self._check_mode()
+        check_mode(self._settings)
         dependents = unload_dependents(parameters)
         path = f"/v2/repository/models/{quote(check_model_name(name), safe='')}/unload"
         call = _call(f"model/{name}", path, {"unload_dependents": dependents})
@@ -217,13 +218,6 @@ class ControlPlane:
         lock = self._turns.setdefault(key, asyncio.Lock())
         async with lock:
             yield
-
-    def _check_mode(self) -> None:
-        if self._settings.model_control_mode != "explicit":
-            raise Unsupported(
-                "explicit model load / unload is not allowed if polling is enabled",
-                fix="start the mesh with --model-control-mode explicit",
-            )
 
     def _not_found(self, name: str, answers: Answers) -> ReelmeshError:
         """Why nobody has loaded a model that nobody failed to load."""

@@ -8,13 +8,12 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 
+from serving.backends.control import SMALL_BODY_BYTES
 from serving.errors import BadInput, NotFound
 from serving.gateway.oip_control import Kind
 from serving.gateway.oip_http_json import body_object, whole
 from serving.gateway.oip_parts import MeshPlane
 
-SMALL_BODY_BYTES: Final = 64 << 10
-"""Bound on every body but that of a load, which may carry a model's files."""
 _SETTINGS: Final = ["GET", "POST"]
 
 

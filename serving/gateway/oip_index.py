@@ -7,11 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from serving.protocol.control import ModelState, State
+from serving.protocol.control import UNLOADED, ModelState, State
 from serving.protocol.endpoint import ANY_MODEL, Heartbeat
-
-UNLOADED: Final = "unloaded"
-"""Triton's reason for a model that was unloaded on purpose."""
 
 Entry = dict[str, str]
 Versions = Mapping[str, ModelState]

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 TOKEN_HEADER: Final = "x-reelmesh-control"  # noqa: S105  a header's name
 """HTTP header that carries :attr:`Control.token` on a replica's control port."""
 
+UNLOADED: Final = "unloaded"
+"""Triton's reason for a model that was unloaded on purpose."""
+
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from serving.errors import BadInput, Conflict, NotFound, Unavailable, Unsupported
+from serving.errors import BadInput, NotFound, Unavailable, Unsupported
 from serving.protocol.oip import MAX_NAME_CHARS, Parameter, Parameters, Tensor
 
 FOLDER: Final = Path("/dev/shm")  # noqa: S108  where Linux keeps POSIX shared memory
@@ -89,14 +89,13 @@ class Regions:
             byte_size: its length.
 
         Raises:
-            BadInput: the key is no plain name, there is no such region, or it is smaller than said.
-            Conflict: the name is taken.
+            BadInput: the name is taken, the key is no plain name, there is no such region, or it is smaller than said.
             Unavailable: :data:`MAX_REGIONS` are registered.
         """
         if not 1 <= len(name) <= MAX_NAME_CHARS:
             raise BadInput(f"must have 1 to {MAX_NAME_CHARS} characters", field="name")
         if name in self._regions:
-            raise Conflict(f"shared memory region '{name}' already in manager", field="name")
+            raise BadInput(f"shared memory region '{name}' already in manager", field="name")
         if len(self._regions) >= MAX_REGIONS:
             raise Unavailable(f"{MAX_REGIONS} shared memory regions are registered", fix="unregister some")
         if not 0 <= offset <= _LARGEST or not 0 < byte_size <= _LARGEST - offset:

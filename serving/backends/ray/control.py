@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import structlog
 from pydantic import JsonValue
 
-from serving.backends.control import Json, RegionKind
+from serving.backends.control import Json, RegionKind, check_mode
 from serving.backends.control_calls import ModelCall, let_go_call, model_call, region_call, sets_logs, trace_call
 from serving.backends.ray import control_logs as logs
 from serving.backends.ray.control_models import ModelSet
@@ -34,7 +34,7 @@ class RayControl:
     """
 
     def __init__(self, settings: Settings, models: ModelSet, regions: Regions, traces: Traces) -> None:
-        self._mode = settings.inference.model_control_mode
+        self._inference = settings.inference
         self._models = models
         self._regions = regions
         self._traces = traces
@@ -64,12 +64,12 @@ class RayControl:
 
     async def load(self, name: str, parameters: Json) -> None:
         """Load or reload a model; returns once the edge knows its endpoint."""
-        self._check_mode()
+        check_mode(self._inference)
         await self._models.reload(name, parameters)
 
     async def unload(self, name: str, *, dependents: bool) -> None:
         """Take a model out of rotation, then unload it; a Ray replica has no ensembles, so nothing depends."""
-        self._check_mode()
+        check_mode(self._inference)
         await self._models.remove(name)
 
     async def log_settings(self, changes: Json) -> dict[str, JsonValue]:
@@ -122,11 +122,6 @@ class RayControl:
             await self.trace_settings(traced, call.body)
         elif sets_logs(call):
             await self.log_settings(call.body)
-
-    def _check_mode(self) -> None:
-        """Refuse clients' loads and unloads where models are not controlled explicitly."""
-        if self._mode != "explicit":
-            raise Unsupported("explicit model load / unload is not allowed if polling is enabled")
 
 
 def _whole(body: Json, field: str, default: int | None) -> int:

@@ -28,7 +28,7 @@ from serving.backends.ray.engines import load_engine
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.served import FunctionEngine, Infer, ServedModel
 from serving.errors import BadInput, Conflict, EngineFailed, NotFound, ReelmeshError, Unsupported, foreign_text
-from serving.protocol.control import ModelState
+from serving.protocol.control import UNLOADED, ModelState
 from serving.protocol.oip_errors import error_text
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.load import Repository
@@ -37,9 +37,6 @@ from serving.repository.served import load_one, load_served, requested
 from serving.settings import Settings
 
 log = structlog.get_logger()
-
-UNLOADED: Final = "unloaded"
-"""Triton's reason for a model that was let go."""
 
 MOST_TOLD: Final = 4096
 """Models of which it is told that they do not load: clients may make up names."""

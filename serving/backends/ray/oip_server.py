@@ -59,6 +59,11 @@ class OipServer:
         log.info("oip_listening", http=self._http.port, grpc=grpc_port, models=list(self._plane.names()))
         return self._http.port, grpc_port
 
+    def check(self) -> None:
+        """Raise :class:`Unavailable` once it has ended by itself."""
+        if self._http is not None:
+            self._http.check()
+
     async def stop(self) -> None:
         """Refuse new requests, give those in flight ``drain_s`` seconds, close both ports."""
         self._plane.draining = True

@@ -142,7 +142,9 @@ class EngineReplica:
         return {"ongoing": float(max(self._places.taken, self._plane.in_flight))}
 
     async def check_health(self) -> None:
-        """Called by Serve; raising would restart the replica."""
+        """Called by Serve; raises once a server has ended, and Serve then replaces the replica."""
+        self._oip.check()
+        self._server.check()
 
     def beat(self) -> Heartbeat:
         """What this replica tells the edge of itself."""

@@ -10,13 +10,11 @@ import httpx
 from pydantic import JsonValue
 
 from serving.backends.control import Json
-from serving.backends.triton.client import TOKEN_HEADER, load_reason
+from serving.backends.triton.client import TRITON_TOKEN_HEADER, load_reason
 from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, Unavailable, Unsupported, foreign_text
-from serving.protocol.control import ModelState
+from serving.protocol.control import UNLOADED, ModelState
 
 ANSWER_S: Final = 10.0
-UNLOADED: Final = "unloaded"
-"""Triton's reason for a model that was unloaded on purpose."""
 _ERRORS: Final[dict[int, type[ReelmeshError]]] = {
     400: BadInput,
     404: NotFound,
@@ -38,7 +36,7 @@ class TritonAdmin:
         # Triton waits for idle connections when it ends, so none is kept.
         self._client = httpx.AsyncClient(
             base_url=f"http://{address}",
-            headers={TOKEN_HEADER: token},
+            headers={TRITON_TOKEN_HEADER: token},
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,
         )

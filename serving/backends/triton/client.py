@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 LONGEST_INFERENCE_S: Final = 120.0
 """Bound on one inference of a call without a deadline."""
 
-TOKEN_HEADER: Final = "reelmesh-token"  # noqa: S105 - a header's name
+TRITON_TOKEN_HEADER: Final = "reelmesh-token"  # noqa: S105 - a header's name
 """Key that tritonserver's restricted APIs ask for, behind its own prefix."""
 
 
@@ -41,7 +41,7 @@ class TensorClient:
     def __init__(self, address: str, token: str = "") -> None:
         # The router repeats what may be repeated, with what it knows of other backends.
         self._mesh = Mesh(
-            address, metadata={f"triton-grpc-protocol-{TOKEN_HEADER}": token}, retries=NEVER, server="Triton"
+            address, metadata={f"triton-grpc-protocol-{TRITON_TOKEN_HEADER}": token}, retries=NEVER, server="Triton"
         )
 
     async def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Arrays:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from serving.backends.address import LOOPBACK
-from serving.backends.triton.client import TOKEN_HEADER
+from serving.backends.triton.client import TRITON_TOKEN_HEADER
 from serving.backends.triton.install import TritonInstall
 
 HOST: Final = LOOPBACK
@@ -82,7 +82,7 @@ def server_arguments(
     if sockets:
         http, grpc, metrics = (f"unix:{path}" for path in sockets)
         grpc_port = SOCKET_PORT
-    restricted = f"model-repository,shared-memory,trace,logging:{TOKEN_HEADER}={token}"
+    restricted = f"model-repository,shared-memory,trace,logging:{TRITON_TOKEN_HEADER}={token}"
     return [
         f"--model-repository={folder / 'repository'}",
         f"--backend-directory={folder / 'backends'}",

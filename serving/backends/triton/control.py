@@ -18,10 +18,9 @@ from weakref import WeakValueDictionary
 import structlog
 from pydantic import JsonValue
 
-from serving.backends.control import Json, RegionKind
+from serving.backends.control import Json, RegionKind, check_mode
 from serving.backends.control_calls import ModelCall, model_call
 from serving.backends.overrides import FOLDER, keep_only
-from serving.backends.triton.admin import UNLOADED
 from serving.backends.triton.overrides import ensemble_steps, model_to_load
 from serving.backends.triton.regions import check_region
 from serving.backends.triton.server import TritonServer
@@ -35,10 +34,10 @@ from serving.errors import (
     Unsupported,
     shown,
 )
-from serving.protocol.control import ControlCall, ModelState
+from serving.protocol.control import UNLOADED, ControlCall, ModelState
 from serving.repository.model import Model
 from serving.repository.served import steps
-from serving.settings import InferenceSettings, Settings
+from serving.settings import Settings
 
 log = structlog.get_logger()
 
@@ -294,12 +293,6 @@ class TritonControl:
 
     def _turn(self, name: str) -> asyncio.Lock:
         return self._turns.setdefault(name, asyncio.Lock())
-
-
-def check_mode(inference: InferenceSettings) -> None:
-    """Refuse clients' loads and unloads where models are not controlled explicitly."""
-    if inference.model_control_mode != "explicit":
-        raise Unsupported("explicit model load / unload is not allowed if polling is enabled")
 
 
 def is_gone(states: Sequence[ModelState]) -> bool:

@@ -6,12 +6,16 @@ and never what a living one still uses: each workspace is locked for as long as 
 
 import contextlib
 import fcntl
+import math
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Final
+
+import psutil
 
 from serving.protocol.shared_memory import FOLDER as SHARED_MEMORY
 from serving.protocol.shared_memory import OWN_PREFIX
@@ -20,6 +24,9 @@ SOCKET_PATH_BYTES: Final = 90
 """Longest path of a socket, with room for the port that Triton adds; the kernel takes 107 bytes."""
 OWNER: Final = "workspace"
 """Link in a folder of sockets to the workspace of the server that listens there."""
+ENVIRONMENTS: Final = Path("/tmp")  # noqa: S108  Triton's own choice
+CLOCKS_S: Final = 5.0
+"""How far the time of a process's start may be off."""
 LOGS_KEPT: Final = 5
 """Log files of earlier servers that stay for whoever asks what happened."""
 LOG_BYTES: Final = 16 << 20
@@ -53,8 +60,9 @@ class Workspace:
         return cls(folder, logs / f"triton-{folder.name}.log", lock)
 
     def run_folder(self, generation: int) -> Path:
-        """A path for one run of the server, not made yet; the folder of the run before is removed."""
+        """A path for one run of the server, not made yet; what the run before left is removed."""
         shutil.rmtree(self.folder / str(generation - 1), ignore_errors=True)
+        remove_left_environments()
         return self.folder / str(generation)
 
     def sockets(self, generation: str) -> Path | None:
@@ -119,6 +127,21 @@ def _remove_ownerless_sockets() -> None:
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid == os.getuid() and _is_dead((folder / OWNER).readlink()):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left_environments(parent: Path = ENVIRONMENTS) -> None:
+    """Remove the empty folders of Triton's python backend that no living tritonserver can have made.
+
+    Each server makes one, at a place of Triton's own choosing, and one that is killed leaves it.
+    """
+    living = [process.info["create_time"] for process in psutil.process_iter(["name", "create_time"])
+              if process.info["name"] == "tritonserver"]  # fmt: skip
+    oldest = min(filter(None, living), default=math.inf)
+    for folder in parent.glob("python_env_*"):
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            if found.st_uid == os.getuid() and found.st_mtime < min(oldest, time.time()) - CLOCKS_S:
+                folder.rmdir()
 
 
 def _is_dead(workspace: Path) -> bool:

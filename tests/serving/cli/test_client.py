@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from serving.backends.http_server import HttpServer
 from serving.cli.client import JobsClient, error_of
 from serving.cli.sse import Message, messages
 from serving.errors import BadInput, Conflict, EngineFailed, NotFound, TooLarge, Unavailable
 from serving.gateway.errors import error_body
-from serving.gateway.server import HttpServer
 from tests.serving.gateway.site import Site, open_site, open_worker
 
 

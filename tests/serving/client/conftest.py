@@ -10,7 +10,7 @@ import pytest_asyncio
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.backends.triton.client import TOKEN_HEADER
+from serving.backends.triton.client import TRITON_TOKEN_HEADER
 from serving.backends.triton.install import default_folder, find_tritonserver, install
 from serving.backends.triton.server import TritonServer
 from serving.protocol.oip_grpc import SERVICE
@@ -65,7 +65,7 @@ MODELS = {
     "count": (COUNT, TENSORS + "model_transaction_policy { decoupled: true }"),
     "strings": (STRINGS, TENSORS.replace("FP32", "STRING")),
 }
-TOKEN = {f"triton-grpc-protocol-{TOKEN_HEADER}": "opens"}
+TOKEN = {f"triton-grpc-protocol-{TRITON_TOKEN_HEADER}": "opens"}
 CARD = ModelCard(
     description="a tiny model",
     task="tensor",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 
+from serving.backends.http_server import HttpServer
 from serving.gateway.app import create_app
 from serving.gateway.deliveries import deliveries_router
 from serving.gateway.deps import GatewayDeps
 from serving.gateway.hub import EventHub
-from serving.gateway.server import HttpServer
 from serving.jobs.webhooks.deliveries import Deliveries
 from serving.jobs.worker import JobWorker
 from tests.serving.jobs.film import CATALOG, CountingRouter

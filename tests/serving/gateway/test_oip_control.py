@@ -125,11 +125,11 @@ async def test_models_are_loaded_by_calls_only_where_control_is_explicit(mode):
     async with open_oip(["one"], mode=mode) as oip:
         for path in (LOAD, UNLOAD):
             answer = await oip.http.post(path.format("echo"))
-            assert answer.status_code == 501
+            assert answer.status_code == 503
             assert "explicit model load / unload is not allowed" in answer.json()["error"]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await oip.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="echo"))
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_full_memory_refuses_a_call_before_anybody_does_it(oip):

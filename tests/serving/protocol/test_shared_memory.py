@@ -6,7 +6,7 @@ from multiprocessing import shared_memory
 import numpy as np
 import pytest
 
-from serving.errors import BadInput, Conflict, NotFound, Unavailable, Unsupported
+from serving.errors import BadInput, NotFound, Unavailable, Unsupported
 from serving.protocol import shared_memory as shm
 from serving.protocol.oip import Tensor
 from serving.protocol.shared_memory import Regions, region_data
@@ -138,7 +138,7 @@ def test_a_region_larger_than_its_file_is_refused(block, offset, size):
 
 
 def test_names_are_taken_once_and_status_tells_of_them(block, regions):
-    with pytest.raises(Conflict, match="shared memory region 'r' already in manager"):
+    with pytest.raises(BadInput, match="shared memory region 'r' already in manager"):
         regions.register("r", block.name, 0, 1)
     regions.register("a", block.name, 16, 32)
     assert [each["name"] for each in regions.status()] == ["a", "r"]

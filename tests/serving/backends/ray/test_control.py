@@ -12,6 +12,7 @@ import tritonclient.grpc.aio as triton_grpc
 import tritonclient.http.aio as triton_http
 from tritonclient.utils import InferenceServerException
 
+from serving.errors import Unavailable
 from serving.protocol.control import ControlCall
 from tests.serving.backends.ray.standing import FakeEdge, repository, settings_of, standing
 from tests.serving.backends.ray.tensor_models import MODELS
@@ -167,7 +168,8 @@ async def test_without_explicit_control_nobody_loads_from_outside(tmp_path):
     async with standing(settings_of(tmp_path)) as stands:
         for call in (stands.load, stands.unload):
             answer = await call("strings")
-            assert answer.json()["error"] == "explicit model load / unload is not allowed if polling is enabled"
+            assert answer.status_code == 503
+            assert "explicit model load / unload is not allowed if polling is enabled" in answer.json()["error"]
         assert stands.edge.names == ["strings"]
 
 
@@ -329,3 +331,13 @@ async def test_only_the_mesh_controls_and_everybody_sees_metrics(explicit):
     async with httpx.AsyncClient(base_url=explicit.control.base_url) as stranger:
         assert (await stranger.post("/v2/repository/index")).status_code == 401
         assert 'reelmesh_model_ready{backend="ray",model="add_sub"} 1.0' in (await stranger.get("/metrics")).text
+
+
+@pytest.mark.parametrize("server", ["_oip", "_server"])
+async def test_a_replica_whose_server_has_ended_is_not_healthy(tmp_path, server):
+    repository(tmp_path / "models", "strings")
+    async with standing(settings_of(tmp_path)) as stands:
+        await stands.replica.check_health()
+        await getattr(stands.replica, server).stop()
+        with pytest.raises(Unavailable, match="has ended"):
+            await stands.replica.check_health()

@@ -17,7 +17,7 @@ import pytest_asyncio
 from serving.backends.triton.command import HOST
 from serving.backends.triton.install import TritonInstall
 from serving.backends.triton.replica import TritonReplica
-from serving.errors import BadInput, NotFound, Unsupported
+from serving.errors import BadInput, NotFound, Unavailable, Unsupported
 from serving.protocol.control import TOKEN_HEADER, ModelState
 from serving.settings import InferenceSettings, Settings
 from tests.flows.triton_models import mlp, write_models
@@ -391,7 +391,7 @@ async def test_where_models_are_not_controlled_explicitly_clients_may_not_load(
     replica = await start(settings_for(tmp_path / "home", repository, model_control_mode="none"))
     try:
         for call in (replica.control.load("mlp", {}), replica.control.unload("mlp", dependents=False)):
-            with pytest.raises(Unsupported, match="explicit model load / unload is not allowed if polling is enabled"):
+            with pytest.raises(Unavailable, match="explicit model load / unload is not allowed if polling is enabled"):
                 await call
         assert await batch(replica, "mlp", 1) == 200
     finally:

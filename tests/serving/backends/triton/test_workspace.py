@@ -1,10 +1,11 @@
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from serving.backends.triton import workspace as module
-from serving.backends.triton.workspace import LOGS_KEPT, Workspace
+from serving.backends.triton.workspace import LOGS_KEPT, Workspace, remove_left_environments
 
 
 @pytest.fixture
@@ -73,3 +74,14 @@ def test_a_log_beyond_its_bound_is_begun_anew(tmp_path: Path, monkeypatch: pytes
             stream.write(text)
     assert workspace.log_tail() == "new"
     workspace.close()
+
+
+def test_empty_folders_of_python_backends_that_were_killed_are_removed(tmp_path: Path) -> None:
+    left, used, new, other = (tmp_path / name for name in ("python_env_a", "python_env_b", "python_env_c", "x"))
+    for folder in (left, used, new, other):
+        folder.mkdir()
+    (used / "1").mkdir()
+    for folder in (left, used, other):
+        os.utime(folder, (0, 0))
+    remove_left_environments(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [used, new, other]
