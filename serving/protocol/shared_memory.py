@@ -158,6 +158,23 @@ class Regions:
         return region
 
 
+def key_name(key: str) -> str:
+    """The name that a key of shm_open stands for in :data:`FOLDER`.
+
+    Raises:
+        BadInput: it is no plain name, maybe with a slash in front, or one of the mesh's own.
+    """
+    plain = key.removeprefix("/")
+    if not re.fullmatch(r"[^/\x00]{1,255}", plain) or plain in (".", "..") or plain.startswith(OWN_PREFIX):
+        raise not_there(key)
+    return plain
+
+
+def not_there(key: str) -> BadInput:
+    """What Triton says of a key that leads to no region."""
+    return BadInput(f"Unable to open shared memory region: '{key[:MAX_NAME_CHARS]}'", field="key")
+
+
 def in_region(parameters: Mapping[str, object]) -> bool:
     """Whether a tensor's data lies, or shall lie, in shared memory."""
     return REGION in parameters
@@ -185,9 +202,7 @@ def _offset(tensor: str, parameters: Parameters) -> int:
 
 
 def _open(name: str, key: str, offset: int, byte_size: int) -> Region:
-    plain = key.removeprefix("/")
-    if not re.fullmatch(r"[^/\x00]{1,255}", plain) or plain in (".", "..") or plain.startswith(OWN_PREFIX):
-        raise BadInput(f"Unable to open shared memory region: '{key[:MAX_NAME_CHARS]}'", field="key")
+    plain = key_name(key)
     if _RESERVED_KEY in plain:
         raise BadInput(
             f"cannot register shared memory region '{name}' with key '{key[:MAX_NAME_CHARS]}' as the key contains "
@@ -197,7 +212,7 @@ def _open(name: str, key: str, offset: int, byte_size: int) -> Region:
     try:
         descriptor = os.open(FOLDER / plain, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):
-        raise BadInput(f"Unable to open shared memory region: '{key[:MAX_NAME_CHARS]}'", field="key") from None
+        raise not_there(key) from None
     try:
         size = os.fstat(descriptor).st_size
         if offset + byte_size > size:

@@ -6,7 +6,7 @@ mesh's own.
 
 from serving.backends.control import Json
 from serving.errors import BadInput
-from serving.protocol.shared_memory import FOLDER, OWN_PREFIX
+from serving.protocol.shared_memory import FOLDER, key_name, not_there
 
 
 def check_region(body: Json) -> None:
@@ -22,13 +22,10 @@ def check_region(body: Json) -> None:
     if not isinstance(key, str) or not key:
         raise BadInput("Shared memory register request has no 'key' field", field="key")
     start, extent = _natural(offset, "offset"), _natural(size, "byte_size")
-    name = key.removeprefix("/")
-    if "/" in name or "\0" in name or name in ("", ".", "..") or name.startswith(OWN_PREFIX):
-        raise _unknown(key)
     try:
-        length = (FOLDER / name).stat().st_size
+        length = (FOLDER / key_name(key)).stat().st_size
     except (OSError, ValueError) as error:
-        raise _unknown(key) from error
+        raise not_there(key) from error
     if extent == 0 or start + extent > length:
         raise BadInput(
             f"Invalid shared memory region: '{key[:256]}' has {length} bytes",
@@ -41,7 +38,3 @@ def _natural(value: object, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadInput("must be a number of bytes", field=field)
     return value
-
-
-def _unknown(key: str) -> BadInput:
-    return BadInput(f"Unable to open shared memory region: '{key[:256]}'", field="key")
