@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.client.regions import Lease
 from serving.client.request import Array, Placed
 from serving.errors import BadInput, EngineFailed
-from serving.protocol.oip import DATATYPES, Parameters, Raw, Tensor, check_shape, element_bounds
+from serving.protocol.oip import DATATYPES, Parameters, Raw, Tensor, check_elements, check_shape
 from serving.protocol.oip_grpc import read_parameters
 from serving.protocol.oip_wire import RESPONSE_CONTENTS, split_contents
 
@@ -95,7 +95,7 @@ def _shared(output: pb.ModelInferResponse.InferOutputTensor, lease: Lease, place
     element_bytes = DATATYPES[output.datatype].size_bytes
     if element_bytes is None:
         whole = lease.segment.view(place.offset, place.size)
-        return bytes(whole[: element_bounds(output.name, whole, elements, whole=False)[-1]])
+        return bytes(whole[: check_elements(output.name, whole, elements, whole=False)])
     if elements * element_bytes > place.size:
         raise BadInput(f"is said to have {elements} elements, more than its region holds", field=output.name)
     return lease.read(place.offset, elements * element_bytes)

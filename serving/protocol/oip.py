@@ -6,8 +6,8 @@ elements behind a 4-byte length), and that data fits its shape: checked once, wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import prod
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 import ml_dtypes
@@ -26,6 +26,9 @@ MAX_ELEMENTS: Final = 2**63 - 1
 """Shapes are int64 on the wire; a product beyond it is refused before anything is allocated."""
 MAX_NAME_CHARS: Final = 256
 LENGTH_PREFIX_BYTES: Final = 4
+MAX_STRINGS: Final = 1 << 22
+"""Most elements of a BYTES tensor: each is an object of its own, many times the four bytes that an empty one takes."""
+_LENGTH_PREFIX: Final = Struct("<I")
 
 
 class Datatype(NamedTuple):
@@ -96,7 +99,7 @@ class Tensor:
         elements = check_shape(self.name, self.datatype, self.shape)
         size = DATATYPES[self.datatype].size_bytes
         if size is None:
-            element_bounds(self.name, self.data, elements)
+            check_elements(self.name, self.data, elements)
         elif elements * size != len(self.data):
             raise BadInput(
                 f"{len(self.data)} bytes of data for input or output '{self.name}', "
@@ -126,9 +129,12 @@ class Tensor:
         """The elements of a BYTES tensor, row-major."""
         if self.datatype != "BYTES":
             raise BadInput(f"'{self.name}' holds {self.datatype}, not BYTES", field=self.name)
-        bounds = element_bounds(self.name, self.data, prod(self.shape))
-        view = memoryview(self.data)
-        return [bytes(view[start + LENGTH_PREFIX_BYTES : end]) for start, end in pairwise(bounds)]
+        view, position, found = memoryview(self.data), 0, []
+        for _ in range(prod(self.shape)):
+            start = position + LENGTH_PREFIX_BYTES
+            position = start + _LENGTH_PREFIX.unpack_from(view, position)[0]
+            found.append(bytes(view[start:position]))
+        return found
 
     def array(self) -> npt.NDArray[Any]:
         """The elements in ``shape``: a read-only view of the data, except for BYTES (an array of objects)."""
@@ -207,25 +213,26 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
     return prod(shape)
 
 
-def element_bounds(name: str, data: Raw, count: int, *, whole: bool = True) -> list[int]:
-    """Where each BYTES element's length prefix starts, and the end; raises :class:`BadInput` on misfit.
+def check_elements(name: str, data: Raw, count: int, *, whole: bool = True) -> int:
+    """Where ``count`` BYTES elements end; raises :class:`BadInput` on misfit.
 
     Without ``whole``, bytes may be left behind the elements, as in a region of shared memory.
     """
     if count * LENGTH_PREFIX_BYTES > len(data):
         raise BadInput(f"too few bytes for the {count} BYTES elements of '{name}': {len(data)}", field=name)
-    bounds, position, total = [0], 0, len(data)
+    if count > MAX_STRINGS:
+        raise BadInput(f"'{name}' has {count} BYTES elements, more than {MAX_STRINGS}", field=name)
+    position, total, length_at = 0, len(data), _LENGTH_PREFIX.unpack_from
     for index in range(count):
         if total - position < LENGTH_PREFIX_BYTES:
             raise BadInput(f"element {index} of '{name}' lacks its 4-byte length prefix", field=name)
-        length = int.from_bytes(data[position : position + LENGTH_PREFIX_BYTES], "little")
+        length = length_at(data, position)[0]
         position += LENGTH_PREFIX_BYTES + length
         if position > total:
             raise BadInput(f"element {index} of '{name}' claims {length} bytes, past the end", field=name)
-        bounds.append(position)
     if whole and position != total:
         raise BadInput(f"{total - position} bytes are left after {count} elements of '{name}'", field=name)
-    return bounds
+    return position
 
 
 def datatype_of(array: npt.NDArray[Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 from tritonclient.grpc import model_config_pb2 as pb
 
 from serving.errors import BadInput
-from serving.protocol.oip import DATATYPES, InferRequest, Tensor, TensorSpec
+from serving.protocol.oip import DATATYPES, InferRequest, TensorSpec
 
 DATATYPE_OF_CONFIG: Final = {datatype.config: name for name, datatype in DATATYPES.items()}
 """config.pbtxt's name of a datatype to the protocol's, for example TYPE_STRING to BYTES."""
@@ -40,6 +40,7 @@ class RequestCheck:
     """
 
     def __init__(self, config: pb.ModelConfig) -> None:
+        self._model = config.name
         self.inputs = input_specs(config)
         self._specs = {spec.name: spec for spec in self.inputs}
         self._required = [spec.name for spec in self.inputs if not spec.optional]
@@ -62,18 +63,21 @@ class RequestCheck:
                 field=missing[0],
             )
         for tensor in request.inputs:
-            self._check_tensor(request.model_name, tensor)
+            self.declared(tensor.name, tensor.datatype, tensor.shape)
         self._check_batch(request)
 
-    def _check_tensor(self, model: str, tensor: Tensor) -> None:
-        spec = self._specs[tensor.name]
-        if tensor.datatype != spec.datatype:
+    def declared(self, name: str, datatype: str, shape: Sequence[int]) -> None:
+        """Raise :class:`BadInput` unless the model has such an input; decoders ask before they look at its data."""
+        spec = self._specs.get(name)
+        if spec is None:
+            raise _unexpected(self._model, "input", name)
+        if datatype != spec.datatype:
             raise BadInput(
-                f"inference input '{tensor.name}' data-type is '{tensor.datatype}', "
-                f"but model '{model}' expects '{spec.datatype}'",
-                field=tensor.name,
+                f"inference input '{name}' data-type is '{datatype}', "
+                f"but model '{self._model}' expects '{spec.datatype}'",
+                field=name,
             )
-        _check_sizes(model, tensor.shape, spec, self._max_batch_size)
+        _check_sizes(self._model, shape, spec, self._max_batch_size)
 
     def _check_batch(self, request: InferRequest) -> None:
         if not self._max_batch_size or len(request.inputs) == 1:
@@ -97,10 +101,14 @@ def _check_names(model: str, kind: str, names: Sequence[str], known: Iterable[st
     seen: set[str] = set()
     for name in names:
         if name not in known:
-            raise BadInput(f"unexpected inference {kind} '{name}' for model '{model}'", field=name)
+            raise _unexpected(model, kind, name)
         if name in seen:
             raise BadInput(f"{kind} '{name}' already exists in request", field=name)
         seen.add(name)
+
+
+def _unexpected(model: str, kind: str, name: str) -> BadInput:
+    return BadInput(f"unexpected inference {kind} '{name}' for model '{model}'", field=name)
 
 
 def _check_sizes(model: str, shape: Sequence[int], spec: TensorSpec, max_batch_size: int) -> None:

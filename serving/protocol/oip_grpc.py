@@ -4,13 +4,14 @@ The one invariant: pure functions; raw contents are passed on without a copy of 
 client can form is either converted or refused with BadInput naming the tensor.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.errors import BadInput, EngineFailed
+from serving.errors import BadInput, EngineFailed, TooLarge
 from serving.protocol.oip import (
     DATATYPES,
     MAX_NAME_CHARS,
@@ -18,18 +19,22 @@ from serving.protocol.oip import (
     InferResponse,
     Parameter,
     Parameters,
+    Raw,
     RequestedOutput,
     Tensor,
     check_shape,
 )
+from serving.protocol.oip_config import RequestCheck
 from serving.protocol.oip_http import MAX_ID_CHARS, MAX_TENSORS
+from serving.protocol.oip_inputs import Inputs
 from serving.protocol.oip_parameters import check_parameters, check_request_parameters
-from serving.protocol.shared_memory import REGION, Regions, in_region, region_data
+from serving.protocol.oip_wire import REQUEST_CONTENTS, RESPONSE_CONTENTS, join_contents, split_contents
+from serving.protocol.shared_memory import REGION, Regions, in_region
 
 SERVICE: Final = "inference.GRPCInferenceService"
 STATUS_IN_STREAMS: Final = (("triton_grpc_error", "true"),)
 """Metadata that ends a stream which fails with a status, where it would be a text alone."""
-_CONTENTS: Final[Mapping[str, str]] = {
+_TYPED: Final[Mapping[str, str]] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -45,14 +50,47 @@ _CONTENTS: Final[Mapping[str, str]] = {
 }
 """Which typed field holds a datatype; FP16 and BF16 have none and must be sent raw."""
 _INT64_END: Final = 2**63
+_PART: Final = 1 << 16
 
 
-def from_message(message: pb.ModelInferRequest, regions: Regions | None = None) -> InferRequest:
+def parsed(kind: type[Message], raw: bytes) -> Any:  # noqa: ANN401  a message of that kind
+    """The message in ``raw``; raises :class:`BadInput` where there is none."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise BadInput(f"is not a {kind.DESCRIPTOR.name}", field="message") from error
+
+
+def split_message(raw: bytes, rest_bytes: int) -> tuple[pb.ModelInferRequest, Sequence[Raw]]:
+    """A large request without its raw contents, and each of those as a view of ``raw``.
+
+    Raises:
+        BadInput: this is no request.
+        TooLarge: the rest of it is over ``rest_bytes``: typed contents take many times their bytes in memory.
+    """
+    rest, contents = split_contents(raw, REQUEST_CONTENTS)
+    if len(rest) > rest_bytes:
+        raise TooLarge(
+            f"has more than {rest_bytes} bytes beside its raw contents",
+            field="message",
+            fix="send tensors as raw_input_contents, or raise limits.body_bytes",
+        )
+    return parsed(pb.ModelInferRequest, rest), contents
+
+
+def from_message(
+    message: pb.ModelInferRequest,
+    regions: Regions | None = None,
+    check: RequestCheck | None = None,
+    raw: Sequence[Raw] | None = None,
+) -> InferRequest:
     """Convert a request.
 
     Args:
         message: as received.
         regions: where inputs in shared memory lie; None refuses them.
+        check: of the model, asked before elements are counted or regions read.
+        raw: the raw contents of a message that was split; else they are the message's own.
 
     Raises:
         BadInput: naming the tensor.
@@ -62,25 +100,43 @@ def from_message(message: pb.ModelInferRequest, regions: Regions | None = None) 
         raise BadInput(f"has more than {MAX_TENSORS} tensors", field="inputs")
     if len(message.id) > MAX_ID_CHARS:
         raise BadInput(f"has more than {MAX_ID_CHARS} characters", field="id")
-    raw = message.raw_input_contents
+    raw = message.raw_input_contents if raw is None else raw
     # Inputs in shared memory have no entry among the raw contents.
     sent = sum(REGION not in tensor.parameters for tensor in message.inputs)
     if raw and len(raw) != sent:
         raise BadInput(f"expected {sent} entries for {sent} inputs, got {len(raw)}", field="raw_input_contents")
-    contents = iter(raw)
-    inputs = tuple(_input(tensor, contents if raw else None, message.model_name, regions) for tensor in message.inputs)
+    contents = iter(raw) if raw else None
+    inputs = Inputs(check, regions)
+    for tensor in message.inputs:
+        _add_input(inputs, tensor, contents, message.model_name)
     return InferRequest(
         message.model_name,
         message.model_version,
         message.id,
         check_request_parameters(parameter_values(message.parameters), "parameters"),
-        inputs,
+        tuple(inputs.tensors),
         tuple(_output(output) for output in message.outputs),
     )
 
 
 def to_message(response: InferResponse) -> pb.ModelInferResponse:
     """Convert a response; all outputs travel raw, as Triton sends them."""
+    message = _without_contents(response)
+    message.raw_output_contents.extend(map(bytes, _contents(response)))
+    return message
+
+
+def to_bytes(response: InferResponse) -> bytes:
+    """The same, serialized, with one copy of each output instead of three."""
+    return join_contents(_without_contents(response).SerializeToString(), RESPONSE_CONTENTS, _contents(response))
+
+
+def _contents(response: InferResponse) -> list[Raw]:
+    # Triton has an empty entry for an output in shared memory, and clients count entries.
+    return [b"" if in_region(tensor.parameters) else tensor.data for tensor in response.outputs]
+
+
+def _without_contents(response: InferResponse) -> pb.ModelInferResponse:
     message = pb.ModelInferResponse(
         model_name=response.model_name, model_version=response.model_version, id=response.id
     )
@@ -88,8 +144,6 @@ def to_message(response: InferResponse) -> pb.ModelInferResponse:
     for tensor in response.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         write_parameters(output.parameters, tensor.parameters)
-        # Triton has an empty entry for an output in shared memory, and clients count entries.
-        message.raw_output_contents.append(b"" if in_region(tensor.parameters) else bytes(tensor.data))
     return message
 
 
@@ -141,9 +195,9 @@ def write_parameters(target: Mapping[str, pb.InferParameter], parameters: Parame
             target[name].string_param = value
 
 
-def _input(
-    tensor: pb.ModelInferRequest.InferInputTensor, contents: Iterator[bytes] | None, model: str, regions: Regions | None
-) -> Tensor:
+def _add_input(
+    inputs: Inputs, tensor: pb.ModelInferRequest.InferInputTensor, contents: Iterator[Raw] | None, model: str
+) -> None:
     if not 1 <= len(tensor.name) <= MAX_NAME_CHARS:
         raise BadInput(f"must have 1 to {MAX_NAME_CHARS} characters", field="inputs.name")
     parameters = read_parameters(tensor.parameters, tensor.name)
@@ -151,22 +205,23 @@ def _input(
     if in_region(parameters):
         if tensor.HasField("contents"):
             raise BadInput(f"there is both data and a shared memory region for '{tensor.name}'", field=tensor.name)
-        return Tensor(tensor.name, tensor.datatype, shape, region_data(regions, tensor.name, parameters), parameters)
-    if contents is None:
-        return Tensor(tensor.name, tensor.datatype, shape, _typed(tensor, shape), parameters)
-    if tensor.HasField("contents"):
+        inputs.add_shared(tensor.name, tensor.datatype, shape, parameters)
+    elif contents is None:
+        inputs.add(tensor.name, tensor.datatype, shape, _typed(tensor, shape), parameters)
+    elif tensor.HasField("contents"):
         raise BadInput(
             f"contents field must not be specified when using raw_input_contents for '{tensor.name}' "
             f"for model '{model}'",
             field=tensor.name,
         )
-    return Tensor(tensor.name, tensor.datatype, shape, next(contents), parameters)
+    else:
+        inputs.add(tensor.name, tensor.datatype, shape, next(contents), parameters)
 
 
 def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> bytes:
     """Typed contents in raw form."""
     elements = check_shape(tensor.name, tensor.datatype, shape)
-    field = _CONTENTS.get(tensor.datatype)
+    field = _TYPED.get(tensor.datatype)
     if field is None:
         raise BadInput(f"{tensor.datatype} of '{tensor.name}' must be sent in raw_input_contents", field=tensor.name)
     if stray := [other.name for other, _ in tensor.contents.ListFields() if other.name != field]:
@@ -177,7 +232,9 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
     if tensor.datatype == "BYTES":
         return bytes(Tensor.from_elements(tensor.name, values).data)
     try:
-        return np.array(list(values), dtype=DATATYPES[tensor.datatype].numpy).tobytes()
+        # In pieces: as objects, numbers take many times their bytes, and one call on all holds up every other thread.
+        parts = (values[start : start + _PART] for start in range(0, elements, _PART))
+        return b"".join(np.array(part, DATATYPES[tensor.datatype].numpy).tobytes() for part in parts)
     except OverflowError:
         raise BadInput(
             f"'{tensor.name}' has a number outside the range of {tensor.datatype}", field=tensor.name

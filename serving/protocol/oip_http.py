@@ -5,7 +5,7 @@ The one invariant: pure functions over a body whose size the server has already 
 holds, decoding either returns a request whose tensors fit their shapes or raises BadInput naming the place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Final
 
@@ -25,9 +25,11 @@ from serving.protocol.oip import (
     TensorSpec,
     check_shape,
 )
+from serving.protocol.oip_config import RequestCheck
+from serving.protocol.oip_inputs import Inputs
 from serving.protocol.oip_json import MAX_DEPTH, parse_object
 from serving.protocol.oip_parameters import check_parameters, check_request_parameters, wants_binary
-from serving.protocol.shared_memory import Regions, in_region, region_data
+from serving.protocol.shared_memory import Regions, in_region
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 MAX_TENSORS: Final = 1024
@@ -39,6 +41,7 @@ _JSON_TYPES: Final[dict[str, set[type]]] = {
     "FP32": {int, float},
     "FP64": {int, float},
 }
+_PART: Final = 1 << 16
 _NOT_IN_JSON: Final = ("FP16", "BF16")
 
 
@@ -60,7 +63,7 @@ def decode_request(
     json_bytes: int,
     model_name: str,
     model_version: str = "",
-    specs: Iterable[TensorSpec] = (),
+    check: RequestCheck | None = None,
     regions: Regions | None = None,
 ) -> InferRequest:
     """Decode one inference request.
@@ -70,7 +73,7 @@ def decode_request(
         json_bytes: how much of it is JSON, from :func:`header_length`; 0 means a raw request.
         model_name: from the path.
         model_version: from the path, or empty.
-        specs: the model's inputs; a raw request needs a model with one.
+        check: of the model, asked before elements are counted or regions read; a raw request needs one.
         regions: where inputs in shared memory lie; None refuses them.
 
     Raises:
@@ -78,14 +81,12 @@ def decode_request(
     """
     view = memoryview(body)
     if json_bytes == 0 and view:
-        return InferRequest(model_name, model_version, inputs=(_raw_input(view, tuple(specs)),))
+        return InferRequest(model_name, model_version, inputs=(_raw_input(view, check.inputs if check else ()),))
     document = parse_object(view[:json_bytes], "request body")
     binary = view[json_bytes:]
-    inputs, offset = [], 0
+    inputs, offset = Inputs(check, regions), 0
     for index, entry in enumerate(_entries(document, "inputs", required=True)):
-        tensor, taken = _input(entry, f"inputs[{index}]", binary[offset:], regions)
-        inputs.append(tensor)
-        offset += taken
+        offset += _add_input(inputs, entry, f"inputs[{index}]", binary[offset:])
     if offset != len(binary):
         raise BadInput(f"{len(binary) - offset} bytes of binary data belong to no input", field="binary_data_size")
     outputs = [
@@ -96,7 +97,7 @@ def decode_request(
         model_version,
         _text(document, "id", "id", MAX_ID_CHARS, required=False),
         check_request_parameters(document.get("parameters"), "parameters"),
-        tuple(inputs),
+        tuple(inputs.tensors),
         tuple(outputs),
     )
 
@@ -108,26 +109,28 @@ def encode_response(response: InferResponse, request: InferRequest) -> tuple[lis
         The pieces of the body, and the length of the JSON piece for the header (None: all of it is JSON).
     """
     wanted = {output.name: output for output in request.outputs}
-    entries, pieces = [], []
+    entries: list[bytes] = []
+    pieces: list[Raw] = []
     for tensor in response.outputs:
         entry: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
             "shape": tensor.shape,
         }
-        parameters = dict(tensor.parameters)
+        parameters, data = dict(tensor.parameters), b""
         if in_region(parameters):
             pass
         elif wants_binary(wanted.get(tensor.name), request.parameters):
             parameters["binary_data_size"] = len(tensor.data)
             pieces.append(tensor.data)
         else:
-            entry["data"] = _json_data(tensor)
-        entries.append(entry | ({"parameters": parameters} if parameters else {}))
+            data = b',"data":[' + b",".join(_json_data(tensor)) + b"]"
+        entry |= {"parameters": parameters} if parameters else {}
+        entries.append(to_json(entry)[:-1] + data + b"}")
     document: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
     document |= {"id": response.id} if response.id else {}
     document |= {"parameters": dict(response.parameters)} if response.parameters else {}
-    header = to_json({**document, "outputs": entries}, inf_nan_mode="constants")
+    header = to_json(document, inf_nan_mode="constants")[:-1] + b',"outputs":[' + b",".join(entries) + b"]}"
     return [header, *pieces], len(header) if pieces else None
 
 
@@ -161,8 +164,8 @@ def _shape(entry: dict[str, Any], place: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _input(entry: dict[str, Any], place: str, binary: memoryview, regions: Regions | None) -> tuple[Tensor, int]:
-    """One input, and how many bytes of the binary part are its own."""
+def _add_input(inputs: Inputs, entry: dict[str, Any], place: str, binary: memoryview) -> int:
+    """Add one input; how many bytes of the binary part are its own."""
     name = _text(entry, "name", f"{place}.name", MAX_NAME_CHARS)
     datatype = _text(entry, "datatype", f"{place}.datatype", MAX_NAME_CHARS)
     shape = _shape(entry, place)
@@ -171,11 +174,13 @@ def _input(entry: dict[str, Any], place: str, binary: memoryview, regions: Regio
     if in_region(parameters):
         if "data" in entry or "binary_data_size" in parameters:
             raise BadInput("there is both data and a shared memory region", field=name)
-        return Tensor(name, datatype, shape, region_data(regions, name, parameters), parameters), 0
+        inputs.add_shared(name, datatype, shape, parameters)
+        return 0
     size = parameters.pop("binary_data_size", None)
     if size is None:
         data = _raw_data(entry.get("data"), name, datatype, elements, f"{place}.data")
-        return Tensor(name, datatype, shape, data, parameters), 0
+        inputs.add(name, datatype, shape, data, parameters)
+        return 0
     size = int(size)
     if "data" in entry:
         raise BadInput("there is both 'data' and binary data", field=f"{place}.data")
@@ -184,7 +189,8 @@ def _input(entry: dict[str, Any], place: str, binary: memoryview, regions: Regio
             f"is {size}, but only {len(binary)} bytes are left in the body",
             field=f"{place}.parameters.binary_data_size",
         )
-    return Tensor(name, datatype, shape, binary[:size], parameters), size
+    inputs.add(name, datatype, shape, binary[:size], parameters)
+    return size
 
 
 def _output(entry: dict[str, Any], place: str) -> RequestedOutput:
@@ -205,26 +211,38 @@ def _raw_data(data: object, name: str, datatype: str, elements: int, place: str)
     flat = _flatten(data)
     if len(flat) != elements:
         raise BadInput(f"has {len(flat)} elements, but the shape holds {elements}", field=place)
-    if not set(map(type, flat)) <= _JSON_TYPES.get(datatype, {int}):
-        raise BadInput(f"has an element that is not {datatype}", field=place)
-    if datatype == "BYTES":
-        return bytes(Tensor.from_elements(name, [element.encode("utf-8", "surrogatepass") for element in flat]).data)
-    try:
-        return np.array(flat, dtype=DATATYPES[datatype].numpy).tobytes()
-    except OverflowError:
-        raise BadInput(f"has a number outside the range of {datatype}", field=place) from None
+    pieces = []
+    for part in _parts(flat):
+        if not set(map(type, part)) <= _JSON_TYPES.get(datatype, {int}):
+            raise BadInput(f"has an element that is not {datatype}", field=place)
+        if datatype == "BYTES":
+            elements_of_part = [element.encode("utf-8", "surrogatepass") for element in part]
+            pieces.append(bytes(Tensor.from_elements(name, elements_of_part).data))
+            continue
+        try:
+            pieces.append(np.array(part, dtype=DATATYPES[datatype].numpy).tobytes())
+        except OverflowError:
+            raise BadInput(f"has a number outside the range of {datatype}", field=place) from None
+    return b"".join(pieces)
+
+
+def _parts(elements: Any) -> Iterator[Any]:  # noqa: ANN401  whatever can be sliced
+    """Pieces of a sequence: one call on all of it would hold up every other thread for as long as it takes."""
+    for start in range(0, len(elements), _PART):
+        yield elements[start : start + _PART]
 
 
 def _flatten(data: list[Any]) -> list[Any]:
     """Elements of nested arrays in order; the depth was bounded by the parser."""
     for _ in range(MAX_DEPTH):
-        if list not in set(map(type, data)):
+        if list not in map(type, data):
             break
         data = list(chain.from_iterable(item if isinstance(item, list) else (item,) for item in data))
     return data
 
 
-def _json_data(tensor: Tensor) -> list[Any]:
+def _json_data(tensor: Tensor) -> Iterator[bytes]:
+    """The elements as JSON, each piece one or more of them with commas between."""
     if tensor.datatype in _NOT_IN_JSON:
         raise BadInput(
             f"sending {tensor.datatype} data via JSON is not supported. "
@@ -232,10 +250,12 @@ def _json_data(tensor: Tensor) -> list[Any]:
             field=tensor.name,
         )
     if tensor.datatype != "BYTES":
-        values: list[Any] = tensor.array().reshape(-1).tolist()
-        return values
+        for part in _parts(tensor.array().reshape(-1)):
+            yield to_json(part.tolist(), inf_nan_mode="constants")[1:-1]
+        return
     try:
-        return [element.decode() for element in tensor.elements()]
+        for part in _parts(tensor.elements()):
+            yield to_json([element.decode() for element in part])[1:-1]
     except UnicodeDecodeError as error:
         raise BadInput(
             f"output '{tensor.name}' holds bytes that are not UTF-8",

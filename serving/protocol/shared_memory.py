@@ -1,32 +1,37 @@
 """POSIX shared memory regions that clients registered, for inputs and outputs of requests; held by Ray replicas.
 
-The one invariant: a request reaches only bytes inside a region that was registered, and only while its file has them.
+Regions are read and written as files, never mapped: a client may cut its file at any time, and a process that touches
+a mapping past the end of its file is killed. The one invariant: a request reaches only bytes inside a region that was
+registered, and only while its file has them.
 """
 
-import mmap
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from serving.errors import BadInput, NotFound, Unavailable, Unsupported
-from serving.protocol.oip import MAX_NAME_CHARS, Parameter, Parameters, Tensor
+import numpy as np
+
+from serving.errors import BadInput, NotFound, TooLarge, Unavailable, Unsupported
+from serving.protocol.oip import MAX_NAME_CHARS, Parameter, Parameters, Raw, Tensor
 
 FOLDER: Final = Path("/dev/shm")  # noqa: S108  where Linux keeps POSIX shared memory
 REGION: Final = "shared_memory_region"
 BYTE_SIZE: Final = "shared_memory_byte_size"
 OFFSET: Final = "shared_memory_offset"
 MAX_REGIONS: Final = 1024
+MOST_BYTES: Final = 256 << 20
+"""What the inputs of one request may take, where nothing else is said; as ``limits.infer_bytes``."""
 _LARGEST: Final = 2**63 - 1
 OWN_PREFIX: Final = "reelmesh_"
 """What the names of the mesh's own regions begin with; nobody else may have them mapped."""
 _RESERVED_KEY: Final = "triton_python_backend_shm_region_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Region:
     """A registered part of a region.
 
@@ -35,52 +40,77 @@ class Region:
         key: of shm_open, as the client gave it.
         offset: where it begins in the region, in bytes.
         byte_size: its length.
-        memory: the mapping of the whole region.
-        descriptor: of the open file, which tells the file's size at any time.
+        descriptor: of the open file, closed when the last request that uses the region has ended.
     """
 
     name: str
     key: str
     offset: int
     byte_size: int
-    memory: mmap.mmap
     descriptor: int
+
+    def __post_init__(self) -> None:
+        """Bind the descriptor's life to this object's, so that its number is never another file's meanwhile."""
+        weakref.finalize(self, os.close, self.descriptor)
 
     def status(self) -> dict[str, str | int]:
         """As OIP's status shows it."""
         return {"name": self.name, "key": self.key, "offset": self.offset, "byte_size": self.byte_size}
 
-    def view(self, offset: int, byte_size: int) -> memoryview:
-        """Those bytes of it, writable.
-
-        Raises:
-            BadInput: they are not all inside, or the file has been cut.
-        """
+    def place(self, offset: int, byte_size: int) -> int:
+        """Where those bytes of it are in the file; raises :class:`BadInput` unless they are all inside."""
         if offset > self.byte_size:
             raise BadInput(f"Invalid offset for shared memory region: '{self.name}'", field=OFFSET)
         if offset + byte_size > self.byte_size:
             raise BadInput(f"Invalid offset + byte size for shared memory region: '{self.name}'", field=BYTE_SIZE)
-        start = self.offset + offset
-        # A mapping past the end of its file kills the process that touches it.
-        if start + byte_size > os.fstat(self.descriptor).st_size:
-            raise BadInput(f"shared memory region '{self.name}' is smaller than it was registered", field=REGION)
-        return memoryview(self.memory)[start : start + byte_size]
+        return self.offset + offset
 
-    def close(self) -> None:
-        """Let go of the file; the mapping goes with the last tensor that lies in it."""
-        os.close(self.descriptor)
-        with suppress(BufferError):
-            self.memory.close()
+    def read(self, place: int, byte_size: int) -> memoryview:
+        """A copy of the bytes at a place; blocks, and raises :class:`BadInput` where the file has been cut."""
+        # Not a bytearray, which would be filled with zeros first.
+        data, done = np.empty(byte_size, np.uint8).data, 0
+        while done < byte_size:
+            got = os.preadv(self.descriptor, [data[done:]], place + done)
+            if not got:
+                raise self._cut()
+            done += got
+        return data.toreadonly()
+
+    def write(self, place: int, data: Raw) -> None:
+        """Put bytes at a place; blocks.
+
+        Raises:
+            BadInput: the file has been cut, or the machine has no memory for it.
+        """
+        view, done = memoryview(data), 0
+        # Writing past the end of a file would make it longer.
+        if place + len(view) > os.fstat(self.descriptor).st_size:
+            raise self._cut()
+        try:
+            while done < len(view):
+                done += os.pwrite(self.descriptor, view[done:], place + done)
+        except OSError as error:
+            raise BadInput(
+                f"shared memory region '{self.name}' cannot be written: {error.strerror}", field=REGION
+            ) from error
+
+    def _cut(self) -> BadInput:
+        return BadInput(f"shared memory region '{self.name}' is smaller than it was registered", field=REGION)
 
 
 class Regions:
-    """The regions registered with one replica."""
+    """The regions registered with one replica.
 
-    def __init__(self) -> None:
+    Args:
+        most_bytes: what the inputs of one request may take together, which a copy is made of.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._regions: dict[str, Region] = {}
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
-        """Map a region that a client made.
+        """Open a region that a client made.
 
         Args:
             name: what requests will call it.
@@ -105,9 +135,7 @@ class Regions:
     def unregister(self, name: str = "") -> None:
         """Let go of a region, or of all; one that is not registered is let go of already."""
         for each in [name] if name else list(self._regions):
-            region = self._regions.pop(each, None)
-            if region is not None:
-                region.close()
+            self._regions.pop(each, None)
 
     def status(self, name: str = "") -> list[dict[str, str | int]]:
         """One region or all, as OIP's status shows them; raises :class:`NotFound`."""
@@ -115,18 +143,32 @@ class Regions:
             raise NotFound(f"Unable to find system shared memory region: '{name[:MAX_NAME_CHARS]}'")
         return [region.status() for each, region in sorted(self._regions.items()) if not name or each == name]
 
-    def input_data(self, tensor: str, parameters: Parameters) -> memoryview:
-        """The bytes that an input's parameters name, not copied.
+    def input_data(self, tensor: str, parameters: Parameters, others: Iterable[Tensor] = ()) -> memoryview:
+        """A copy of the bytes that an input's parameters name; blocks.
+
+        Args:
+            tensor: its name.
+            parameters: its own.
+            others: inputs of the same request that are read already.
 
         Raises:
             BadInput: a parameter is missing, or the bytes are not all in the region.
+            TooLarge: the request's inputs in shared memory take too much together.
             NotFound: there is no such region.
         """
         byte_size, offset = _size(tensor, parameters), _offset(tensor, parameters)
-        return self._find(parameters).view(offset, byte_size).toreadonly()
+        region = self._find(parameters)
+        place = region.place(offset, byte_size)
+        if byte_size + sum(len(other.data) for other in others if in_region(other.parameters)) > self._most_bytes:
+            raise TooLarge(
+                f"the inputs in shared memory take more than {self._most_bytes} bytes, up to '{tensor}'",
+                field=BYTE_SIZE,
+                fix="raise limits.infer_bytes",
+            )
+        return region.read(place, byte_size)
 
     def place_output(self, tensor: Tensor, parameters: Parameters) -> Tensor:
-        """Write an output where its parameters say.
+        """Write an output where its parameters say; blocks.
 
         Returns:
             The tensor with the parameters that tell the client; its data need not be sent.
@@ -137,14 +179,14 @@ class Regions:
         """
         byte_size, offset = _size(tensor.name, parameters), _offset(tensor.name, parameters)
         region, needed = self._find(parameters), len(tensor.data)
-        view = region.view(offset, byte_size)
+        place = region.place(offset, byte_size)
         if byte_size < needed:
             raise BadInput(
                 f"shared memory size specified with the request for output '{tensor.name}' ({byte_size} bytes) "
                 f"should be at least {needed} bytes to hold the results",
                 field=BYTE_SIZE,
             )
-        view[:needed] = tensor.data
+        region.write(place, tensor.data)
         told: dict[str, Parameter] = {**tensor.parameters, REGION: region.name, BYTE_SIZE: needed}
         if offset:
             told[OFFSET] = offset
@@ -180,11 +222,13 @@ def in_region(parameters: Mapping[str, object]) -> bool:
     return REGION in parameters
 
 
-def region_data(regions: Regions | None, tensor: str, parameters: Parameters) -> memoryview:
-    """An input's bytes in shared memory; raises :class:`Unsupported` where there are no regions."""
+def region_data(
+    regions: Regions | None, tensor: str, parameters: Parameters, others: Iterable[Tensor] = ()
+) -> memoryview:
+    """As :meth:`Regions.input_data`; raises :class:`Unsupported` where there are no regions."""
     if regions is None:
         raise Unsupported(f"shared memory is not supported for '{tensor}'", field=tensor, fix="send the data itself")
-    return regions.input_data(tensor, parameters)
+    return regions.input_data(tensor, parameters, others)
 
 
 def _size(tensor: str, parameters: Parameters) -> int:
@@ -213,15 +257,7 @@ def _open(name: str, key: str, offset: int, byte_size: int) -> Region:
         descriptor = os.open(FOLDER / plain, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):
         raise not_there(key) from None
-    try:
-        size = os.fstat(descriptor).st_size
-        if offset + byte_size > size:
-            raise BadInput(f"failed to register shared memory region '{name}': invalid args", field="byte_size")
-        memory = mmap.mmap(descriptor, size)
-    except (OSError, ValueError) as error:
+    if offset + byte_size > os.fstat(descriptor).st_size:
         os.close(descriptor)
-        raise BadInput(f"Unable to map shared memory region: '{key[:MAX_NAME_CHARS]}'", field="key") from error
-    except BadInput:
-        os.close(descriptor)
-        raise
-    return Region(name, key, offset, byte_size, memory, descriptor)
+        raise BadInput(f"failed to register shared memory region '{name}': invalid args", field="byte_size")
+    return Region(name, key, offset, byte_size, descriptor)

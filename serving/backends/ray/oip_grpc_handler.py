@@ -11,11 +11,12 @@ from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from serving.backends.ray.oip_grpc_service import Call, StreamCall
-from serving.errors import BadInput, QueueFull, ReelmeshError
+from serving.backends.ray.oip_grpc_service import Call, Kind, StreamCall
+from serving.errors import QueueFull, ReelmeshError
 from serving.protocol.oip_errors import error_text
+from serving.protocol.oip_grpc import parsed
 
 log = structlog.get_logger()
 
@@ -36,8 +37,8 @@ class Context(Protocol):
 
 def grpc_handler(
     service: str,
-    calls: Mapping[str, tuple[type[Message], Call]],
-    streams: Mapping[str, tuple[type[Message], StreamCall]],
+    calls: Mapping[str, tuple[Kind, Call]],
+    streams: Mapping[str, tuple[Kind, StreamCall]],
 ) -> grpc.GenericRpcHandler:
     """A handler for ``server.add_generic_rpc_handlers``.
 
@@ -56,19 +57,17 @@ def grpc_handler(
     return grpc.method_handlers_generic_handler(service, handlers)
 
 
-def _unary(kind: type[Message], call: Call) -> Callable[[bytes, Context], Awaitable[Message]]:
-    async def answer(raw: bytes, context: Context) -> Message:
+def _unary(kind: Kind, call: Call) -> Callable[[bytes, Context], Awaitable[Message | bytes]]:
+    async def answer(raw: bytes, context: Context) -> Message | bytes:
         try:
-            return await call(_parsed(kind, raw), context.time_remaining())
+            return await call(_read(kind, raw), context.time_remaining())
         except Exception as error:  # whatever it is, the client is told
             return await _refuse(context, error)
 
     return answer
 
 
-def _stream(
-    kind: type[Message], call: StreamCall
-) -> Callable[[AsyncIterator[bytes], Context], AsyncGenerator[Message, None]]:
+def _stream(kind: Kind, call: StreamCall) -> Callable[[AsyncIterator[bytes], Context], AsyncGenerator[Message, None]]:
     async def answer(raws: AsyncIterator[bytes], context: Context) -> AsyncGenerator[Message, None]:
         try:
             async with contextlib.aclosing(call(_messages(kind, raws))) as responses:
@@ -80,16 +79,13 @@ def _stream(
     return answer
 
 
-async def _messages(kind: type[Message], raws: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
+async def _messages(kind: Kind, raws: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
     async for raw in raws:
-        yield _parsed(kind, raw)
+        yield _read(kind, raw)
 
 
-def _parsed(kind: type[Message], raw: bytes) -> Message:
-    try:
-        return kind.FromString(raw)
-    except DecodeError as error:
-        raise BadInput(f"is not a {kind.DESCRIPTOR.name}", field="message") from error
+def _read(kind: Kind, raw: bytes) -> Any:  # noqa: ANN401  of that kind
+    return raw if kind is None else parsed(kind, raw)
 
 
 async def _refuse(context: Context, error: Exception) -> NoReturn:
@@ -101,5 +97,5 @@ async def _refuse(context: Context, error: Exception) -> NoReturn:
     await context.abort(grpc.StatusCode[error.grpc_status], error_text(error), wait)
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

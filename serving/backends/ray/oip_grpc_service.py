@@ -3,6 +3,7 @@
 The one invariant: only calls that are served are in the tables, so every other one answers UNIMPLEMENTED by itself.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,14 +12,17 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.backends.ray.oip_grpc_stream import InferStream
+from serving.backends.ray.in_place import answers_small, is_small
+from serving.backends.ray.oip_grpc_stream import GrpcRequests, RequestStream
 from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import NotFound
-from serving.protocol.oip_grpc import from_message, to_message
+from serving.protocol.oip_grpc import to_bytes
 from serving.protocol.oip_metadata import server_metadata
 
-Call = Callable[[Any, float | None], Awaitable[Message]]
-"""Takes the request and how many seconds the client waits."""
+Kind = type[Message] | None
+"""Of a call's requests; None where the call parses them itself, since they may be large."""
+Call = Callable[[Any, float | None], Awaitable[Message | bytes]]
+"""Takes the request and how many seconds the client waits; what it gives may be serialized already."""
 StreamCall = Callable[[AsyncIterator[Any]], AsyncGenerator[Any, None]]
 
 
@@ -27,15 +31,17 @@ class OipCalls:
 
     Args:
         plane: decides.
+        body_bytes: what a request may have beside its raw contents.
     """
 
-    def __init__(self, plane: OipPlane) -> None:
+    def __init__(self, plane: OipPlane, body_bytes: int) -> None:
         self._plane = plane
+        self._requests = GrpcRequests(plane, body_bytes)
 
-    def unary(self) -> dict[str, tuple[type[Message], Call]]:
+    def unary(self) -> dict[str, tuple[Kind, Call]]:
         """Calls with one request and one response."""
         return {
-            "ModelInfer": (pb.ModelInferRequest, self._infer),
+            "ModelInfer": (None, self._infer),
             "ServerLive": (pb.ServerLiveRequest, self._live),
             "ServerReady": (pb.ServerReadyRequest, self._ready),
             "ServerMetadata": (pb.ServerMetadataRequest, self._server),
@@ -45,20 +51,19 @@ class OipCalls:
             "ModelStatistics": (pb.ModelStatisticsRequest, self._statistics),
         }
 
-    def streams(self) -> dict[str, tuple[type[Message], StreamCall]]:
+    def streams(self) -> dict[str, tuple[Kind, StreamCall]]:
         """Calls with any number of both."""
-        return {"ModelStreamInfer": (pb.ModelInferRequest, self._stream)}
+        return {"ModelStreamInfer": (None, self._stream)}
 
-    async def _infer(self, message: pb.ModelInferRequest, left_s: float | None) -> pb.ModelInferResponse:
-        self._plane.find(message.model_name, message.model_version)
-        request = from_message(message, self._plane.regions)
+    async def _infer(self, raw: bytes, left_s: float | None) -> bytes:
+        requests = self._requests
         deadline_unix_s = None if left_s is None else time.time() + left_s
-        return to_message(await self._plane.infer(request, "grpc", deadline_unix_s))
+        request = requests.decode(raw) if is_small(raw) else await asyncio.to_thread(requests.decode, raw)
+        response = await self._plane.infer(request, "grpc", deadline_unix_s)
+        return to_bytes(response) if answers_small(response) else await asyncio.to_thread(to_bytes, response)
 
-    def _stream(
-        self, messages: AsyncIterator[pb.ModelInferRequest]
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        return InferStream(self._plane).answer(messages)
+    def _stream(self, raws: AsyncIterator[bytes]) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        return RequestStream(self._plane, self._requests).answer(raws)
 
     async def _live(self, _message: Message, _: float | None) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

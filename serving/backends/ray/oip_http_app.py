@@ -21,6 +21,7 @@ from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import ReelmeshError
 from serving.protocol.oip_errors import error_body
 from serving.protocol.oip_metadata import server_metadata
+from serving.settings import LimitSettings
 
 log = structlog.get_logger()
 
@@ -28,12 +29,12 @@ _MODEL: Final = "/v2/models/{name}"
 _VERSION: Final = "/v2/models/{name}/versions/{version}"
 
 
-def oip_app(plane: OipPlane, body_bytes: int) -> ASGIApp:
+def oip_app(plane: OipPlane, limits: LimitSettings) -> ASGIApp:
     """The application.
 
     Args:
         plane: answers.
-        body_bytes: largest request body, both as received and decompressed.
+        limits: of request bodies.
     """
     calls = _Calls(plane)
     per_model = {
@@ -52,7 +53,7 @@ def oip_app(plane: OipPlane, body_bytes: int) -> ASGIApp:
     ]
     routes += [Route(base + path, endpoint) for path, endpoint in per_model.items() for base in (_MODEL, _VERSION)]
     handlers: Any = {ReelmeshError: _refuse, HTTPException: _refuse_http, Exception: _fail}
-    return InferApp(plane, body_bytes, Starlette(routes=routes, exception_handlers=handlers))
+    return InferApp(plane, limits, Starlette(routes=routes, exception_handlers=handlers))
 
 
 class _Calls:

@@ -4,23 +4,27 @@ The one invariant: these calls go past no router, no middleware and no request o
 and no task of its own, since most of a small model's time would go there.
 """
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import structlog
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.backends.ray.in_place import answers_small, is_small
 from serving.backends.ray.oip_http_wire import JSON, ClientGone, Headers, answer, answer_error, read_body, until_gone
 from serving.backends.ray.oip_plane import OipPlane
-from serving.errors import BadInput, ReelmeshError
-from serving.protocol.oip import InferRequest
+from serving.errors import BadInput, ReelmeshError, TooLarge
+from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_compression import accepted, compress
 from serving.protocol.oip_errors import error_body, wrong_method_body
 from serving.protocol.oip_generate import ONE_RESPONSE, event, generate_document, generate_request
 from serving.protocol.oip_http import HEADER_LENGTH, decode_request, encode_response, header_length
+from serving.settings import LimitSettings
 
 log = structlog.get_logger()
 
@@ -37,13 +41,13 @@ class InferApp:
 
     Args:
         plane: answers.
-        body_bytes: largest request body, both as received and decompressed.
+        limits: ``infer_bytes`` bounds a request's body, both as received and decompressed, ``body_bytes`` its JSON.
         other: answers everything else.
     """
 
-    def __init__(self, plane: OipPlane, body_bytes: int, other: ASGIApp) -> None:
+    def __init__(self, plane: OipPlane, limits: LimitSettings, other: ASGIApp) -> None:
         self._plane = plane
-        self._body_bytes = body_bytes
+        self._limits = limits
         self._other = other
         self._calls: dict[str, Call] = {
             "infer": self._infer,
@@ -73,20 +77,20 @@ class InferApp:
             await answer(send, 500, b'{"error":"internal error"}', JSON)
 
     async def _infer(self, model: tuple[str, str], headers: Headers, receive: Receive, send: Send) -> None:
-        specs = self._plane.inputs(*model)
-        body = await read_body(receive, headers, self._body_bytes)
+        check = self._plane.check(*model)
+        body = await read_body(receive, headers, self._limits.infer_bytes)
         length = headers.get(_LENGTH)
         json_bytes = header_length(None if length is None else length.decode("latin-1"), len(body))
-        asked = decode_request(body, json_bytes, *model, specs, self._plane.regions)
+        self._check_json(json_bytes)
+        work = partial(decode_request, body, json_bytes, *model, check, self._plane.regions)
+        asked = work() if is_small(body) else await asyncio.to_thread(work)
         async with until_gone(receive):
             response = await self._plane.infer(asked, "http")
-        pieces, json_length = encode_response(response, asked)
-        extra = [JSON] if json_length is None else [_BINARY, (_LENGTH, str(json_length).encode())]
-        whole = b"".join(pieces)
         encoding = accepted(headers.get(b"accept-encoding", b"").decode("latin-1"))
-        if encoding and len(whole) >= _WORTH_COMPRESSING:
-            whole = compress(whole, encoding)
-            extra.append((b"content-encoding", encoding.encode()))
+        if answers_small(response):
+            whole, extra = _encoded(response, asked, encoding)
+        else:
+            whole, extra = await asyncio.to_thread(_encoded, response, asked, encoding)
         await answer(send, 200, whole, *extra)
 
     async def _generate(self, model: tuple[str, str], headers: Headers, receive: Receive, send: Send) -> None:
@@ -99,7 +103,7 @@ class InferApp:
                     break
         if len(responses) != 1:
             raise BadInput(ONE_RESPONSE)
-        await answer(send, 200, to_json(generate_document(responses[0]), inf_nan_mode="constants"), JSON)
+        await answer(send, 200, await _written(_document, responses[0]), JSON)
 
     async def _generate_stream(self, model: tuple[str, str], headers: Headers, receive: Receive, send: Send) -> None:
         asked = await self._asked(model, headers, receive)
@@ -110,7 +114,7 @@ class InferApp:
                     if not started:
                         await _start_events(send)
                         started = True
-                    await _send_event(send, event(generate_document(response)))
+                    await _send_event(send, await _written(_event, response))
             except ReelmeshError as error:
                 if not started:
                     raise
@@ -120,8 +124,43 @@ class InferApp:
             await send({"type": "http.response.body", "body": b""})
 
     async def _asked(self, model: tuple[str, str], headers: Headers, receive: Receive) -> InferRequest:
-        specs = self._plane.inputs(*model)
-        return generate_request(await read_body(receive, headers, self._body_bytes), specs, *model)
+        specs = self._plane.check(*model).inputs
+        body = await read_body(receive, headers, self._limits.infer_bytes)
+        self._check_json(len(body))
+        work = partial(generate_request, body, specs, *model)
+        return work() if is_small(body) else await asyncio.to_thread(work)
+
+    def _check_json(self, size: int) -> None:
+        """Parsing holds up every thread of the process, and its objects take many times their text."""
+        if size > self._limits.body_bytes:
+            raise TooLarge(
+                f"the JSON part has more than {self._limits.body_bytes} bytes",
+                field="request body",
+                fix=f"send tensors as binary data ({HEADER_LENGTH}), or raise limits.body_bytes",
+            )
+
+
+def _encoded(response: InferResponse, asked: InferRequest, encoding: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """A response's body and its headers."""
+    pieces, json_length = encode_response(response, asked)
+    extra = [JSON] if json_length is None else [_BINARY, (_LENGTH, str(json_length).encode())]
+    whole = b"".join(pieces)
+    if encoding and len(whole) >= _WORTH_COMPRESSING:
+        whole = compress(whole, encoding)
+        extra.append((b"content-encoding", encoding.encode()))
+    return whole, extra
+
+
+async def _written(write: Callable[[InferResponse], bytes], response: InferResponse) -> bytes:
+    return write(response) if answers_small(response) else await asyncio.to_thread(write, response)
+
+
+def _document(response: InferResponse) -> bytes:
+    return to_json(generate_document(response), inf_nan_mode="constants")
+
+
+def _event(response: InferResponse) -> bytes:
+    return event(generate_document(response))
 
 
 async def _start_events(send: Send) -> None:

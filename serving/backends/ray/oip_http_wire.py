@@ -66,7 +66,10 @@ async def read_body(receive: Receive, headers: Headers, limit_bytes: int) -> byt
             break
     body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     encoding = headers.get(b"content-encoding")
-    return decompress(body, encoding.decode("latin-1"), limit_bytes) if encoding else body
+    if not encoding:
+        return body
+    # Whatever its length: a small one may grow to any size.
+    return await asyncio.to_thread(decompress, body, encoding.decode("latin-1"), limit_bytes)
 
 
 async def answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

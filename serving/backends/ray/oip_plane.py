@@ -7,17 +7,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving import telemetry
 from serving.backends.ray.batch_rules import QUEUE_SIZE
+from serving.backends.ray.in_place import answers_small
 from serving.backends.ray.outputs import with_outputs_as_asked
 from serving.backends.ray.running import Observe, RunningModel
 from serving.backends.ray.served import ServedModel
 from serving.errors import Unavailable, Unsupported
-from serving.protocol.oip import InferRequest, InferResponse, TensorSpec
+from serving.protocol.oip import InferRequest, InferResponse
+from serving.protocol.oip_config import RequestCheck
 from serving.protocol.oip_errors import check_version, unknown_model
 from serving.protocol.oip_metadata import config_document, model_metadata
 from serving.protocol.shared_memory import Regions
@@ -108,10 +111,11 @@ class OipPlane:
         served = self._running(name, version).served
         return served.config, check_version(name, version, served.versions)
 
-    def inputs(self, name: str, version: str = "") -> tuple[TensorSpec, ...]:
-        """A model's inputs; raises :class:`NotFound` in Triton's words."""
-        self.find(name, version)
-        return self._models[name].check.inputs
+    def check(self, name: str, version: str = "") -> RequestCheck:
+        """The check of a model's requests, for their decoders; raises :class:`NotFound` in Triton's words."""
+        running = self._running(name, version)
+        check_version(name, version, running.served.versions)
+        return running.check
 
     def decoupled(self, name: str) -> bool:
         """Whether requests to a model may have any number of responses; False for one that is not served."""
@@ -150,7 +154,7 @@ class OipPlane:
         running, request = self._admitted(request, deadline_unix_s)
         if running.decoupled:
             raise Unsupported(_DECOUPLED[protocol])
-        return self._as_asked(await running.infer(request, protocol), request, running)
+        return await self._as_asked(await running.infer(request, protocol), request, running)
 
     async def stream(
         self, request: InferRequest, protocol: Protocol, deadline_unix_s: float | None = None
@@ -161,16 +165,20 @@ class OipPlane:
         """
         running, request = self._admitted(request, deadline_unix_s)
         if not running.decoupled:
-            yield self._as_asked(await running.infer(request, protocol), request, running)
+            yield await self._as_asked(await running.infer(request, protocol), request, running)
             return
         async with contextlib.aclosing(running.stream(request, protocol)) as responses:
             async for response in responses:
-                yield self._as_asked(response, request, running)
+                yield await self._as_asked(response, request, running)
 
-    def _as_asked(self, response: InferResponse, request: InferRequest, running: RunningModel) -> InferResponse:
+    async def _as_asked(self, response: InferResponse, request: InferRequest, running: RunningModel) -> InferResponse:
+        if not request.outputs:
+            return response
         served = running.served
-        batched = served.config.max_batch_size > 0
-        return with_outputs_as_asked(response, request, served.labels, self.regions, batched=batched)
+        work = partial(with_outputs_as_asked, batched=served.config.max_batch_size > 0)
+        if answers_small(response):
+            return work(response, request, served.labels, self.regions)
+        return await asyncio.to_thread(work, response, request, served.labels, self.regions)
 
     def _running(self, name: str, version: str = "") -> RunningModel:
         running = self._models.get(name)

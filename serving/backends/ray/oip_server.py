@@ -31,7 +31,7 @@ class OipServer:
 
     Args:
         plane: answers; its models stay its owner's to add, remove and close.
-        limits: ``infer_bytes`` bounds HTTP bodies and gRPC messages alike.
+        limits: ``infer_bytes`` bounds HTTP bodies and gRPC messages alike, ``body_bytes`` all but their raw tensors.
         host: address to bind; clients reach it through the edge.
         drain_s: how long requests in flight may take to finish on stop, in whole seconds.
     """
@@ -47,12 +47,12 @@ class OipServer:
     async def start(self) -> tuple[int, int]:
         """Listen on two free ports and return them: HTTP, gRPC."""
         most = self._limits.infer_bytes
-        app = oip_app(self._plane, most)
+        app = oip_app(self._plane, self._limits)
         self._http = HttpServer(app, self._host, drain_s=self._drain_s, name="the replica's HTTP server")
         await self._http.start()
         options = [*grpc_options(most), ("grpc.max_concurrent_streams", self._limits.grpc_streams)]
         self._grpc = grpc.aio.server(options=options)
-        calls = OipCalls(self._plane)
+        calls = OipCalls(self._plane, self._limits.body_bytes)
         self._grpc.add_generic_rpc_handlers((grpc_handler(SERVICE, calls.unary(), calls.streams()),))
         grpc_port = self._grpc.add_insecure_port(f"{self._host}:0")
         await self._grpc.start()

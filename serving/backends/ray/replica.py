@@ -70,7 +70,7 @@ class EngineReplica:
         self._places, self._meter = Places(settings.limits.inflight_per_replica), Meter()
         self._scratch = await asyncio.to_thread(own_scratch, settings.home / "scratch", group)
         self._traces = Traces(settings.home / "traces" / f"{self._scratch.name}.json")
-        self._regions = Regions()
+        self._regions = Regions(settings.limits.infer_bytes)
         self._plane = OipPlane(
             regions=self._regions, observe=self._observe, queue_size=settings.limits.queued_per_model
         )

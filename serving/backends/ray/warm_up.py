@@ -15,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelWarmu
 from serving.backends.ray.engines.tensor_config import instance_count
 from serving.backends.ray.served import Executes
 from serving.errors import BadInput, ReelmeshError, foreign_text
-from serving.protocol.oip import DATATYPES, LENGTH_PREFIX_BYTES, InferRequest, Tensor, check_shape, element_bounds
+from serving.protocol.oip import DATATYPES, LENGTH_PREFIX_BYTES, InferRequest, Tensor, check_elements, check_shape
 from serving.protocol.oip_config import DATATYPE_OF_CONFIG, RequestCheck
 
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ def _tensor(folder: Path, name: str, given: ModelWarmup.Input, batch: tuple[int,
     else:
         data = bytes(size_bytes)
     if datatype == "BYTES":
-        element_bounds(name, data, count)
+        check_elements(name, data, count)
     elif len(data) != size_bytes:
         raise BadInput(f"the input '{name[:64]}' has {len(data)} bytes, not {size_bytes}", field=place)
     return Tensor(name, datatype, shape, data)

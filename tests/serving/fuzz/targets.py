@@ -22,7 +22,7 @@ from serving.errors import ReelmeshError
 from serving.gateway import oip_checks, oip_http_body
 from serving.gateway.oip_grpc_messages import cuda_body, log_changes_of, repository_parameters, trace_changes_of
 from serving.protocol.oip_compression import decompress
-from serving.protocol.oip_config import check_request, input_specs
+from serving.protocol.oip_config import RequestCheck, check_request, input_specs
 from serving.protocol.oip_generate import generate_request
 from serving.protocol.oip_grpc import from_message, from_response_message, to_request_message
 from serving.protocol.oip_http import decode_request, header_length
@@ -110,7 +110,10 @@ def http(data: bytes) -> None:
     """A body, behind what the header says of its JSON part."""
     rest = data[4:]
     length = header_length(data[:4].decode("latin-1"), len(rest))
-    check_request(config(), decode_request(rest, length, "m", specs=input_specs(config())[:1], regions=regions()))
+    check_request(
+        config(),
+        decode_request(rest, length, "m", check=RequestCheck(config() if length else one_input()), regions=regions()),
+    )
 
 
 def http_header(data: bytes) -> None:
@@ -124,7 +127,7 @@ def grpc(data: bytes) -> None:
         message = pb.ModelInferRequest.FromString(data)
     except DecodeError:
         return
-    request = from_message(message, regions())
+    request = from_message(message, regions(), RequestCheck(config()))
     to_request_message(request)
     check_request(config(), request)
 
@@ -260,6 +263,15 @@ def key_file(data: bytes) -> None:
 @cache
 def config() -> ModelConfig:
     return text_format.Parse(CONFIG, ModelConfig())
+
+
+@cache
+def one_input() -> ModelConfig:
+    """What takes raw requests."""
+    made = ModelConfig()
+    made.CopyFrom(config())
+    del made.input[1:]
+    return made
 
 
 @cache

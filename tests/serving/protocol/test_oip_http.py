@@ -7,9 +7,11 @@ import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.errors import BadInput, ReelmeshError
 from serving.protocol.oip import DATATYPES, InferRequest, InferResponse, RequestedOutput, Tensor, TensorSpec
+from serving.protocol.oip_config import RequestCheck
 from serving.protocol.oip_http import decode_request, encode_response, header_length
 
 ARRAYS = {
@@ -114,9 +116,16 @@ RAW_INPUT_SHAPES = [
 ]
 
 
+def check_of(*specs):
+    config = ModelConfig(name="m")
+    for spec in specs:
+        config.input.add(name=spec.name, data_type=DATATYPES[spec.datatype].config, dims=spec.shape)
+    return RequestCheck(config)
+
+
 @pytest.mark.parametrize(("spec", "body", "shape"), RAW_INPUT_SHAPES, ids=["one-free", "none", "two", "bytes"])
 def test_a_raw_request_is_the_one_input(spec, body, shape):
-    tensor = decode_request(body, 0, "m", "", [spec]).inputs[0]
+    tensor = decode_request(body, 0, "m", "", check_of(spec)).inputs[0]
     assert tensor.shape == shape
     assert body in bytes(tensor.data)
 
