@@ -12,13 +12,16 @@ from serving.protocol.endpoint import Endpoint
 
 MOST: Final = 65_536
 """Sequences remembered; one forgotten is placed by its hash, which nearly always finds the same replica."""
+_KEY_BYTES: Final = 16
+_SCORE_BYTES: Final = 8
 
 
 class SequenceBook:
     """Remembers where sequences went."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[tuple[str, str], str] = OrderedDict()
+        # By digest: an id may be as long as a message.
+        self._places: OrderedDict[bytes, str] = OrderedDict()
 
     def pick(self, sequence: str, replicas: Sequence[Endpoint]) -> Endpoint:
         """The replica of a sequence; a new one goes to the highest hash (rendezvous hashing).
@@ -27,7 +30,7 @@ class SequenceBook:
             sequence: the sequence's id.
             replicas: those of its model, at least one.
         """
-        key = (replicas[0].model, sequence)
+        key = _digest(sequence, replicas[0].model, _KEY_BYTES)
         here = self._places.get(key)
         chosen = next((each for each in replicas if each.grpc == here), None) or rendezvous(sequence, replicas)
         self._places[key] = chosen.grpc
@@ -39,8 +42,8 @@ class SequenceBook:
 
 def rendezvous(sequence: str, replicas: Sequence[Endpoint]) -> Endpoint:
     """The replica whose hash with the sequence's id is highest: equal for every gateway that sees the same ones."""
-    return max(replicas, key=lambda each: (_score(sequence, each.grpc), each.grpc))
+    return max(replicas, key=lambda each: (_digest(sequence, each.grpc, _SCORE_BYTES), each.grpc))
 
 
-def _score(sequence: str, address: str) -> bytes:
-    return blake2b(f"{sequence}\0{address}".encode(errors="surrogatepass"), digest_size=8).digest()
+def _digest(sequence: str, other: str, size: int) -> bytes:
+    return blake2b(f"{sequence}\0{other}".encode(errors="surrogatepass"), digest_size=size).digest()

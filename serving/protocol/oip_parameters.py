@@ -10,6 +10,8 @@ from serving.errors import BadInput
 from serving.protocol.oip import Parameter, Parameters, RequestedOutput
 
 MAX_PARAMETERS: Final = 256
+MAX_SEQUENCE_ID_BYTES: Final = 128
+"""As in Triton: it is kept as long as its sequence lives."""
 ENABLE_FINAL: Final = "triton_enable_empty_final_response"
 """Of a request in a stream: whether its end is told by a response without outputs."""
 FINAL: Final = "triton_final_response"
@@ -64,6 +66,8 @@ def _check_one(name: str, value: object, place: str) -> Parameter:
     # bool is an int to Python, but not to the protocol.
     if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
         raise BadInput(f"must be {' or '.join(_WORDS[kind] for kind in expected)}", field=place)
+    if isinstance(value, str) and name == "sequence_id" and len(value.encode(errors="replace")) > MAX_SEQUENCE_ID_BYTES:
+        raise BadInput(f"must have at most {MAX_SEQUENCE_ID_BYTES} bytes", field=place)
     if isinstance(value, int) and not 0 <= value < 2**64:
         raise BadInput(f"must be between 0 and 2^64 - 1, not {value}", field=place)
     return value

@@ -90,13 +90,12 @@ def _about_queues(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterat
 
 
 def _about_warm_up(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterator[Finding]:
-    if (card.load_time_s or 0) < SLOW_LOAD_S or is_ensemble(config):
+    # Engines of typed tasks have no samples to be warmed up with.
+    samples = card.backend == "triton" or card.task == TENSOR_TASK
+    if (card.load_time_s or 0) < SLOW_LOAD_S or is_ensemble(config) or not samples or config.model_warmup:
         return
     problem = f"nothing warms up a model that loads for {card.load_time_s:g} s: its first request pays"
-    if card.backend == "triton" and not config.model_warmup:
-        yield at_config(raw, "model_warmup", problem, "add a sample of every input", warning=True)
-    elif card.backend == "ray" and not card.warm_up:
-        yield at_card(raw, "warm_up", problem, "set warm_up: true", warning=True)
+    yield at_config(raw, "model_warmup", problem, "add a sample of every input", warning=True)
 
 
 def _about_gpus(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterator[Finding]:

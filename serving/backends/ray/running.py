@@ -14,6 +14,7 @@ import structlog
 
 from serving import telemetry
 from serving.backends.ray.batch_rules import QUEUE_SIZE, rules_of
+from serving.backends.ray.pace import Pace
 from serving.backends.ray.scheduler import Scheduler
 from serving.backends.ray.sequence_rules import sequence_rules_of
 from serving.backends.ray.sequences import Sequences
@@ -53,6 +54,7 @@ class RunningModel:
         self._in_order = served.config.HasField("sequence_batching")
         self._runners = {version: self._runner(counts) for version, counts in self._statistics.items()}
         telemetry.QUEUE_DEPTH.labels(served.name).set_function(self._waiting)
+        self._pace = Pace()
         self._in_flight = 0
         self._idle: asyncio.Future[None] | None = None
         self._gauge = telemetry.IN_FLIGHT.labels(served.name)
@@ -99,18 +101,23 @@ class RunningModel:
 
     async def stream(self, request: InferRequest, protocol: str) -> AsyncGenerator[InferResponse, None]:
         """Run one checked request of a decoupled model."""
-        if self._in_flight >= (self.served.instances or _STREAMS):
-            raise QueueFull("Exceeds maximum queue size", field=request.model_name)
+        most = self.served.instances or _STREAMS
+        if self._in_flight >= most:
+            wait_s = self._pace.retry_after_s(1)
+            raise QueueFull("Exceeds maximum queue size", field=request.model_name, retry_after_s=wait_s)
         counts = self._statistics[request.model_version]
         with self._counted(request, protocol):
-            index, last = 0, time.perf_counter()
+            index, began = 0, time.perf_counter()
+            last = began
             async with _within(request), contextlib.aclosing(_generator(self.served.engine.stream(request))) as answers:
                 async for answer in answers:
                     now = time.perf_counter()
                     counts.response(index, now - last, "success" if answer.outputs else "empty")
                     index, last = index + 1, now
                     yield _finished(answer, request)
-            counts.batch(_rows(request, self.served), Times(infer_s=time.perf_counter() - last))
+            now = time.perf_counter()
+            self._pace.measured((now - began) / most)
+            counts.batch(_rows(request, self.served), Times(infer_s=now - last))
 
     async def retire(self, grace_s: float) -> None:
         """Wait for what is in flight, refuse and cancel what is left after ``grace_s``, close the engine."""

@@ -59,6 +59,10 @@ class Scheduler:
         """Requests that wait."""
         return len(self._line)
 
+    def retry_after_s(self, more: int) -> int:
+        """In how many whole seconds those that wait, and ``more`` behind them, will have been served."""
+        return self._line.retry_after_s(more)
+
     async def run(self, request: InferRequest) -> tuple[InferResponse, Times]:
         """Run one request in some batch; cancelling the caller takes it out.
 

@@ -88,7 +88,7 @@ class Sequences:
                 field="sequence_start",
             )
         if self._waiting >= self._most:
-            raise QueueFull("Exceeds maximum queue size")
+            raise QueueFull("Exceeds maximum queue size", retry_after_s=self._scheduler.retry_after_s(self._waiting))
         if sequence is None:
             sequence = self._sequences[key] = _Sequence()
         if sequence.idle is not None:

@@ -3,15 +3,13 @@
 The one invariant: a request is in the line once, or not at all.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from serving.backends.ray.batch_forming import in_order
 from serving.backends.ray.batch_rules import BatchRules
+from serving.backends.ray.pace import Pace
 from serving.backends.ray.work import Work
 from serving.errors import QueueFull
-
-_LONGEST_S = 600
 
 
 class WaitingLine:
@@ -27,7 +25,7 @@ class WaitingLine:
         # their order and because a request that is cancelled leaves from the middle.
         self._levels: dict[int, tuple[dict[Work, None], dict[Work, None]]] = {}
         self._size = 0
-        self._seconds_each = 0.0
+        self._pace = Pace()
 
     def __len__(self) -> int:
         return self._size
@@ -80,9 +78,8 @@ class WaitingLine:
 
     def measured(self, batch: Sequence[Work], seconds: float) -> None:
         """Learn from a finished batch how long one request keeps the model busy."""
-        each = seconds / (len(batch) * self._rules.instances)
-        self._seconds_each = each if not self._seconds_each else 0.8 * self._seconds_each + 0.2 * each
+        self._pace.measured(seconds / (len(batch) * self._rules.instances))
 
-    def retry_after_s(self) -> int:
-        """In how many whole seconds the line, at its present pace, will have been served."""
-        return min(_LONGEST_S, max(1, math.ceil(self._size * self._seconds_each)))
+    def retry_after_s(self, more: int = 0) -> int:
+        """In how many whole seconds the line, and ``more`` behind it, will have been served at the present pace."""
+        return self._pace.retry_after_s(self._size + more)

@@ -1,5 +1,7 @@
 """Where sequences go, and that they stay there."""
 
+import tracemalloc
+
 from serving.gateway import oip_sequences
 from serving.gateway.oip_sequences import SequenceBook, rendezvous
 from serving.protocol.endpoint import Endpoint
@@ -36,3 +38,13 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     for number in range(100):
         book.pick(str(number), replicas(2))
     assert len(book._places) == 10
+
+
+def test_ids_of_any_length_take_little_memory():
+    book = SequenceBook()
+    tracemalloc.start()
+    for number in range(64):
+        book.pick(f"{number:04d}" * (64 << 10), replicas(2))
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 64 << 10

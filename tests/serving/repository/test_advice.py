@@ -66,12 +66,31 @@ def test_what_is_regretted_later_is_said(repository: Path, triton_model, config:
         ("instance_group [ { kind: KIND_GPU } ]", "share: {gpu: 1}"),
         ('input [ { name: "SEED" data_type: TYPE_INT64 dims: [1] } ] response_cache { enable: true }', ""),
         ("", "load_time_s: 3"),
+        (
+            'model_warmup [ { name: "w" batch_size: 1 inputs { key: "prompt" value '
+            "{ data_type: TYPE_STRING dims: [1] zero_data: true } } } ]",
+            "load_time_s: 30",
+        ),
     ],
-    ids=["bounded", "named GPU", "whole GPU", "seed", "quick"],
+    ids=["bounded", "named GPU", "whole GPU", "seed", "quick", "warmed up"],
 )
 def test_what_is_well_is_not_mentioned(repository: Path, triton_model, config: str, card: str) -> None:
     triton_model("m", config=TENSORS + config, card=CARD + card)
     assert warnings(repository) == []
+
+
+def test_a_ray_replica_warms_tensor_models_up_with_the_samples_of_config_pbtxt(repository: Path, triton_model) -> None:
+    card = CARD.replace("backend: triton", "backend: ray").replace("engine: tensor", "engine: onnxruntime")
+    triton_model("m", config=TENSORS, card=card + "load_time_s: 30")
+    (found,) = warnings(repository)
+    assert "config.pbtxt" in found
+    assert "model_warmup: nothing warms up a model that loads for 30 s" in found
+
+
+def test_engines_of_typed_tasks_are_not_advised_to_warm_up(repository: Path, triton_model) -> None:
+    card = CARD.replace("backend: triton", "backend: ray").replace("task: tensor", "task: speech")
+    triton_model("m", config='backend: "ray"', card=card.replace("engine: tensor", "engine: x") + "load_time_s: 30")
+    assert [each for each in lint([repository]) if "warm" in each.problem] == []
 
 
 def test_declared_memory_is_held_against_the_share_of_the_card(repository: Path, triton_model) -> None:

@@ -247,7 +247,11 @@ async def test_metrics_count_requests_by_outcome(curl, http):
 async def test_calls_that_are_not_served_answer_unimplemented(ports):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for call in (stub.TraceSetting(pb.TraceSettingRequest()), stub.LogSettings(pb.LogSettingsRequest())):
+        for call in (
+            stub.TraceSetting(pb.TraceSettingRequest()),
+            stub.LogSettings(pb.LogSettingsRequest()),
+            stub.CudaSharedMemoryRegister(pb.CudaSharedMemoryRegisterRequest(name="r", byte_size=1)),
+        ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

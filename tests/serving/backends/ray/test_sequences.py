@@ -116,8 +116,11 @@ async def test_a_cancelled_request_leaves_the_queue_and_the_sequence_goes_on(seq
 async def test_those_waiting_for_a_turn_are_bounded(sequences):
     tasks = [asyncio.create_task(total(sequences, 1, 1, "s" if not index else "")) for index in range(9)]
     await asyncio.sleep(0)
-    with pytest.raises(QueueFull, match="Exceeds maximum queue size"):
+    sequences._scheduler._line.measured([None], 2.0)
+    with pytest.raises(QueueFull, match="Exceeds maximum queue size") as caught:
         await sequences.run(ask(1, 1))
+    # 8 wait for their turn, and the one whose turn it is may still be in the scheduler's line; each takes 2 s.
+    assert caught.value.retry_after_s in (16, 18)
     assert (await asyncio.gather(*tasks))[-1] == 9
 
 
