@@ -25,7 +25,7 @@ from serving.errors import BadInput, EngineFailed, NotFound, ReelmeshError, TooL
 from serving.protocol.control import TOKEN_HEADER, Control, ModelState
 from serving.protocol.oip_errors import error_body
 from serving.protocol.oip_json import parse_object
-from serving.settings import InferenceSettings
+from serving.settings import InferenceSettings, LimitSettings
 
 log = structlog.get_logger()
 
@@ -36,6 +36,8 @@ SMALL_BODY_BYTES: Final = 64 << 10
 """Bound on every body but that of a load, which may carry a model's files."""
 UNAUTHORIZED: Final = 401
 _CLIENT_GONE: Final = 499
+_JSON_BYTES: Final = 1 << 20
+"""What JSON needs around a load's files."""
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -118,6 +120,11 @@ class ControlServer:
     async def stop(self) -> None:
         """Let calls in flight finish and close the port."""
         await self._server.stop()
+
+
+def load_bytes(limits: LimitSettings) -> int:
+    """The largest load that a gateway passes on: a gRPC message of ``infer_bytes``, with its files in base64."""
+    return limits.infer_bytes * 4 // 3 + _JSON_BYTES
 
 
 def control_app(

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from serving.errors import Unavailable
+from serving.errors import TooLarge, Unavailable
 from serving.protocol.control import ControlCall
 
 _NUMBER_BYTES: Final = 8
@@ -35,10 +35,17 @@ class ControlMemory:
         """The table with the call.
 
         Raises:
+            TooLarge: it would not even fit alone; names the bound.
             Unavailable: it does not fit; names the bound.
         """
-        rest = self.forget(call.key)
-        used = rest.used_bytes + call_bytes(call)
+        rest, size = self.forget(call.key), call_bytes(call)
+        if size > self.most_bytes:
+            raise TooLarge(
+                f"the call has {size} bytes, files in base64, and the mesh keeps {self.most_bytes} of all calls together",
+                field="limits.control_bytes",
+                fix="put the files into the model repository, or raise the limit",
+            )
+        used = rest.used_bytes + size
         if len(rest.calls) >= self.most_calls:
             raise Unavailable(
                 f"the mesh remembers {self.most_calls} control calls already",

@@ -20,7 +20,7 @@ from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.base import EngineContext
 from serving.backends.call import Call
-from serving.backends.control import ControlServer
+from serving.backends.control import ControlServer, load_bytes
 from serving.backends.control_calls import model_call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
@@ -93,7 +93,7 @@ class EngineReplica:
         await self._control.repeat(calls)
         await self._models.start([found for call in calls if (found := model_call(call)) is not None])
         self._ports = await self._oip.start()
-        self._server = ControlServer(self._control, _exposition, settings.limits.control_bytes, self._host)
+        self._server = ControlServer(self._control, _exposition, load_bytes(settings.limits), self._host)
         await self._server.start()
         if inference.model_control_mode == "poll":
             self._watch.start()

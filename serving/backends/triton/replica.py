@@ -15,7 +15,7 @@ from serving.artifacts.cache import in_use
 from serving.artifacts.store import ArtifactStore
 from serving.backends.address import own_host
 from serving.backends.call import Call
-from serving.backends.control import ControlServer
+from serving.backends.control import ControlServer, load_bytes
 from serving.backends.control_calls import model_call
 from serving.backends.heart import Heart
 from serving.backends.limits import check_limits
@@ -84,7 +84,7 @@ class TritonReplica:
             on_change=self._on_change,
         )
         self.control = TritonControl(settings, self.server, self._announce)
-        self._port = ControlServer(self.control, self.metrics, settings.limits.infer_bytes, self._host)
+        self._port = ControlServer(self.control, self.metrics, load_bytes(settings.limits), self._host)
         if inference.model_control_mode == "poll":
             self._watch = RepositoryWatch(settings.model_repositories, self.control, inference.repository_poll_s)
         await self._start(calls, settings.edge.heartbeat_s)

@@ -8,9 +8,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from serving.backends.control import SMALL_BODY_BYTES, ControlServer, RegionKind
+from serving.backends.control import SMALL_BODY_BYTES, ControlServer, RegionKind, load_bytes
 from serving.errors import NotFound, Unsupported
 from serving.protocol.control import TOKEN_HEADER, ModelState
+from serving.settings import LimitSettings
 
 LOAD_BYTES = 1 << 20
 
@@ -181,3 +182,9 @@ async def test_a_stopped_port_is_closed_and_its_token_is_not_shown(replica: Reco
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(server.metrics_url)
+
+
+def test_whatever_a_gateway_lets_through_fits_in_base64():
+    limits = LimitSettings(infer_bytes=3 << 20)
+    files = base64.b64encode(bytes(limits.infer_bytes))
+    assert len(files) < load_bytes(limits) < len(files) + (2 << 20)

@@ -3,7 +3,7 @@
 import pytest
 
 from serving.edge.memory import ControlMemory, call_bytes
-from serving.errors import Unavailable
+from serving.errors import TooLarge, Unavailable
 from serving.protocol.control import ControlCall
 
 
@@ -60,6 +60,12 @@ def test_too_many_bytes_are_refused_by_the_name_of_the_bound():
     with pytest.raises(Unavailable, match=r"limits\.control_bytes"):
         memory.remember(call("b", file="x" * 600))
     assert [each.key for each in memory.remember(call("a", file="y" * 700)).recall()] == ["a"]
+
+
+def test_a_call_that_would_never_fit_is_not_worth_another_try():
+    with pytest.raises(TooLarge, match=r"limits\.control_bytes") as caught:
+        remembered(call("a", file="x" * 600), most_bytes=1000).remember(call("b", file="x" * 1001))
+    assert not caught.value.retryable
 
 
 def test_size_counts_text_wherever_it_stands():
