@@ -41,7 +41,7 @@ class ControlMemory:
         rest, size = self.forget(call.key), call_bytes(call)
         if size > self.most_bytes:
             raise TooLarge(
-                f"the call has {size} bytes, files in base64, and the mesh keeps {self.most_bytes} of all calls together",
+                f"the call has {size} bytes, files in base64, and the mesh keeps {self.most_bytes} of all together",
                 field="limits.control_bytes",
                 fix="put the files into the model repository, or raise the limit",
             )
