@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.client.channel import CallFailed, Channel
 from serving.client.control import CONTROL_S, Control
-from serving.client.regions import MOST_BYTES, Lease, Regions
+from serving.client.regions import MOST_BYTES, Lease, RegionPool
 from serving.client.request import Given, Outputs, Step, build_request, plan, to_bytes
 from serving.client.result import Result, from_bytes
 from serving.client.retries import Deadline, Retries
@@ -71,7 +71,7 @@ class Mesh(Control):
         self._deadline_s = deadline_s
         self._retries = retries or Retries()
         self._shared = shared_memory and self._channel.local
-        self._regions = Regions(self, MOST_BYTES)
+        self._regions = RegionPool(self, MOST_BYTES)
 
     async def __aenter__(self) -> Self:
         return self

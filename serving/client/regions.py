@@ -21,7 +21,7 @@ from serving.errors import ReelmeshError, Unavailable
 log = structlog.get_logger()
 
 SMALLEST_BYTES: Final = 4 << 20
-"""Regions come in powers of two from here."""
+"""RegionPool come in powers of two from here."""
 MOST_BYTES: Final = 1 << 30
 """All regions of one client together; calls beyond it send their tensors by gRPC."""
 REFUSED_S: Final = 60.0
@@ -46,7 +46,7 @@ class Lease:
     """One call's use of a region."""
 
     segment: Segment
-    pool: "Regions"
+    pool: "RegionPool"
     looked_at: bool = False
     over: bool = False
 
@@ -63,7 +63,7 @@ class Lease:
         return memoryview(held).cast("B").toreadonly()
 
 
-class Regions:
+class RegionPool:
     """The pool of one client.
 
     Args:

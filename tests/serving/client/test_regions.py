@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.client import regions
-from serving.client.regions import SMALLEST_BYTES, Regions
+from serving.client.regions import SMALLEST_BYTES, RegionPool
 from serving.client.segments import FOLDER
 from serving.errors import EngineFailed, Unavailable
 
@@ -34,7 +34,7 @@ class Server:
 
 async def test_a_region_is_registered_once_and_used_again() -> None:
     server = Server()
-    pool = Regions(server)
+    pool = RegionPool(server)
     first = await pool.lease(100, 1)
     assert first is not None
     pool.give_back(first)
@@ -52,7 +52,7 @@ async def test_a_region_is_registered_once_and_used_again() -> None:
 
 async def test_a_region_whose_call_failed_is_never_used_again() -> None:
     server = Server()
-    pool = Regions(server)
+    pool = RegionPool(server)
     lease = await pool.lease(100, 1)
     assert lease is not None
     server.busy = 2
@@ -70,7 +70,7 @@ async def test_a_region_whose_call_failed_is_never_used_again() -> None:
 
 async def test_regions_are_bounded_and_idle_ones_make_room() -> None:
     server = Server()
-    pool = Regions(server, most_bytes=2 * SMALLEST_BYTES)
+    pool = RegionPool(server, most_bytes=2 * SMALLEST_BYTES)
     leases = [await pool.lease(1, 1), await pool.lease(1, 1)]
     assert await pool.lease(1, 1) is None
     for lease in leases:
@@ -85,7 +85,7 @@ async def test_regions_are_bounded_and_idle_ones_make_room() -> None:
 
 
 async def test_a_region_that_is_looked_at_comes_back_when_the_last_array_over_it_is_gone() -> None:
-    pool = Regions(Server())
+    pool = RegionPool(Server())
     lease = await pool.lease(100, 1)
     assert lease is not None
     lease.write(0, b"\x01" * 100)
@@ -108,7 +108,7 @@ async def test_a_region_that_is_looked_at_comes_back_when_the_last_array_over_it
 async def test_a_server_that_refuses_is_left_in_peace_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.refuses = True
-    pool = Regions(server)
+    pool = RegionPool(server)
     mine = f"reelmesh-client-{os.getpid()}-"
     assert await pool.lease(100, 1) is None
     server.refuses = False
@@ -124,7 +124,7 @@ async def test_what_crashed_clients_left_is_unregistered_and_removed(monkeypatch
     (FOLDER / name).write_bytes(b"x")
     server = Server()
     server.known[name] = 1
-    pool = Regions(server)
+    pool = RegionPool(server)
     await pool.lease(100, 1)
     assert name not in server.known
     assert not (FOLDER / name).exists()
@@ -133,7 +133,7 @@ async def test_what_crashed_clients_left_is_unregistered_and_removed(monkeypatch
 
 async def test_closing_does_not_wait_for_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    pool = Regions(server)
+    pool = RegionPool(server)
     await pool.lease(100, 1)
 
     async def gone(name: str, timeout_s: float) -> None:
@@ -148,7 +148,7 @@ async def test_closing_is_bounded_when_a_region_stays_in_use(monkeypatch: pytest
     monkeypatch.setattr(regions, "CALL_S", 0.2)
     server = Server()
     server.busy = 10_000
-    pool = Regions(server)
+    pool = RegionPool(server)
     await pool.lease(100, 1)
     async with asyncio.timeout(2):
         await pool.close()
