@@ -21,7 +21,7 @@ from serving.errors import ReelmeshError, Unavailable
 log = structlog.get_logger()
 
 SMALLEST_BYTES: Final = 4 << 20
-"""RegionPool come in powers of two from here."""
+"""Regions come in powers of two from here."""
 MOST_BYTES: Final = 1 << 30
 """All regions of one client together; calls beyond it send their tensors by gRPC."""
 REFUSED_S: Final = 60.0

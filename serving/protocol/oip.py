@@ -205,12 +205,14 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
         )
     if len(shape) > MAX_DIMS:
         raise BadInput(f"shape of '{name}' has {len(shape)} dimensions, more than {MAX_DIMS}", field=name)
-    if any(size < 0 for size in shape):
+    if min(shape, default=0) < 0:
         raise BadInput(f"shape of '{name}' has a negative size: {list(shape)}", field=name)
-    nonzero = prod(size or 1 for size in shape)
+    elements = prod(shape)
+    # A size of 0 hides what the others come to.
+    nonzero = elements or prod(size or 1 for size in shape)
     if nonzero * (DATATYPES[datatype].size_bytes or 1) > MAX_ELEMENTS:
         raise BadInput(f"shape of '{name}' is too large: its size does not fit 63 bits", field=name)
-    return prod(shape)
+    return elements
 
 
 def check_elements(name: str, data: Raw, count: int, *, whole: bool = True) -> int:

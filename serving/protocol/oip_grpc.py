@@ -178,6 +178,8 @@ def read_parameters(raw: Mapping[str, pb.InferParameter], place: str) -> dict[st
 
 def parameter_values(raw: Mapping[str, pb.InferParameter]) -> dict[str, object]:
     """What a message's parameters hold, None where nothing was chosen."""
+    if not raw:
+        return {}
     chosen = {name: (parameter, parameter.WhichOneof("parameter_choice")) for name, parameter in raw.items()}
     return {name: getattr(parameter, choice) if choice else None for name, (parameter, choice) in chosen.items()}
 

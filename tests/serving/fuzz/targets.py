@@ -110,10 +110,8 @@ def http(data: bytes) -> None:
     """A body, behind what the header says of its JSON part."""
     rest = data[4:]
     length = header_length(data[:4].decode("latin-1"), len(rest))
-    check_request(
-        config(),
-        decode_request(rest, length, "m", check=RequestCheck(config() if length else one_input()), regions=regions()),
-    )
+    check = RequestCheck(config() if length else one_input())
+    check_request(config(), decode_request(rest, length, "m", check=check, regions=regions()))
 
 
 def http_header(data: bytes) -> None:
@@ -267,11 +265,7 @@ def config() -> ModelConfig:
 
 @cache
 def one_input() -> ModelConfig:
-    """What takes raw requests."""
-    made = ModelConfig()
-    made.CopyFrom(config())
-    del made.input[1:]
-    return made
+    return text_format.Parse('name: "m" input { name: "X" data_type: TYPE_FP32 dims: [ -1 ] }', ModelConfig())
 
 
 @cache
