@@ -223,7 +223,7 @@ async def test_a_client_that_goes_away_cancels_the_work_behind_the_edge(mesh, re
 
 async def test_a_grpc_deadline_holds_behind_the_edge(mesh, replica):
     async with mesh.clients() as (_, (rpc, kind)):
-        with pytest.raises(InferenceServerException, match="Deadline|the request's timeout passed"):
+        with pytest.raises(InferenceServerException, match=r"Deadline|the request's timeout passed"):
             await rpc.infer("echo", inputs(kind), parameters={"sleep_s": 30.0}, client_timeout=0.3)
 
 
