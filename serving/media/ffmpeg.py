@@ -110,17 +110,35 @@ async def run_ffmpeg(
                 raise EngineFailed(f"ffmpeg did not finish within {timeout_s:g} s")
         output = work.result()
     finally:
-        work.cancel()
         kill_group(process.pid, process.returncode)
-        await process.wait()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await reaped(process)
     if process.returncode:
         raise EngineFailed(failure_text(process.returncode, output.stderr))
     return output
 
 
+async def reaped(process: asyncio.subprocess.Process) -> int:
+    """The exit code of a process that was killed, or has ended, once nothing of it is left.
+
+    What it wrote and nobody wants any more is read here: asyncio takes a process for ended when its pipes are at their
+    end, and a full buffer stops the reading of a pipe, so that waiting alone would take for ever (Python 3.11).
+    """
+    for stream in (process.stdout, process.stderr):
+        while stream is not None and await stream.read(1 << 16):
+            pass
+    return await process.wait()
+
+
 async def _collect(process: asyncio.subprocess.Process, stdout_limit_bytes: int) -> FfmpegOutput:
     assert process.stdout is not None and process.stderr is not None  # noqa: S101 - asked for as pipes above
-    stdout, stderr = await asyncio.gather(_read_bounded(process.stdout, stdout_limit_bytes), _read_tail(process.stderr))
+    tail = asyncio.create_task(_read_tail(process.stderr))
+    try:
+        stdout, stderr = await _read_bounded(process.stdout, stdout_limit_bytes), await tail
+    finally:
+        tail.cancel()
+        await asyncio.gather(tail, return_exceptions=True)
     await process.wait()
     return FfmpegOutput(stdout, stderr.decode("utf-8", "replace"))
 

@@ -119,6 +119,13 @@ def test_ffmpeg_dies_with_its_parent() -> None:
     assert wait_for(lambda: not alive(child), 2)
 
 
+async def test_output_beyond_the_bound_ends_ffmpeg_although_nobody_reads_the_rest() -> None:
+    endless = ["-f", "lavfi", "-i", "testsrc=size=640x360", "-f", "rawvideo", "-"]
+    async with asyncio.timeout(20):
+        with pytest.raises(TooLarge):
+            await run_ffmpeg(endless, stdout_limit_bytes=100_000)
+
+
 async def test_audio_is_decoded_to_mono_floats_at_the_rate_asked(tmp_path: Path) -> None:
     tone = np.sin(np.arange(22050) / 22050 * 2 * np.pi * 440).astype(np.float32) * 0.5
     soundfile.write(tmp_path / "tone.wav", np.stack([tone, tone], axis=1), 22050)

@@ -4,6 +4,7 @@ The one invariant: a process whose conversation broke off (cancelled, died, time
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import EngineFailed, MissingDependency, Unavailable, foreign_text
+from serving.media.ffmpeg import reaped
 
 _WORKER: Final = Path(__file__).with_name("espeak_worker.py")
 _HEADER_LIMIT_BYTES: Final = 8 << 20
@@ -194,8 +196,6 @@ async def _exchange(process: Process, line: bytes) -> tuple[dict[str, Any], byte
 
 async def _kill(process: Process) -> None:
     if process.returncode is None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
-        except ProcessLookupError:
-            return
-    await process.wait()
+    await reaped(process)

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from serving.backends.ray.engines import espeak_pool
 from serving.backends.ray.engines.espeak_pool import EspeakPool, Utterance
 from serving.errors import EngineFailed, Unavailable
 
@@ -114,3 +115,23 @@ def test_processes_die_with_a_killed_parent() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+async def test_a_conversation_that_is_cut_off_in_a_long_answer_ends_its_process(
+    pool: EspeakPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: asyncio waited for ever for the end of a pipe that it had stopped reading."""
+
+    async def never_reading(process: asyncio.subprocess.Process, line: bytes) -> None:
+        assert process.stdin is not None
+        process.stdin.write(line)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(espeak_pool, "_HEADER_LIMIT_BYTES", 1024)
+    monkeypatch.setattr(espeak_pool, "_exchange", never_reading)
+    task = asyncio.create_task(pool.speak(Utterance("word " * 100, "en")))
+    await asyncio.sleep(1)  # the answer has begun to come
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
