@@ -70,8 +70,9 @@ async def titles(office: Office) -> list[str | None]:
 
 async def work(office: Office, job_id: str, progress: float = 0.5) -> None:
     """What a worker would write of a job that it has begun."""
-    values = {"state": JobState.PROCESSING, "progress": progress}
-    await _change(office, job_id, [*WAITING, *WORKING], values)
+    values: dict[str, Any] = {"progress": progress}
+    if not await _change(office, job_id, WAITING, values | {"state": JobState.PROCESSING}):
+        assert await _change(office, job_id, WORKING, values)
 
 
 async def finish(office: Office, job_id: str, error: JobError | None = None) -> None:
@@ -82,14 +83,13 @@ async def finish(office: Office, job_id: str, error: JobError | None = None) -> 
         values = {"state": JobState.COMPLETED, "progress": 1.0, "output": output}
     else:
         values = {"state": JobState.FAILED, "error": error.model_dump(mode="json")}
-    await _change(office, job_id, WORKING, values)
+    assert await _change(office, job_id, WORKING, values)
 
 
-async def _change(office: Office, job_id: str, among: Collection[JobState], values: Mapping[str, Any]) -> None:
-    changed = await office.database.run(
+async def _change(office: Office, job_id: str, among: Collection[JobState], values: Mapping[str, Any]) -> bool:
+    return await office.database.run(
         lambda connection: change_job(connection, job_id, kind="state", among=among, values=values)
     )
-    assert changed
 
 
 async def job_of(office: Office, title: str) -> str | None:
