@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import JsonValue, ValidationError
 
-from serving.errors import TooLarge
+from serving.errors import BadInput, TooLarge
 from serving.jobs.input_problems import bad_input
 from serving.jobs.records import EventRecord, JobRecord
 from serving.jobs.submit import JobRequest
@@ -32,6 +32,7 @@ class Delivery:
         reply: JSON that tells the source where answers go, kept with the job; None wants no answer.
         lane: what the broker's own priority asks for; the body's ``lane`` goes before it.
         handle: what the source needs to acknowledge it; nobody else looks at it.
+        problem: why it is no job, where the source itself could not read it.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Delivery:
     reply: dict[str, JsonValue] | None = None
     lane: Lane | None = None
     handle: Any = field(default=None, compare=False)
+    problem: BadInput | None = None
 
 
 class Source(Protocol):
@@ -97,6 +99,8 @@ def request_of(delivery: Delivery, most_bytes: int) -> JobRequest:
         TooLarge: the message is larger than ``most_bytes``.
         BadInput: names the wrong field.
     """
+    if delivery.problem is not None:
+        raise delivery.problem
     if len(delivery.body) > most_bytes:
         raise TooLarge(f"the message has {len(delivery.body)} bytes, more than {most_bytes}", field="body")
     try:

@@ -56,6 +56,12 @@ def test_a_malformed_message_is_told_with_the_field(body: bytes, field: str) -> 
     assert caught.value.field == field
 
 
+def test_what_the_source_could_not_read_is_told_before_anything_else() -> None:
+    problem = BadInput("it is pickled", field="content_type")
+    with pytest.raises(BadInput, match="pickled"):
+        request_of(Delivery("1", b'{"type": "film", "input": {}}', problem=problem), 1000)
+
+
 def test_a_message_over_the_bound_is_not_parsed() -> None:
     with pytest.raises(TooLarge):
         request_of(Delivery("1", b"{" * 1001), 1000)
