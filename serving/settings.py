@@ -118,8 +118,8 @@ class WorkerSettings(_Group):
 class IntakeSettings(_Group):
     """One queue at a broker that jobs are taken from; its address is left out of the repr."""
 
-    kind: Literal["redis", "bullmq", "rabbitmq", "sqs"] = Field(
-        description="redis: a stream; bullmq: a BullMQ queue; rabbitmq: a queue; sqs: a queue."
+    kind: Literal["redis", "bullmq", "celery", "rabbitmq", "sqs"] = Field(
+        description="redis: a stream; bullmq: a BullMQ queue; celery: a Celery queue; rabbitmq: a queue; sqs: a queue."
     )
     url: str = Field(
         min_length=1, max_length=2048, repr=False, description="Address of the broker; it may carry a password."
@@ -134,7 +134,10 @@ class IntakeSettings(_Group):
         description="Where messages go that are no jobs; empty means what the broker has for it, else `<queue>.dead`.",
     )
     results_url: str = Field(
-        default="", max_length=2048, repr=False, description="SQS: name or address of a queue that results are sent to."
+        default="",
+        max_length=2048,
+        repr=False,
+        description="SQS: name or address of a queue that results are sent to; Celery: address of a result backend.",
     )
     prefetch: int = Field(
         default=16, ge=1, le=1000, description="Messages held at a time that are no jobs yet (BullMQ: that run)."

@@ -17,11 +17,12 @@ from serving.jobs.intake.runner import Desk, Intake
 from serving.jobs.store import JobStore
 from serving.settings import IntakeSettings
 
-Kind = Literal["redis", "bullmq", "rabbitmq", "sqs"]
+Kind = Literal["redis", "bullmq", "celery", "rabbitmq", "sqs"]
 
 SOURCES: Final[dict[Kind, tuple[str, str]]] = {
     "redis": ("serving.jobs.intake.redis_stream", "RedisStream"),
     "bullmq": ("serving.jobs.intake.bullmq_queue", "BullMqQueue"),
+    "celery": ("serving.jobs.intake.celery_queue", "CeleryQueue"),
     "rabbitmq": ("serving.jobs.intake.rabbitmq", "RabbitMq"),
     "sqs": ("serving.jobs.intake.sqs", "Sqs"),
 }
