@@ -1,6 +1,6 @@
 """EventHub: wakes everybody who watches a job when it has news; one per gateway, used by the event stream.
 
-The one invariant: however many watch, the database is asked for news once per interval.
+The one invariant: however many watch, the database is asked for news once per interval, and for each event once.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ class _Topic:
     last: int = 0
     watchers: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    reading: dict[tuple[int, int], asyncio.Task[list[EventRecord]]] = field(default_factory=dict)
 
     def tell(self, last: int) -> None:
         """Wake who waits; who waits from now on waits for the next news."""
@@ -60,7 +61,7 @@ class EventHub:
         with self._watched(job_id) as topic:
             while not self._closed:
                 news = topic.news
-                events = await self._store.events(job_id, after=after)
+                events = await self._events(topic, job_id, after)
                 if events:
                     after = events[-1].seq
                     yield events
@@ -71,6 +72,15 @@ class EventHub:
                     await asyncio.wait_for(news.wait(), self._heartbeat_s)
                 except TimeoutError:
                     yield []
+
+    async def _events(self, topic: _Topic, job_id: str, after: int) -> list[EventRecord]:
+        """Events above ``after``; watchers who have heard as much share a read, unless there is news since it began."""
+        place = (after, topic.last)
+        reading = topic.reading.get(place)
+        if reading is None:
+            reading = topic.reading[place] = asyncio.create_task(self._store.events(job_id, after=after))
+            reading.add_done_callback(lambda _: topic.reading.pop(place, None))
+        return await asyncio.shield(reading)
 
     async def close(self) -> None:
         """Let every watcher go, so that their connections end and they come again elsewhere."""
