@@ -24,6 +24,7 @@ GRACE_S = 5.0
 """How long processes of a finished test may take to end."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks; the order is shuffled already
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay in one process, and all that start a mesh in one, last: two meshes starve on two cores."""
     for item in items:
