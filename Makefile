@@ -36,7 +36,7 @@ up: $(CORE) $(TRITON) ## Start the mesh and leave it running until Ctrl-C
 
 test: check $(TRITON) $(BENCH) $(SERVERS) ## Run every check, then the whole test suite
 	$(call say,Running the tests)
-	@$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n logical --no-loadscope-reorder $(ARGS)
 
 bench: $(FULL) $(TRITON) $(BENCH) $(SERVERS) ## Measure the mesh on this machine and print a summary
 	$(call say,Measuring the mesh)

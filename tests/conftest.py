@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -24,17 +25,30 @@ GRACE_S = 5.0
 """How long processes of a finished test may take to end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks; the order is shuffled already
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process, and all that start a mesh in one, last: two meshes starve on two cores."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_MESHES if _starts_mesh(item) else item.nodeid.partition("::")[0]))
-    items.sort(key=_starts_mesh)
+    """What starts a mesh comes last, when nothing else keeps the cores busy; the rest stays shuffled."""
+    items.sort(key=lambda item: _scope_of(item.nodeid) == _MESHES)
 
 
-def _starts_mesh(item: pytest.Item) -> bool:
-    return item.path.parent.name == "flows" or item.path.name in {"test_deployed.py", "test_handle.py"}
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay in one process, and so do all that start a mesh: two meshes starve on two cores.
+
+    Not by ``--dist loadgroup``, whose groups pytest 9.2 no longer sees (xdist 3.8).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _scope_of(nodeid)
+
+    return Files(config, log)
+
+
+def _scope_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    meshes = file.startswith("tests/flows/") or file.endswith(("/test_deployed.py", "/test_handle.py"))
+    return _MESHES if meshes else file
 
 
 @pytest.fixture(scope="session")

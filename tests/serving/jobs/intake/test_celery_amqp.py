@@ -13,8 +13,6 @@ from serving.jobs.types import Lane
 from tests.serving.jobs.intake.celery_studio import Studio, studio
 from tests.serving.jobs.intake.site import until
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")
-
 
 @pytest.fixture
 def line(rabbitmq_url: str) -> Iterator[Studio]:

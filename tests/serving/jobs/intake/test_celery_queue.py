@@ -20,8 +20,6 @@ from tests.serving.jobs.intake.celery_studio import Studio, studio, worker
 from tests.serving.jobs.intake.site import finish, intake_settings, job_of, running, titles, until, work
 from tests.serving.jobs.office import Office
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")
-
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def line(request: pytest.FixtureRequest) -> Iterator[Studio]:

@@ -12,8 +12,6 @@ from serving.errors import BadInput
 from serving.jobs.intake.celery_results import CeleryResults, tls_of, verified
 from tests.serving.jobs.intake.celery_studio import Studio, studio
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")
-
 
 @pytest.fixture
 def line(redis_url: str) -> Iterator[Studio]:

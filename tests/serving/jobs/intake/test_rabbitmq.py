@@ -18,8 +18,6 @@ from tests.servers.wire import wire_to
 from tests.serving.jobs.intake.site import film_body, finish, intake_settings, job_of, running, titles, until
 from tests.serving.jobs.office import Office
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")  # one server for all of them: it takes seconds to start
-
 
 @pytest.fixture
 async def channel(rabbitmq_url: str) -> AsyncIterator[AbstractChannel]:
