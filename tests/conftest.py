@@ -1,10 +1,8 @@
 """Fixtures of every test: the checkout's root, free ports, settings of one's own, and no process left behind."""
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +13,7 @@ import pytest
 from serving.settings import EdgeSettings, Settings
 from tests.servers.fixtures import postgres_database, postgres_url, rabbitmq_url, redis_url, sqs_url
 from tests.servers.process import KEPT
+from tests.servers.process import free_ports as find_ports
 
 __all__ = ["postgres_database", "postgres_url", "rabbitmq_url", "redis_url", "sqs_url"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,15 +66,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def free_ports() -> Callable[[int], list[int]]:
     """``free_ports(3)``: distinct loopback ports that are free now."""
-
-    def find(count: int) -> list[int]:
-        with ExitStack() as held:
-            sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            return [one.getsockname()[1] for one in sockets]
-
-    return find
+    return find_ports
 
 
 @pytest.fixture

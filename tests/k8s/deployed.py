@@ -86,7 +86,8 @@ def deploy(config: Manifest, dashboard: int) -> Manifest:
         if app.get("status") == "RUNNING" and set(proxies(details)) == {"HEALTHY"}:
             return details
         if app.get("status") == "DEPLOY_FAILED" or time.monotonic() > deadline:
-            raise SystemExit(json.dumps(details)[-4000:])
+            told = {name: (each["status"], each["message"]) for name, each in app.get("deployments", {}).items()}
+            raise SystemExit(f"{app.get('status')}: {app.get('message')}\n{told}\nproxies: {proxies(details)}"[-3500:])
         time.sleep(1)
 
 

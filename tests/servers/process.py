@@ -5,6 +5,7 @@ The one invariant: no server outlives its tests, however they end: the kernel en
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ START_S = 100.0
 """How long a server may take to answer. Seconds are usual; RabbitMQ on a busy core takes far longer."""
 STOP_S = 10.0
 """How long a server may take to end before it is killed."""
+_CHANCE = random.SystemRandom()  # processes that test side by side have one seed
 KEPT: set[int] = set()
 """Process ids of running servers: no test left them behind."""
 
@@ -146,12 +148,19 @@ def program(name: str, package: str, *folders: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct loopback ports that are free now."""
+    """Distinct loopback ports that are free now.
+
+    From below those that the kernel gives to connections and servers that name none, of which other tests have many:
+    one of them could be taken before it is used.
+    """
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            port, one = _CHANCE.randrange(20_000, 32_000), held.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 def listens(port: int) -> bool:
