@@ -183,7 +183,10 @@ async def lipsync(job: JobContext, request: AnimationRequest, *, studio: Studio)
     """Find the face, say or hear the words, move the mouth, put picture and sound together."""
     face = await job.run("face", FaceLandmarksRequest(image=request.portrait), FaceLandmarksResult)
     video = request.video or scaled(face.width, face.height, LONGEST_SIDE_PX)
-    told = await (_said(job, request, video, studio) if request.audio is None else _heard(job, request, video))
+    if request.audio is None:
+        told = await _said(job, request, video, studio)
+    else:
+        told = await _heard(job, request, request.audio, video)
     features = await job.map(
         "features", [AudioFeaturesRequest(audio=piece.audio) for piece in told.pieces], AudioFeaturesResult
     )
@@ -217,10 +220,8 @@ async def _said(job: JobContext, request: AnimationRequest, video: VideoFormat, 
     return Told(pieces, mix_of(voices, segments), spoken)
 
 
-async def _heard(job: JobContext, request: AnimationRequest, video: VideoFormat) -> Told:
+async def _heard(job: JobContext, request: AnimationRequest, recording: ArtifactRef, video: VideoFormat) -> Told:
     """The recording, cut in its pauses for the mouth's sake and whole for the ear's."""
-    assert request.audio is not None  # noqa: S101  the caller looked
-    recording = request.audio
     heard = await listened(job, recording, field="audio")
     segments = lay_out_recording(heard.spans, heard.duration_s, video.fps)
     spans = [(segment.start_s, segment.start_s + segment.duration_s) for segment in segments]
