@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli.output import ExitCode, print_json, stderr, stdout
+from serving.cli.tiny import tiny
 from serving.errors import BadInput
 from serving.settings import Settings
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from serving.repository.model import Model
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
+
+app.command()(tiny)
 
 GPU_ANSWER_S = 10.0
 """How long the GPU's driver may take to answer."""

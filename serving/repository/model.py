@@ -97,6 +97,9 @@ class ModelCard(_Part):
     description: str = Field(min_length=1, max_length=400)
     task: str = Field(description="A task of serving.protocol.tasks.TASKS, or 'tensor' for OIP alone.")
     backend: Literal["triton", "ray"]
+    architecture: str | None = Field(
+        default=None, description="Class of the pipeline or network, as its library names it; others are refused."
+    )
     engine: str = Field(min_length=1, description="Engine family in a Ray replica, or the Triton adapter of the task.")
     replica_group: str | None = Field(
         default=None,
