@@ -37,8 +37,8 @@ def test_two_keys_differ_and_are_listed_and_removed(file, capsys):
     assert made[0]["key"] != made[1]["key"]
     assert run(["keys", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [
-        {"name": "anna", "calls": "infer", "models": ["*"], "rate": None},
-        {"name": "root", "calls": "control", "models": ["*"], "rate": None},
+        {"name": "anna", "calls": "infer", "models": ["*"], "rate": None, "use": "commercial"},
+        {"name": "root", "calls": "control", "models": ["*"], "rate": None, "use": "commercial"},
     ]
     assert run(["keys", "remove", "anna"]) == 0
     assert run(["keys", "list"]) == 0
