@@ -66,7 +66,7 @@ class Worker(JobWorker):
         backends: list[Backend] = [
             HandleBackend(name, handle, [model.name for model in held[name]]) for name, handle in handles.items()
         ]
-        await super().__init__(settings, job_types(repository), Router(repository, backends))
+        await super().__init__(settings, job_types(repository), Router(repository, backends, settings.licences))
 
 
 class InferenceGateway(GatewayDeployment):

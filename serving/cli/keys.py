@@ -37,6 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def new(
     name: Name,
+    *,
     models: Annotated[
         list[str] | None,
         typer.Option(help="Model it may use, or a beginning that ends in *; may be repeated. [default: every model]"),

@@ -152,7 +152,7 @@ async def test_commercial_work_is_refused_before_any_backend_is_asked_with_what_
     backend = Answering("ray", ["bed", "free"], MUSIC)
     router = Router(repository(model("bed", license=RESEARCH, default=True), model("free")), [backend])
     for ask in (None, "bed"):
-        with pytest.raises(LicenceForbids, match="'bed' are under CC-BY-NC-4.0.*use 'free'"):
+        with pytest.raises(LicenceForbids, match=r"'bed' are under CC-BY-NC-4\.0.*use 'free'"):
             await router.run(ASK, Call(), model=ask)
         with pytest.raises(LicenceForbids, match="use 'free'"):
             router.identity(ASK, model=ask)

@@ -1,6 +1,5 @@
 """A real HAProxy keeps commercial work away from weights whose licence forbids it."""
 
-import asyncio
 import hashlib
 
 import grpc
@@ -11,9 +10,10 @@ from serving.edge.key_file import Key, add_key
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.keys import Grant
 from serving.protocol.licences import NON_COMMERCIAL, USE_HEADER, USES
+from tests.serving.edge.conftest import until
 from tests.serving.edge.guarded import Guarded
 
-REASON = 'the weights of \'echo\' are under "Früh & Spät"; 100 % \\ not for sale'
+REASON = "the weights of 'echo' are under \"Früh & Spät\"; 100 % \\ not for sale"
 FIX = "use 'other'; or say that the work is non_commercial, if it is"
 INFER = "/v2/models/echo/infer"
 FREE = {USE_HEADER: NON_COMMERCIAL}
@@ -110,9 +110,7 @@ async def test_a_haproxy_that_died_refuses_again_once_it_is_back(free_for_all):
     child = free_for_all.edge._haproxy._child
     child.kill()
     await child.wait()
-    async with asyncio.timeout(20):
-        while free_for_all.edge._haproxy._child is child:
-            await asyncio.sleep(0.02)
+    await until(lambda: free_for_all.edge._haproxy._child is not child)
     assert (await free_for_all.post(INFER)).status_code == 403
 
 

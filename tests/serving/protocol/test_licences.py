@@ -3,7 +3,15 @@
 import pytest
 
 from serving.protocol.endpoint import Endpoint
-from serving.protocol.licences import COMMERCIAL, MOST_NAMED, NON_COMMERCIAL, USE_HEADER, metadata_of, refusal_of, use_of
+from serving.protocol.licences import (
+    COMMERCIAL,
+    MOST_NAMED,
+    NON_COMMERCIAL,
+    USE_HEADER,
+    metadata_of,
+    refusal_of,
+    use_of,
+)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ RESEARCH = License(name="CC-BY-NC-4.0", commercial_use=False)
 REVENUE = License(name="Community", commercial_use="conditional", condition="less than a million dollars a year")
 
 
-def model(name: str, terms: License, task: str = "speech", *, default: bool = False, steps: tuple[str, ...] = ()) -> Model:
+def model(
+    name: str, terms: License, task: str = "speech", *, default: bool = False, steps: tuple[str, ...] = ()
+) -> Model:
     card = ModelCard(
         description="for tests", task=task, backend="triton", engine="x", license=terms, source=Source(uri="file:."),
         default=default,
