@@ -27,6 +27,7 @@ PATHS_FILE: Final = "paths.map"
 """The same by the path of HTTP inference."""
 TERMS_FILE: Final = "licences.map"
 """The map of pools that commercial work may not reach, to the reason. By pool, since it is short and known by then."""
+_FILES: Final = {"socket": SOCKET, "map_file": MAP_FILE, "paths_file": PATHS_FILE, "terms_file": TERMS_FILE}
 HAPROXY_METRICS: Final = "/haproxy"
 """Path on the metrics port under which HAProxy shows its own numbers."""
 PEEK_BYTES: Final = 600
@@ -151,10 +152,7 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         http_fd=config.http_fd,
         grpc_fd=config.grpc_fd,
         metrics_fd=config.metrics_fd,
-        socket=SOCKET,
-        map_file=MAP_FILE,
-        paths_file=PATHS_FILE,
-        terms_file=TERMS_FILE,
+        **_FILES,
         forbids=LicenceForbids,
         maxconn=config.max_connections,
         threads=config.threads,

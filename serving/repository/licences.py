@@ -4,6 +4,7 @@ The one invariant: weights are refused to commercial work unless their card allo
 condition by name; and what is made of several models, an ensemble, is refused if one of them is.
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -81,6 +82,20 @@ class Licences:
         same = [each for each in list(self._models.values()) if task and each.card.task == task]
         same.sort(key=lambda each: (not each.card.default, each.name))
         return [each.name for each in same if each.name != model.name and not self.reason(each)]
+
+
+def accepted_problems(models: Mapping[str, Model], settings: LicenceSettings) -> list[str]:
+    """What is odd about the models that an operator accepts, a line each; nothing of it does harm."""
+    problems = []
+    for name in settings.accepted:
+        model = models.get(name)
+        if model is None:
+            near = difflib.get_close_matches(name, models, n=1)
+            problems.append(f"{name!r} is accepted and no model" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif model.card.license.commercial_use != "conditional":
+            word = "allows" if model.card.license.commercial_use else "never allows"
+            problems.append(f"{name!r} is accepted, and its licence {word} commercial use")
+    return problems
 
 
 def typed_task(model: Model) -> str:

@@ -9,7 +9,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from serving.errors import LicenceForbids
 from serving.protocol.licences import COMMERCIAL, NON_COMMERCIAL, USES
 from serving.repository.derive import derived_card
-from serving.repository.licences import Licences, typed_task
+from serving.repository.licences import Licences, accepted_problems, typed_task
 from serving.repository.model import License, Model, ModelCard, Source
 from serving.settings import LicenceSettings
 
@@ -101,3 +101,13 @@ def test_a_reason_is_one_bounded_line() -> None:
     assert len(reason) == 1024
     assert "\n" not in reason
     assert "\x1b" not in reason
+
+
+def test_what_is_accepted_for_nothing_is_told() -> None:
+    models = {each.name: each for each in (model("big", REVENUE), model("nc", RESEARCH), model("free", FREE))}
+    assert accepted_problems(models, LicenceSettings(accepted=["big"])) == []
+    assert accepted_problems(models, LicenceSettings(accepted=["bigg", "nc", "free"])) == [
+        "'bigg' is accepted and no model; did you mean 'big'?",
+        "'nc' is accepted, and its licence never allows commercial use",
+        "'free' is accepted, and its licence allows commercial use",
+    ]
