@@ -246,7 +246,8 @@ def _show_table(model: "Model") -> "Table":
     from rich.markup import escape
 
     card, licence = model.card, model.card.license
-    commercial = {True: "commercial use allowed", False: "no commercial use", "conditional": "on conditions"}
+    on_condition = f"commercial use if {licence.condition}" if licence.condition else "terms unknown"
+    commercial = {True: "commercial use allowed", False: "no commercial use", "conditional": on_condition}
     memory = card.memory
     rows = {
         "task": card.task + (" (default)" if card.default else ""),

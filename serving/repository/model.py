@@ -25,8 +25,19 @@ class License(_Part):
     """Under which terms the weights may be used."""
 
     name: str = Field(min_length=1, description="SPDX identifier, or the licence's own name.")
-    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the output.")
+    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the weights.")
+    condition: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=400,
+        description="Of a conditional licence: what must hold for commercial use, in one sentence.",
+    )
     url: str | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody has said what the terms are: the licence of a folder without ``model.yaml``."""
+        return self.commercial_use == "conditional" and self.condition is None
 
 
 class Source(_Part):

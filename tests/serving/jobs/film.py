@@ -14,6 +14,7 @@ from serving.backends.call import Call
 from serving.errors import BadInput, EngineFailed, Unavailable
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.tasks import Message, MusicRequest, MusicResult, TaskRequest, TaskResult
 from serving.repository.identity import Identity
 
@@ -99,7 +100,7 @@ class CountingRouter:
         self._busy: set[str] = set()
         self.revision = "1"
 
-    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+    def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
         # Trouble is not part of the identity: it stands for what happens to a model, not for which one it is.
         return Identity("fiddle", "hf:studio/fiddle", self.revision, self.revision, "MIT", commercial_use=True)
 
