@@ -251,7 +251,9 @@ def _show_table(model: "Model") -> "Table":
     memory = card.memory
     rows = {
         "task": card.task + (" (default)" if card.default else ""),
-        "served by": f"{card.backend}, engine {card.engine}, deployment {model.replica_group}",
+        "served by": f"{card.backend}, engine {card.engine}, deployment {model.replica_group}"
+        + (", where asked for" if card.optional else ""),
+        "architecture": card.architecture or "",
         "weights": card.source.uri + (f" at {card.source.revision}" if card.source.revision else ""),
         "licence": f"{licence.name}, {commercial[licence.commercial_use]}",
         "languages": ", ".join(card.languages),
@@ -263,6 +265,9 @@ def _show_table(model: "Model") -> "Table":
         "fallback": ", ".join(card.fallback),
         "aliases": ", ".join(card.aliases),
         "limits": ", ".join(f"{name} {bound:g}" for name, bound in card.limits.items()),
+        "adapters": ", ".join(card.adapters),
+        "cold start": _cold_start(model.name),
+        "not served": "; ".join(card.gaps),
         "folder": str(model.folder),
     }
     table = _table(escape(f"{model.name}: {card.description}"), "", "")
@@ -271,6 +276,17 @@ def _show_table(model: "Model") -> "Table":
         if text:
             table.add_row(f"[dim]{name}[/]", escape(text))
     return table
+
+
+def _cold_start(model: str) -> str:
+    """What the newest one on this machine took."""
+    from serving.backends.cold_start import COLD_STARTS, read_cold_start
+
+    took = read_cold_start(Settings().home.expanduser() / COLD_STARTS, model)
+    if took is None:
+        return ""
+    warm_up = "" if took.warm_up_s is None else f", {took.warm_up_s:.2f} s first request"
+    return f"{took.download_s:.2f} s download, {took.load_s:.2f} s load{warm_up} ({took.precision} on {took.device})"
 
 
 def _tensor_table(model: "Model") -> "Table":

@@ -138,6 +138,7 @@ class ModelCard(_Part):
     )
     adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
     export: Export | None = None
+    gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 
 
 class Model:
