@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli import weights
 from serving.cli.output import ExitCode, print_json, stderr, stdout
 from serving.errors import BadInput
 from serving.settings import Settings
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from serving.repository.findings import Finding
     from serving.repository.model import Model
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository and at weights.")
+app.add_typer(weights.app)  # without a name: its commands stand beside these
 
 GPU_ANSWER_S = 10.0
 """How long the GPU's driver may take to answer."""
