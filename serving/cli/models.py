@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli import weights
 from serving.cli.output import ExitCode, print_json, stderr, stdout
 from serving.cli.tiny import tiny
 from serving.errors import BadInput
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from serving.repository.findings import Finding
     from serving.repository.model import Model
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository and at weights.")
+app.add_typer(weights.app)  # without a name: its commands stand beside these
 
 app.command()(tiny)
 

@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError, TooLarge, foreign_text
+from serving.errors import (
+    BadInput,
+    EngineFailed,
+    MissingDependency,
+    NotFound,
+    ReelmeshError,
+    TooLarge,
+    foreign_text,
+    shown,
+)
 from serving.repository.model import Model, Source
 from serving.repository.source import RECORDS, Address, read_address
 from serving.settings import Settings, WeightsSettings
@@ -190,6 +199,7 @@ class WeightsCache:
         """With the lock held: list, check that it fits, fetch, check again, publish."""
         source, key, started_s = model.card.source, self._key_folder(model), time.monotonic()
         listing = listed(remote, self._settings)
+        _check_revision(source, listing)
         files = _wanted(listing, source)
         name = _name(listing, files)
         for found in snapshots.snapshots_in(key):
@@ -208,8 +218,10 @@ class WeightsCache:
         try:
             manifest = _fetched(download, files, source, listing.revision, started_s)
             snapshot, lock = snapshots.publish(partial, manifest, key / "snapshots")
-        except BadInput:  # the same would come again
+        except BadInput as error:  # the same would come again
             shutil.rmtree(partial, ignore_errors=True)
+            if error.field is not None:  # the file's name at its source, since here it is gone
+                error.field = error.field.replace(f"{download.folder}", source.uri)
             raise
         except OSError as error:
             if error.errno not in FULL:
@@ -289,6 +301,16 @@ def _name(listing: Listing, files: tuple[RemoteFile, ...]) -> str:
     """Name of the snapshot: the same for the same files of the same revision."""
     told = [listing.revision, [(file.name, file.size_bytes, file.digest, file.version) for file in files]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def _check_revision(source: Source, listing: Listing) -> None:
+    """The hub resolves revisions; what others say must be what the card names, if it names one."""
+    if source.uri.startswith("hf:") or None in {source.revision, listing.revision}:
+        return
+    if source.revision != listing.revision:
+        problem = f"{source.uri} is at {shown(listing.revision)}, the card names {shown(source.revision)}"
+        fix = "name what it is at, or none to take what is there"
+        raise NotFound(problem, field="source.revision", fix=fix)
 
 
 def _is_fixed(model: Model, manifest: Manifest) -> bool:
