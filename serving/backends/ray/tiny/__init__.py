@@ -9,5 +9,8 @@ from typing import Final
 
 _HERE: Final = "serving.backends.ray.tiny"
 
-TINY: Final[Mapping[str, str]] = {}
+TINY: Final[Mapping[str, str]] = {
+    "sdxl": f"{_HERE}.pictures:sdxl",
+    "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+}
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""
