@@ -86,6 +86,9 @@ class InferenceSettings(_Group):
         default="none",
         description="none: all models at start; explicit: by load and unload calls; poll: as the folders change.",
     )
+    optional_models: list[str] = Field(
+        default=[], description="Models marked optional that are served as well; `*` means all."
+    )
     load_models: list[str] = Field(
         default=[], description="With explicit control, the models loaded at start; `*` means all."
     )
@@ -99,6 +102,18 @@ class InferenceSettings(_Group):
     exit_timeout_s: float = Field(
         default=30.0, ge=0, le=86_400, allow_inf_nan=False, description="How long requests in flight may take on stop."
     )
+
+
+class EngineSettings(_Group):
+    """How engines run networks."""
+
+    device: Literal["auto", "cpu"] = Field(
+        default="auto", description="auto: the GPU that the replica leased, else the CPU; cpu: the CPU always."
+    )
+    precision: Literal["model", "fp32", "fp16", "bf16"] = Field(
+        default="model", description="Of networks; model is what each card says."
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of a network whose share has no more.")
 
 
 class WorkerSettings(_Group):
@@ -252,6 +267,7 @@ class Settings(BaseSettings):
     edge: EdgeSettings = EdgeSettings()
     limits: LimitSettings = LimitSettings()
     inference: InferenceSettings = InferenceSettings()
+    engines: EngineSettings = EngineSettings()
     worker: WorkerSettings = WorkerSettings()
     webhooks: WebhookSettings = WebhookSettings()
     artifacts: ArtifactSettings = ArtifactSettings()

@@ -69,6 +69,15 @@ class Voice(_Part):
     options: dict[str, JsonValue] = {}
 
 
+class Adapter(_Part):
+    """A fine-tune of the model, such as a LoRA; it has weights and terms of its own."""
+
+    source: Source
+    license: License | None = Field(default=None, description="Its own terms; without them the model's hold.")
+    description: str = ""
+    scale: float = Field(default=1.0, gt=0, le=2, description="How strongly it takes effect.")
+
+
 class Export(_Part):
     """How `reelmesh optimize` makes the served file, and what it must keep."""
 
@@ -99,12 +108,16 @@ class ModelCard(_Part):
     replicas: Replicas = Replicas()
     load_time_s: float | None = Field(default=None, ge=0)
     run_time_s: float | None = Field(default=None, ge=0, description="How long one request takes by itself, measured.")
-    warm_up: bool = False
+    warm_up: bool = Field(default=False, description="Run one small request after loading, before the first one comes.")
     fallback: list[str] = Field(default=[], description="Models tried in order when this one is unavailable.")
     aliases: list[str] = []
     default: bool = Field(default=False, description="First choice for its task when a request names no model.")
     limits: dict[str, float] = Field(default={}, description="Upper bounds on request fields, by field name.")
     options: dict[str, JsonValue] = Field(default={}, description="Passed to the engine unchanged.")
+    optional: bool = Field(
+        default=False, description="Served only where somebody asks for it by name (``reelmesh up --with``)."
+    )
+    adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
     export: Export | None = None
 
 
