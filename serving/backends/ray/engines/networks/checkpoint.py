@@ -6,6 +6,7 @@ fails before any traffic with the names that do not fit.
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -59,6 +60,32 @@ def read_checkpoint(path: Path, *, pickles: bool = False) -> Mapping[str, object
             fix="save the state_dict alone",
         )
     return held
+
+
+def find_checkpoint(folder: Path, allow_pickles: Sequence[str] = ()) -> Path:
+    """The one file with weights in a folder: safetensors, or else a pickle that the card names.
+
+    Args:
+        folder: of the model's weights.
+        allow_pickles: the card's ``source.allow_pickles``, names or patterns.
+
+    Raises:
+        MissingDependency: there is none.
+        BadInput: there are several.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [path for path in files if path.suffix == ".safetensors"]
+    found = found or [path for path in files if any(fnmatchcase(path.name, pattern) for pattern in allow_pickles)]
+    if not found:
+        raise MissingDependency(
+            "there is no checkpoint among the weights",
+            field="source.uri",
+            fix="put the one .safetensors file there, or name its pickle in source.allow_pickles",
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:NAMED_AT_MOST])
+        raise BadInput(f"there are several checkpoints: {names}", field="source.files", fix="name one of them")
+    return found[0]
 
 
 def part(checkpoint: Mapping[str, object], *names: str) -> dict[str, torch.Tensor]:
