@@ -217,6 +217,41 @@ class ArtifactSettings(_Group):
     )
 
 
+class WeightsSettings(_Group):
+    """Where the weights of models come from, and how they are kept on a node."""
+
+    folder: Path | None = Field(default=None, description="The node's cache; None means `weights` in home.")
+    cache_bytes: int = Field(
+        default=500 << 30, ge=0, description="Size of the cache; the longest unused goes first, never one in use."
+    )
+    offline: bool = Field(default=False, description="Fetch nothing: only what is cached, or lies in a folder.")
+    copy_folders: bool = Field(default=False, description="Copy `file:` sources into the cache as well.")
+    hub_url: str = Field(default="", max_length=2048, description="The hub; empty means HF_ENDPOINT or huggingface.co.")
+    hub_token_file: Path | None = Field(
+        default=None, description="File that holds the hub's token; None means HF_TOKEN or the hub's own login."
+    )
+    mlflow_url: str = Field(default="", max_length=2048, repr=False, description="MLflow's tracking server.")
+    mlflow_token_file: Path | None = Field(default=None, description="File that holds MLflow's bearer token.")
+    parallel: int = Field(default=4, ge=1, le=64, description="Files fetched at a time.")
+    timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, allow_inf_nan=False, description="Bound on connecting, and on a silent server."
+    )
+    tries: int = Field(default=6, ge=1, le=100, description="Tries of a file that gets no further before it fails.")
+    retry_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        allow_inf_nan=False,
+        description="First pause; each is twice the one before.",
+    )
+    pull_s: float = Field(
+        default=6 * 3600.0, gt=0, allow_inf_nan=False, description="Longest that fetching one model may take."
+    )
+    wait_s: float = Field(
+        default=6 * 3600.0, ge=0, allow_inf_nan=False, description="Longest wait for another process that fetches it."
+    )
+
+
 class RetentionSettings(_Group):
     """How long ended jobs and their artifacts are kept."""
 
@@ -271,6 +306,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     webhooks: WebhookSettings = WebhookSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
+    weights: WeightsSettings = WeightsSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     intakes: list[IntakeSettings] = Field(
@@ -285,10 +321,12 @@ class Settings(BaseSettings):
         edge = {} if keys is None else {"keys_file": keys.expanduser().absolute()}
         secrets = self.webhooks.secrets_file
         signed = {} if secrets is None else {"secrets_file": secrets.expanduser().absolute()}
+        weights = (self.weights.folder or home / "weights").expanduser().absolute()
         return self.model_copy(
             update={
                 **({"edge": self.edge.model_copy(update=edge)} if edge else {}),
                 **({"webhooks": self.webhooks.model_copy(update=signed)} if signed else {}),
+                "weights": self.weights.model_copy(update={"folder": weights}),
                 "home": home,
                 "model_repositories": [path.expanduser().resolve() for path in self.model_repositories],
                 "artifacts_url": self.artifacts_url or f"file://{home}/artifacts",

@@ -17,6 +17,7 @@ from serving.errors import ReelmeshError
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.model import Model
+from serving.weights.cache import WeightsCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class EngineContext:
         precision: of networks, where the operator overrides what their cards say.
         ask: answers a request that an engine's model makes to another model of the replica, with any number of
             responses; None where there is no other.
+        weights: where engines find the weights of their models; None where no model has any.
     """
 
     artifacts: ArtifactStore
@@ -39,6 +41,7 @@ class EngineContext:
     device: str = "cpu"
     precision: str | None = None
     ask: Callable[[InferRequest], AsyncIterator[InferResponse]] | None = None
+    weights: WeightsCache | None = None
 
 
 class Engine(Protocol):

@@ -32,9 +32,14 @@ class License(_Part):
 class Source(_Part):
     """Where the weights come from."""
 
-    uri: str = Field(description="builtin:, file:, hf:, s3:, wheel: or export: address.")
-    revision: str | None = Field(default=None, description="Commit, version or digest of the weights.")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    uri: str = Field(
+        max_length=2048, description="builtin:, wheel:, export:, file:, hf:, s3:, mlflow: or dvc: address."
+    )
+    revision: str | None = Field(default=None, max_length=256, description="Commit, branch, tag or version.")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Of the one file, or the digest.")
+    files: list[str] = Field(default=[], max_length=200, description="Patterns of the files to take.")
+    allow_pickles: list[str] = Field(default=[], max_length=200, description="Names of files that may be pickles.")
+    copied: bool = Field(default=False, description="Copy a file: source into the node's cache.")
 
 
 class Share(_Part):

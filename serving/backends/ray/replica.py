@@ -44,6 +44,7 @@ from serving.protocol.shared_memory import Regions
 from serving.protocol.task_tensors import from_tensors, to_tensors
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
 from serving.settings import Settings
+from serving.weights.cache import WeightsCache
 
 log = structlog.get_logger()
 
@@ -97,6 +98,7 @@ class EngineReplica:
             device="cpu" if engines.device == "cpu" else device(),
             precision=None if engines.precision == "model" else engines.precision,
             ask=self._ask,
+            weights=WeightsCache.of(self._settings),
         )
 
     async def _start(self) -> None:
