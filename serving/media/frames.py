@@ -1,4 +1,4 @@
-"""Frames of a clip as arrays: all of them at a rate and size, or some spread over it; used by engines that look at clips.
+"""Frames of a clip as arrays: all of them at a rate and size, or some spread over it; used by engines.
 
 The one invariant: decoding happens in ffmpeg's own process, and no more bytes come out of it than were asked for.
 """
@@ -42,7 +42,7 @@ async def read_frames(
     size = width * height * 3
     fill = f"fps={fps:g},scale={width}:{height}:force_original_aspect_ratio=increase,crop={width}:{height}"
     try:
-        raw = await _decode(path, (), fill, most * size, field, checkpoint)
+        raw = await _decode(path, ["-vf", fill, "-f", "rawvideo"], most * size, field, checkpoint)
     except TooLarge as error:
         raise TooLarge(
             f"the clip is longer than {most / fps:g} s", field=field, fix=f"send at most {most / fps:g} s of it"
@@ -51,18 +51,25 @@ async def read_frames(
 
 
 async def frame_at(
-    path: Path, time_s: float, width: int, height: int, *, field: str, checkpoint: Checkpoint | None = None
+    path: Path, time_s: float, *, most_px: int, field: str, checkpoint: Checkpoint | None = None
 ) -> "NDArray[np.uint8]":
-    """The frame shown at a time, scaled to a size: uint8 ``(height, width, 3)``, red-green-blue.
+    """The frame shown at a time, its longer side at most ``most_px``: uint8 ``(height, width, 3)``, red-green-blue.
 
     Raises:
         BadInput: none can be read there.
     """
-    raw = await _decode(
-        path, ("-ss", f"{time_s:.3f}"), f"scale={width}:{height}", width * height * 3, field, checkpoint, frames=1
-    )
-    picture: NDArray[np.uint8] = _shaped(raw, width, height, field)[0]
-    return picture
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    fit = f"scale='if(gt(a,1),min(iw,{most_px}),-2)':'if(gt(a,1),-2,min(ih,{most_px}))'"
+    output = ["-vf", fit, "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"]
+    ppm = await _decode(path, output, most_px * most_px * 3, field, checkpoint, start_s=time_s)
+    if not ppm:
+        raise BadInput(f"the clip shows nothing at {time_s:.2f} s", field=field, fix=FIX)
+    with Image.open(io.BytesIO(ppm), formats=["PPM"]) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def spread(duration_s: float, count: int) -> Sequence[float]:
@@ -72,23 +79,22 @@ def spread(duration_s: float, count: int) -> Sequence[float]:
 
 async def _decode(
     path: Path,
-    before: Sequence[str],
-    filters: str,
+    output: Sequence[str],
     most_bytes: int,
     field: str,
     checkpoint: Checkpoint | None,
-    frames: int | None = None,
+    *,
+    start_s: float = 0.0,
 ) -> bytearray:
     arguments = [
-        *before, *SAFE_INPUT, "-i", f"file:{path}", "-map", "0:v:0", "-an", "-vf", filters,
-        *(("-frames:v", str(frames)) if frames else ()),
-        "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1",
+        "-ss", f"{start_s:.3f}", *SAFE_INPUT, "-i", f"file:{path}", "-map", "0:v:0", "-an", *output,
+        "-pix_fmt", "rgb24", "pipe:1",
     ]  # fmt: skip
     try:
-        output = await run_ffmpeg(arguments, checkpoint=checkpoint, stdout_limit_bytes=most_bytes + _SLACK_BYTES)
+        done = await run_ffmpeg(arguments, checkpoint=checkpoint, stdout_limit_bytes=most_bytes + _SLACK_BYTES)
     except EngineFailed as error:
         raise BadInput(f"no frames can be read from the file ({foreign_text(error)})", field=field, fix=FIX) from error
-    return output.stdout
+    return done.stdout
 
 
 def _shaped(raw: bytearray, width: int, height: int, field: str) -> "NDArray[np.uint8]":
@@ -96,5 +102,5 @@ def _shaped(raw: bytearray, width: int, height: int, field: str) -> "NDArray[np.
 
     count = len(raw) // (width * height * 3)
     if not count:
-        raise BadInput("the clip holds no frame there", field=field, fix=FIX)
+        raise BadInput("the clip holds no frame", field=field, fix=FIX)
     return np.frombuffer(raw, np.uint8, count * width * height * 3).reshape(count, height, width, 3)

@@ -12,23 +12,27 @@ import cv2
 import numpy as np
 
 from serving.backends.ray.engines.lipsync.face import SUPERSAMPLING, place_face, read_portrait
-from serving.backends.ray.engines.network.engine import NetworkEngine, Written
+from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
 from serving.backends.ray.engines.network.inputs import read_sound
 from serving.backends.ray.engines.network.steps import Steps
+from serving.backends.ray.engines.networks.clips import MEDIA_TYPE, Clip, encode
 from serving.backends.ray.engines.networks.options import whole_number
+from serving.backends.ray.engines.networks.wav2lip_mel import FFT, SAMPLE_RATE_HZ, mel_spectrum, windows
 from serving.backends.ray.engines.wav2lip_paste import Box, Floats, Picture, face_box, mouth_mask, network_input, paste
 from serving.errors import BadInput
-from serving.protocol.tasks import LipSyncRequest
+from serving.protocol.tasks import MAX_SECONDS, LipSyncRequest
 
 if TYPE_CHECKING:
     import torch
 
-    from serving.backends.ray.engines.networks.clips import Clip
+    from serving.backends.ray.engines.networks.wav2lip import Wav2Lip
 
 FRAMES_AT_ONCE: Final = 16
 """Frames in one pass, unless ``options.frames_at_once`` says otherwise; a cancel takes effect after one."""
 
 _MOST_AT_ONCE: Final = 512
+_FACE_PX: Final = 96
+"""What the network sees and draws."""
 
 
 class Prepared(NamedTuple):
@@ -51,7 +55,7 @@ class Prepared(NamedTuple):
     fps: int
 
 
-class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, "Clip"]):
+class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
     """Redraws the mouth of a still portrait for every frame."""
 
     request_type = LipSyncRequest
@@ -59,14 +63,14 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, "Clip"]):
 
     def load(self) -> None:
         """Read the generator; see :func:`serving.backends.ray.engines.networks.wav2lip.load_wav2lip`."""
-        from serving.backends.ray.engines.networks.checkpoint import find_checkpoint, read_checkpoint
+        self._network = needs(self._read, "torch")
+        self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
+
+    def _read(self) -> "Wav2Lip":
+        from serving.backends.ray.engines.networks.checkpoint import read_held
         from serving.backends.ray.engines.networks.wav2lip import load_wav2lip
 
-        allowed = self.model.card.source.allow_pickles
-        path = find_checkpoint(self.weights.folder, allowed)
-        network = load_wav2lip(read_checkpoint(path, pickles=bool(allowed)))
-        self._network = network.to(self.placement.device, self.placement.dtype)
-        self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
+        return load_wav2lip(read_held(self.model, self.weights)).to(self.placement.device, self.placement.dtype)
 
     def check(self, request: LipSyncRequest) -> None:
         """It needs the voice, and at least one frame of time."""
@@ -83,9 +87,6 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, "Clip"]):
 
     def prepare(self, request: LipSyncRequest, files: Mapping[str, Path]) -> Prepared:
         """Place the portrait, find its face's box, listen to the voice."""
-        from serving.backends.ray.engines.networks.wav2lip import FACE_PX
-        from serving.backends.ray.engines.networks.wav2lip_mel import FFT, SAMPLE_RATE_HZ, mel_spectrum, windows
-
         picture = read_portrait(files["portrait"], request.portrait.name)
         placed = place_face(picture, np.asarray(request.points, np.float32), request.width, request.height)
         size = request.width, request.height
@@ -99,22 +100,20 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, "Clip"]):
         heard = np.zeros(max(wanted, FFT), np.float32)
         heard[: min(wanted, len(samples))] = samples[:wanted]
         mel = windows(mel_spectrum(heard), round(request.duration_s * request.fps), request.fps)
-        return Prepared(frame, box, mouth_mask(points, box), network_input(frame, box, FACE_PX), mel, request.fps)
+        return Prepared(frame, box, mouth_mask(points, box), network_input(frame, box, _FACE_PX), mel, request.fps)
 
-    def generate(self, batch: Sequence[Prepared], steps: Steps) -> Sequence["Clip"]:
+    def generate(self, batch: Sequence[Prepared], steps: Steps) -> Sequence[Clip]:
         """Draw and encode the clips, one after the other; a step is a pass of some frames."""
-        from serving.backends.ray.engines.networks.clips import encode
-
         clips = []
         for prepared in batch:
             height, width = prepared.frame.shape[:2]
             clips.append(encode(self._frames(prepared, steps), width, height, prepared.fps, self._scratch))
         return clips
 
-    def write(self, request: LipSyncRequest, output: "Clip", folder: Path) -> Written:
+    def write(self, request: LipSyncRequest, output: Clip, folder: Path) -> Written:
         """Hand the clip over."""
         path = output.move_to(folder)
-        return Written({"frames": output.frames, "fps": output.fps}, {"video": (path, "video/mp4")})
+        return Written({"frames": output.frames, "fps": output.fps}, {"video": (path, MEDIA_TYPE)})
 
     def unload(self) -> None:
         """Let go of the network."""
@@ -138,6 +137,4 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, "Clip"]):
 
 
 def _most_s(engine: Wav2LipEngine) -> float:
-    from serving.protocol.tasks import MAX_SECONDS
-
     return engine.model.card.limits.get("duration_s", MAX_SECONDS)

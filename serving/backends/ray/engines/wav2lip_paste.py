@@ -72,7 +72,7 @@ def mouth_mask(points: Floats, box: Box) -> Floats:
     width, height = box.right - box.left, box.bottom - box.top
     face_height = float(np.ptp(points[:, 1]))
     lower = points[list(_LOWER_FACE)] - (box.left, box.top)
-    dropped = lower + (0, _JAW_DROP * face_height)
+    dropped = lower + np.array((0, _JAW_DROP * face_height), np.float32)
     hull = cv2.convexHull(np.concatenate((lower, dropped)).round().astype(np.int32))
     mask = np.zeros((height, width), np.float32)
     cv2.fillConvexPoly(mask, hull, 1.0)

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from serving.errors import BadInput, MissingDependency, foreign_text
+from serving.repository.model import Model
+from serving.weights.held import HeldWeights
 
 NAMED_AT_MOST: Final = 3
 """Keys a message names of each kind."""
@@ -86,6 +88,12 @@ def find_checkpoint(folder: Path, allow_pickles: Sequence[str] = ()) -> Path:
         names = ", ".join(path.name for path in found[:NAMED_AT_MOST])
         raise BadInput(f"there are several checkpoints: {names}", field="source.files", fix="name one of them")
     return found[0]
+
+
+def read_held(model: Model, weights: HeldWeights) -> Mapping[str, object]:
+    """The one checkpoint among a model's weights; see :func:`find_checkpoint` and :func:`read_checkpoint`."""
+    allowed = model.card.source.allow_pickles
+    return read_checkpoint(find_checkpoint(weights.folder, allowed), pickles=bool(allowed))
 
 
 def part(checkpoint: Mapping[str, object], *names: str) -> dict[str, torch.Tensor]:

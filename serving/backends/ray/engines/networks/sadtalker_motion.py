@@ -33,14 +33,30 @@ def latents(pieces: int, size: int, seed: int) -> Floats:
 
 
 def pieces(windows: Floats, length: int) -> Floats:
-    """Windows (frames, 80, 16) in pieces of ``length`` frames, the last filled up by its last window.
+    """Windows (frames, 80, 16), at least one, in pieces of ``length`` frames.
+
+    What is left over after whole pieces is heard with the frames before it, as one more piece of the last ``length``;
+    a sound shorter than a piece is filled up by its last window.
 
     Returns:
         (pieces, length, 80, 16).
     """
-    count = -(-len(windows) // length)
-    filled = np.concatenate((windows, np.repeat(windows[-1:], count * length - len(windows), axis=0)))
-    return filled.reshape(count, length, *windows.shape[1:])
+    short = max(0, length - len(windows))
+    filled = np.concatenate((windows, np.repeat(windows[-1:], short, axis=0)))
+    starts = [start * length for start in range(len(filled) // length)]
+    if len(filled) % length:
+        starts.append(len(filled) - length)
+    return np.stack([filled[start : start + length] for start in starts])
+
+
+def joined(motion: Floats, frames: int) -> Floats:
+    """The motion of ``frames`` frames from what came of :func:`pieces`: (pieces, length, values) to (frames, values)."""
+    length = motion.shape[1]
+    whole = min(frames // length, len(motion))
+    left = frames - whole * length
+    if frames < length:
+        return motion[0, :frames]
+    return np.concatenate((motion[:whole].reshape(whole * length, -1), motion[-1, length - left :]))
 
 
 def smoothed(track: Floats) -> Floats:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from serving.backends.ray.engines.networks.sadtalker_motion import blinks, latents, pieces, smoothed
+from serving.backends.ray.engines.networks.sadtalker_motion import blinks, joined, latents, pieces, smoothed
 
 SCIPY = np.load(Path(__file__).parent / "scipy_savgol.npy")
 """What scipy 1.17's savgol_filter(track, 13, 2, axis=0) makes of ``track()``."""
@@ -43,11 +44,23 @@ def test_no_clip_ends_in_the_middle_of_a_blink() -> None:
     assert all(blinks(frames, 4)[-1] == 0 for frames in range(1, 120))
 
 
-def test_sound_comes_in_whole_pieces() -> None:
-    cut = pieces(np.arange(70, dtype=np.float32)[:, None, None].repeat(2, axis=1), 32)
+def numbered(frames: int) -> np.ndarray:
+    return np.arange(frames, dtype=np.float32)[:, None, None].repeat(2, axis=1)
+
+
+def test_what_is_left_over_is_heard_with_the_frames_before_it() -> None:
+    cut = pieces(numbered(70), 32)
     assert cut.shape == (3, 32, 2, 1)
-    assert cut[2, 5, 0, 0] == 69
-    assert (cut[2, 5:] == 69).all()
+    assert cut[:, 0, 0, 0].tolist() == [0, 32, 38]
+
+
+def test_a_sound_shorter_than_a_piece_is_filled_up() -> None:
+    assert pieces(numbered(5), 32)[0, 3:6, 0, 0].tolist() == [3, 4, 4]
+
+
+@pytest.mark.parametrize("frames", [1, 5, 31, 32, 33, 64, 70, 95])
+def test_pieces_join_to_what_was_cut(frames: int) -> None:
+    assert np.array_equal(joined(pieces(numbered(frames), 32)[..., 0], frames), numbered(frames)[..., 0])
 
 
 def test_a_longer_clip_begins_with_the_chance_of_a_shorter_one() -> None:
