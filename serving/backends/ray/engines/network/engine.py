@@ -27,7 +27,7 @@ from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult
 from serving.repository.model import Model
 
 if TYPE_CHECKING:
-    from serving.weights.cache import HeldWeights
+    from serving.weights.held import HeldWeights
 
 log = structlog.get_logger()
 
@@ -205,7 +205,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         times = {"prepare": prepare_s, "queue": ran.queue_s, "run": ran.run_s, "finish": time.perf_counter() - began}
         made = Made(
             model=self.model.name,
-            revision=self.weights.revision,
+            revision=self.weights.revision or self.model.card.source.revision or self.weights.digest[:12],
             seed=getattr(request, "seed", None),
             steps=ran.steps,
             batch=ran.batch,

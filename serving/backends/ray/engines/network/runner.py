@@ -68,7 +68,7 @@ class Runner:
     ) -> None:
         self._model, self._generate, self._recover = model, generate, recover
         self._most, self._lower = most, lower
-        self._waiting: list[_Waiting] = []
+        self.waiting: list[_Waiting] = []
         self._running: list[_Waiting] = []
         self._coming = 0
         self._moved = asyncio.Event()
@@ -105,24 +105,24 @@ class Runner:
         if self._closed:
             raise Unavailable(f"{self._model} is being unloaded")
         waiting = _Waiting(prepared, call, key, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        self.waiting.append(waiting)
         self._moved.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve())
         try:
             return await waiting.future
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            if waiting in self.waiting:
+                self.waiting.remove(waiting)
             if not waiting.future.done() or waiting.future.cancelled():
                 call.cancel()
 
     async def close(self) -> None:
         """Refuse what waits and let the batch at work end at its next step."""
         self._closed = True
-        for waiting in self._waiting:
+        for waiting in self.waiting:
             _settle(waiting, Unavailable(f"{self._model} is being unloaded"))
-        self._waiting.clear()
+        self.waiting.clear()
         for waiting in self._running:
             waiting.call.cancel()
         if self._task is not None:
@@ -130,11 +130,11 @@ class Runner:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _serve(self) -> None:
-        while self._waiting:
+        while self.waiting:
             await self._gather()
-            chosen = next_batch([waiting.key for waiting in self._waiting], self._most)
-            batch = [self._waiting[index] for index in chosen]
-            self._waiting = [waiting for waiting in self._waiting if waiting not in batch]
+            chosen = next_batch([waiting.key for waiting in self.waiting], self._most)
+            batch = [self.waiting[index] for index in chosen]
+            self.waiting = [waiting for waiting in self.waiting if waiting not in batch]
             if batch := [waiting for waiting in batch if _alive(waiting)]:
                 await self._work(batch)
 
@@ -144,7 +144,7 @@ class Runner:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_S):
-                while self._coming and len(self._waiting) < self._most:
+                while self._coming and len(self.waiting) < self._most:
                     self._moved.clear()
                     await self._moved.wait()
 
