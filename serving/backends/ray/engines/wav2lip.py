@@ -63,7 +63,7 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
 
     def load(self) -> None:
         """Read the generator; see :func:`serving.backends.ray.engines.networks.wav2lip.load_wav2lip`."""
-        self._network = needs(self._read, "torch")
+        self._network: Wav2Lip | None = needs(self._read, "torch")
         self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
 
     def _read(self) -> "Wav2Lip":
@@ -117,9 +117,10 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
 
     def unload(self) -> None:
         """Let go of the network."""
-        del self._network
+        self._network = None
 
     def _frames(self, prepared: Prepared, steps: Steps) -> Iterator[Picture]:
+        assert self._network is not None  # noqa: S101 - requests come before unload
         face = self._tensor(prepared.face)[None]
         passes = -(-len(prepared.mel) // self._at_once)
         for done in range(passes):

@@ -74,9 +74,9 @@ def mouth_mask(points: Floats, box: Box) -> Floats:
     lower = points[list(_LOWER_FACE)] - (box.left, box.top)
     dropped = lower + np.array((0, _JAW_DROP * face_height), np.float32)
     hull = cv2.convexHull(np.concatenate((lower, dropped)).round().astype(np.int32))
-    mask = np.zeros((height, width), np.float32)
-    cv2.fillConvexPoly(mask, hull, 1.0)
-    mask = cv2.GaussianBlur(mask, (0, 0), max(1.0, FEATHER * width))
+    hard = np.zeros((height, width), np.float32)
+    cv2.fillConvexPoly(hard, hull, 1.0)
+    mask = cv2.GaussianBlur(hard, (0, 0), max(1.0, FEATHER * width))
     ramp = max(2.0, 2 * FEATHER * width)
     fades = [np.minimum(1.0, np.minimum(np.arange(n), np.arange(n)[::-1]) / ramp) for n in (height, width)]
     return np.asarray(mask * np.outer(fades[0], fades[1]), np.float32)[:, :, None]

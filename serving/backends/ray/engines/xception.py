@@ -84,7 +84,10 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
         path = files["media"]
         if is_picture(path):
             return Prepared(path, (0.0,), 0)
-        info = probe_file(path)
+        try:
+            info = probe_file(path)
+        except BadInput as error:
+            raise BadInput("this is neither a picture nor a clip that can be read", field="media", fix=FIX) from error
         video = info.first("video")
         if video is None:
             raise BadInput("there is no picture in the file", field="media", fix=FIX)

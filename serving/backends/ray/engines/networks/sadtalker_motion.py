@@ -50,7 +50,7 @@ def pieces(windows: Floats, length: int) -> Floats:
 
 
 def joined(motion: Floats, frames: int) -> Floats:
-    """The motion of ``frames`` frames from what came of :func:`pieces`: (pieces, length, values) to (frames, values)."""
+    """The motion of ``frames`` frames from what came of :func:`pieces`, (frames, values)."""
     length = motion.shape[1]
     whole = min(frames // length, len(motion))
     left = frames - whole * length

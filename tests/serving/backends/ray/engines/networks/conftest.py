@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from serving.backends.ray.engines.networks import synthetic
+from serving.backends.ray.tiny import faces
 
 
 @pytest.fixture(autouse=True)
@@ -14,19 +14,19 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def wav2lip_weights() -> dict:
-    return synthetic.wav2lip_checkpoint(0)
+    return faces.wav2lip_checkpoint(0)
 
 
 @pytest.fixture(scope="session")
 def fomm_weights() -> dict:
-    return synthetic.fomm_checkpoint(0)
+    return faces.fomm_checkpoint(0)
 
 
 @pytest.fixture(scope="session")
 def xception_weights() -> dict:
-    return synthetic.xception_checkpoint(0)
+    return faces.xception_checkpoint(0)
 
 
 @pytest.fixture(scope="session")
 def sadtalker_weights() -> dict:
-    return synthetic.sadtalker_checkpoint(0)
+    return faces.sadtalker_checkpoint(0)

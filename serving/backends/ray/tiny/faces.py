@@ -1,15 +1,17 @@
-"""Weights drawn from a seed, for checkpoints of the published layout without the published numbers; used by the makers
-of tiny checkpoints and by tests.
+"""Checkpoints of the face networks in the published layouts, with weights drawn from a seed; made by `models tiny`.
 
-The one invariant: equal seeds give equal weights, and the network they make neither dies out nor blows up: signals keep
-about their size from layer to layer.
+They are not small: the layouts are the published ones, name by name and shape by shape. The one invariant: equal seeds
+give equal weights, and the networks they make neither die out nor blow up.
 """
 
 import math
-from collections.abc import Callable
-from typing import Final
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from serving.backends.ray.engines.networks.fomm_blocks import KEYPOINTS, Shrink
@@ -20,6 +22,7 @@ from serving.backends.ray.engines.networks.sadtalker_audio2pose import Audio2Pos
 from serving.backends.ray.engines.networks.wav2lip import Wav2Lip
 from serving.backends.ray.engines.networks.xception import Xception
 
+_FACES: Final = Path(__file__).parents[4] / "model_repository/face_detection/1/model.onnx"
 _GREY: Final = 0.05
 """By what the last layer before a sigmoid or softmax is made smaller, so that what comes out is not all 0 and 1."""
 
@@ -55,14 +58,14 @@ def random_weights(make: Callable[[], nn.Module], seed: int) -> dict[str, torch.
     return weights
 
 
-def wav2lip_checkpoint(seed: int) -> dict[str, object]:
+def wav2lip_checkpoint(seed: int) -> dict[str, Any]:
     """``{"state_dict": {"module.<name>": ...}}``, as Wav2Lip's generator was published; 145 MB."""
     weights = random_weights(Wav2Lip, seed)
     weights["output_block.1.weight"] *= _GREY
     return {"state_dict": {f"module.{name}": value for name, value in weights.items()}}
 
 
-def fomm_checkpoint(seed: int) -> dict[str, object]:
+def fomm_checkpoint(seed: int) -> dict[str, Any]:
     """``{"generator": ..., "kp_detector": ...}``, as FOMM was published; 239 MB.
 
     The blur is the real one, and local motion starts near the identity, as it does in training: noise there would be
@@ -78,14 +81,14 @@ def fomm_checkpoint(seed: int) -> dict[str, object]:
     return {"generator": generator, "kp_detector": detector}
 
 
-def xception_checkpoint(seed: int) -> dict[str, object]:
+def xception_checkpoint(seed: int) -> dict[str, Any]:
     """``{"model.<name>": ...}``, the state_dict of a published FaceForensics++ detector; 84 MB."""
     weights = random_weights(Xception, seed)
     weights["last_linear.weight"] *= _UNDECIDED
     return {f"model.{name}": value for name, value in weights.items()}
 
 
-def sadtalker_checkpoint(seed: int) -> dict[str, object]:
+def sadtalker_checkpoint(seed: int) -> dict[str, Any]:
     """``audio2exp.<name>`` and ``audio2pose.<name>`` of a published SadTalker safetensors file; 36 MB."""
     expression = random_weights(Audio2Exp, seed)
     pose = random_weights(Audio2Pose, seed + 1)
@@ -93,3 +96,29 @@ def sadtalker_checkpoint(seed: int) -> dict[str, object]:
         **{f"audio2exp.{name}": value for name, value in expression.items()},
         **{f"audio2pose.{name}": value for name, value in pose.items()},
     }
+
+
+def wav2lip(folder: Path) -> Mapping[str, Any]:
+    """The one file of Wav2Lip's generator."""
+    torch.save(wav2lip_checkpoint(0), folder / "wav2lip_gan.pth")
+    return {}
+
+
+def face_animation(folder: Path) -> Mapping[str, Any]:
+    """The one file of FOMM's vox-256."""
+    torch.save(fomm_checkpoint(0), folder / "vox-cpk.pth.tar")
+    return {}
+
+
+def face_motion(folder: Path) -> Mapping[str, Any]:
+    """The one file of SadTalker, without the parts that render."""
+    save_file(sadtalker_checkpoint(0), folder / "SadTalker_V0.0.2_256.safetensors")
+    return {}
+
+
+def manipulation_detection(folder: Path) -> Mapping[str, Any]:
+    """A detector's weights and, from a checkout, the face detector that lies beside the model there."""
+    save_file(xception_checkpoint(0), folder / "xception.safetensors")
+    if _FACES.is_file():
+        shutil.copyfile(_FACES, folder / "face_detection.onnx")
+    return {}

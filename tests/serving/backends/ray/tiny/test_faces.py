@@ -3,7 +3,7 @@
 import torch
 
 from serving.backends.ray.engines.networks.sadtalker_audio2exp import Audio2Exp
-from serving.backends.ray.engines.networks.synthetic import random_weights
+from serving.backends.ray.tiny.faces import random_weights
 
 
 def test_equal_seeds_give_equal_weights_and_other_seeds_others() -> None:
