@@ -25,8 +25,19 @@ class License(_Part):
     """Under which terms the weights may be used."""
 
     name: str = Field(min_length=1, description="SPDX identifier, or the licence's own name.")
-    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the output.")
+    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the weights.")
+    condition: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=400,
+        description="Of a conditional licence: what must hold for commercial use, in one sentence.",
+    )
     url: str | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody has said what the terms are: the licence of a folder without ``model.yaml``."""
+        return self.commercial_use == "conditional" and self.condition is None
 
 
 class Source(_Part):
@@ -97,6 +108,9 @@ class ModelCard(_Part):
     description: str = Field(min_length=1, max_length=400)
     task: str = Field(description="A task of serving.protocol.tasks.TASKS, or 'tensor' for OIP alone.")
     backend: Literal["triton", "ray"]
+    architecture: str | None = Field(
+        default=None, description="Class of the pipeline or network, as its library names it; others are refused."
+    )
     engine: str = Field(min_length=1, description="Engine family in a Ray replica, or the Triton adapter of the task.")
     replica_group: str | None = Field(
         default=None,
@@ -124,6 +138,7 @@ class ModelCard(_Part):
     )
     adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
     export: Export | None = None
+    gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 
 
 class Model:

@@ -75,12 +75,13 @@ class BucketRemote:
         told = "".join(f"{file.name} {file.size_bytes} {file.version}\n" for file in files)
         return Listing(hashlib.sha256(told.encode()).hexdigest()[:40], tuple(files))
 
-    def size_bytes(self, key: str) -> int:
-        """How large the object of that key is; raises :class:`NotFound`."""
+    def object_at(self, name: str) -> tuple[str, int]:
+        """Key and size of the object of that name below the prefix; raises :class:`NotFound`."""
+        key = f"{self._prefix}/{name}".lstrip("/")
         try:
-            return int(obstore.head(self.store, f"{self._prefix}/{key}".lstrip("/"))["size"])
+            return key, int(obstore.head(self.store, key)["size"])
         except (BaseError, OSError) as error:
-            raise problem(error, f"{self._url}/{key}") from error
+            raise problem(error, f"{self._url}/{name}") from error
 
     @contextlib.contextmanager
     def open(self, file: RemoteFile, offset: int) -> Iterator[Pieces]:
