@@ -105,6 +105,11 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
         path = output.move_to(folder)
         return Written({"frames": output.frames, "fps": output.fps}, {"video": (path, MEDIA_TYPE)})
 
+    def rehearsal(self) -> Prepared:
+        """One pass over grey frames of the smallest size."""
+        grey = np.full((self._at_once, _MULTIPLE_PX, _MULTIPLE_PX, 3), 128, np.uint8)
+        return Prepared(grey[0], grey, True, 25)
+
     def unload(self) -> None:
         """Let go of the networks."""
         self._networks = None

@@ -86,6 +86,10 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
         np.save(path, output, allow_pickle=False)
         return Written({"frames": len(output), "fps": FPS}, {"coefficients": (path, "application/octet-stream")})
 
+    def rehearsal(self) -> Prepared:
+        """One pass of either network over silence."""
+        return Prepared(np.full((_PIECE + 1, 80, 16), -4, np.float32), 0, 0)
+
     def unload(self) -> None:
         """Let go of the networks."""
         self._networks = None

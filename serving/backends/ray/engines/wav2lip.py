@@ -115,6 +115,14 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
         path = output.move_to(folder)
         return Written({"frames": output.frames, "fps": output.fps}, {"video": (path, MEDIA_TYPE)})
 
+    def rehearsal(self) -> Prepared:
+        """One pass over a grey face."""
+        frame = np.full((_FACE_PX, _FACE_PX, 3), 128, np.uint8)
+        box = Box(0, 0, _FACE_PX, _FACE_PX)
+        mel = np.zeros((self._at_once, 80, 16), np.float32)
+        mask = np.ones((_FACE_PX, _FACE_PX, 1), np.float32)
+        return Prepared(frame, box, mask, network_input(frame, box, _FACE_PX), mel, 25)
+
     def unload(self) -> None:
         """Let go of the network."""
         self._network = None

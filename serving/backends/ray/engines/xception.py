@@ -37,12 +37,12 @@ class Prepared(NamedTuple):
     """A request, ready for the network.
 
     Args:
-        path: of the medium.
+        path: of the medium; None to warm up with a grey face.
         times_s: of the frames to look at; a picture has one.
         long_px: longer side of its frames; 0 where it is a picture.
     """
 
-    path: Path
+    path: Path | None
     times_s: Sequence[float]
     long_px: int
 
@@ -107,15 +107,23 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
         ]
         return Written({"score": score, "passed": score < request.threshold, "frames": frames})
 
+    def rehearsal(self) -> Prepared:
+        """One look, and one face."""
+        return Prepared(None, (), 0)
+
     def unload(self) -> None:
         """Let go of the network."""
         self._network = None
 
     def _seen(self, prepared: Prepared, steps: Steps) -> Seen:
+        if prepared.path is None:
+            grey = np.full((FACE_PX, FACE_PX, 3), 128, np.uint8)
+            self._finder.find(grey)
+            return Seen([], self._scores([Face(0.0, Box(0, 0, FACE_PX, FACE_PX), grey)]))
         looks = len(prepared.times_s)
         total = looks + -(-looks // FACES_AT_ONCE)
         faces: list[Face] = []
-        for done, frame in enumerate(_frames(prepared)):
+        for done, frame in enumerate(_frames(prepared.path, prepared)):
             faces += self._face(prepared, prepared.times_s[done], frame)
             steps(done + 1, total)
         if not faces:
@@ -160,9 +168,9 @@ def is_picture(path: Path) -> bool:
         return True
 
 
-def _frames(prepared: Prepared) -> Iterator[Picture]:
+def _frames(path: Path, prepared: Prepared) -> Iterator[Picture]:
     if not prepared.long_px:
-        yield np.asarray(read_picture(prepared.path, "media"))
+        yield np.asarray(read_picture(path, "media"))
         return
     for time_s in prepared.times_s:
-        yield asyncio.run(frame_at(prepared.path, time_s, most_px=LOOKED_AT_PX, field="media"))
+        yield asyncio.run(frame_at(path, time_s, most_px=LOOKED_AT_PX, field="media"))

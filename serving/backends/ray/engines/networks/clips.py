@@ -34,9 +34,10 @@ class Clip:
         weakref.finalize(self, shutil.rmtree, path.parent, ignore_errors=True)
 
     def move_to(self, folder: Path) -> Path:
-        """Take the file into another folder."""
+        """Take the file into another folder; its own goes."""
         target = folder / self.path.name
         shutil.move(self.path, target)
+        shutil.rmtree(self.path.parent, ignore_errors=True)
         return target
 
 

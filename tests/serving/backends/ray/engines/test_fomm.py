@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.backends.base import Engine, EngineContext
+from serving.backends.base import Engine, EngineContext, StartsCold
 from serving.backends.call import Call
 from serving.errors import BadInput, Cancelled, TooLarge
 from serving.media.ffmpeg import VideoWriter
@@ -112,3 +112,11 @@ async def test_a_picture_is_no_driving_clip_and_a_clip_no_picture(
 def test_half_precision_is_refused_before_anything_is_read(context: EngineContext) -> None:
     with pytest.raises(BadInput, match="cannot run bf16"):
         tiny_engine("face_animation", context, precision="bf16")
+
+
+async def test_the_warm_up_runs_the_network_and_leaves_nothing_behind(engine: Engine, context: EngineContext) -> None:
+    assert isinstance(engine, StartsCold)
+    await engine.warm_up()
+    assert engine.cold_start.warm_up_s is not None
+    await engine.close()
+    assert list(context.scratch.iterdir()) == []

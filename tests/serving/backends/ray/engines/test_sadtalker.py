@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serving.backends.base import Engine, EngineContext
+from serving.backends.base import Engine, EngineContext, StartsCold
 from serving.backends.call import Call
 from serving.errors import BadInput, TooLarge
 from serving.protocol.tasks import FaceMotionRequest, FaceMotionResult
@@ -82,3 +82,11 @@ async def test_progress_comes_by_passes(engine: Engine, context: EngineContext) 
     told: list[float] = []
     await engine.run(await request(context, 2.0), Call(on_progress=told.append))
     assert told == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+async def test_the_warm_up_runs_the_network_and_leaves_nothing_behind(engine: Engine, context: EngineContext) -> None:
+    assert isinstance(engine, StartsCold)
+    await engine.warm_up()
+    assert engine.cold_start.warm_up_s is not None
+    await engine.close()
+    assert list(context.scratch.iterdir()) == []

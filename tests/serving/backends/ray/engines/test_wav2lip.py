@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serving.backends.base import Engine, EngineContext
+from serving.backends.base import Engine, EngineContext, StartsCold
 from serving.backends.call import Call
 from serving.errors import BadInput, Cancelled
 from serving.protocol.artifact import ArtifactRef
@@ -124,3 +124,11 @@ async def test_what_cannot_be_done_is_refused_with_its_field(
     with pytest.raises(BadInput, match=problem) as refused:
         await engine.run(asked, Call())
     assert refused.value.field == field
+
+
+async def test_the_warm_up_runs_the_network_and_leaves_nothing_behind(engine: Engine, context: EngineContext) -> None:
+    assert isinstance(engine, StartsCold)
+    await engine.warm_up()
+    assert engine.cold_start.warm_up_s is not None
+    await engine.close()
+    assert list(context.scratch.iterdir()) == []

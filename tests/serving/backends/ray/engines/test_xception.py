@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.backends.base import Engine, EngineContext
+from serving.backends.base import Engine, EngineContext, StartsCold
 from serving.backends.call import Call
 from serving.errors import BadInput, Cancelled
 from serving.media.ffmpeg import VideoWriter
@@ -89,3 +89,11 @@ async def test_what_is_no_medium_is_refused(engine: Engine, context: EngineConte
     with pytest.raises(BadInput, match="neither a picture nor a clip") as refused:
         await engine.run(ManipulationRequest(media=media), Call())
     assert refused.value.field == "media"
+
+
+async def test_the_warm_up_runs_the_network_and_leaves_nothing_behind(engine: Engine, context: EngineContext) -> None:
+    assert isinstance(engine, StartsCold)
+    await engine.warm_up()
+    assert engine.cold_start.warm_up_s is not None
+    await engine.close()
+    assert list(context.scratch.iterdir()) == []
