@@ -102,15 +102,11 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         dtype = self.placement.dtype
         places = [elsewhere.get(name, folder / name) for name in wanted]
         tensors = {str(place): read_tensors(place, variant) for place in places if any(place.glob("*.safetensors"))}
-        self.switches = memory.decide(
-            tensors, dtype.itemsize, self.model.card.memory, self.placement.memory_bytes
-        )
+        self.switches = memory.decide(tensors, dtype.itemsize, self.model.card.memory, self.placement.memory_bytes)
         at = None if self.placement.device == "cpu" or self.switches.offload != "none" else {"": self.placement.device}
         parts = load_parts(index, folder, elsewhere, wanted, dtype=dtype, variant=variant, device_map=at)
         with naming(folder):
-            self.pipeline = kind.from_pretrained(
-                str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed
-            )
+            self.pipeline = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed)
         self.pipeline.set_progress_bar_config(disable=True)
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
