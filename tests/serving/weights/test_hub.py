@@ -107,6 +107,12 @@ def test_a_hub_that_is_not_there_is_unavailable(tmp_path: Path, free_port: int) 
         cache(tmp_path, hub_url=f"http://127.0.0.1:{free_port}").hold(model(tmp_path, URI))
 
 
+def test_the_librarys_own_offline_switch_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInput, match="unset HF_HUB_OFFLINE to pull"):
+        cache(tmp_path, hub_url=hub.url).hold(model(tmp_path, URI))
+
+
 def test_the_token_goes_to_the_hub_and_to_no_host_it_redirects_to(hub: Hub, tmp_path: Path) -> None:
     hub.put(NAME, FILES)
     hub.cdn = hub.url.replace("127.0.0.1", "localhost")
