@@ -148,7 +148,7 @@ class WeightsCache:
         files = _wanted(remote.listing(), source)
         note = self.folder / "in-place" / f"{self._key_folder(model).name}.json"
         meter = Meter(model.name, None, progress)
-        manifest = in_place.manifest_of(remote.folder, files, source.uri, source.allow_pickles, note, meter)
+        manifest = in_place.manifest_of(remote.folder, files, source, note, meter, self._settings.parallel)
         _check_digest(source, manifest)
         return HeldWeights(remote.folder, manifest)
 
