@@ -94,6 +94,14 @@ class Adapter(_Part):
     scale: float = Field(default=1.0, gt=0, le=2, description="How strongly it takes effect.")
 
 
+class Component(_Part):
+    """A part of the model whose weights come from elsewhere, such as a ControlNet or a motion module."""
+
+    source: Source
+    license: License | None = Field(default=None, description="Its own terms; without them the model's hold.")
+    description: str = ""
+
+
 class Export(_Part):
     """How `reelmesh optimize` makes the served file, and what it must keep."""
 
@@ -137,6 +145,7 @@ class ModelCard(_Part):
         default=False, description="Served only where somebody asks for it by name (``reelmesh up --with``)."
     )
     adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
+    parts: dict[str, Component] = Field(default={}, description="Parts that have a source of their own, by name.")
     export: Export | None = None
     gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 
@@ -167,6 +176,11 @@ class Model:
         if self.card.backend == "triton":
             return TRITON_GROUP
         return self.card.replica_group or (TENSOR_GROUP if self.card.task == TENSOR_TASK else self.name)
+
+    def with_source(self, source: Source) -> "Model":
+        """The same model with weights from elsewhere: of one of its parts, or of an adapter."""
+        card = self.card.model_copy(update={"source": source})
+        return Model(self.name, self.folder, card, self.config, self.versions)
 
     def version_folder(self) -> Path:
         """The folder of the newest version."""

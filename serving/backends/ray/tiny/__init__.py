@@ -9,5 +9,12 @@ from typing import Final
 
 _HERE: Final = "serving.backends.ray.tiny"
 
-TINY: Final[Mapping[str, str]] = {}
+TINY: Final[Mapping[str, str]] = {
+    "sdxl": f"{_HERE}.pictures:sdxl",
+    "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+    "wav2lip": f"{_HERE}.faces:wav2lip",
+    "face_animation": f"{_HERE}.faces:face_animation",
+    "face_motion": f"{_HERE}.faces:face_motion",
+    "manipulation_detection": f"{_HERE}.faces:manipulation_detection",
+}
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""
