@@ -9,5 +9,9 @@ from typing import Final
 
 _HERE: Final = "serving.backends.ray.tiny"
 
-TINY: Final[Mapping[str, str]] = {}
+TINY: Final[Mapping[str, str]] = {
+    "whisper_large_v3": f"{_HERE}.whisper:make_ctranslate2",
+    "whisper_large_v3_int8": f"{_HERE}.whisper:make_ctranslate2",
+    "whisper_transformers": f"{_HERE}.whisper:make_transformers",
+}
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""
