@@ -30,6 +30,11 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "sadtalker": {"face_motion": f"{_HERE}.sadtalker:SadTalkerEngine"},
     "xception": {"manipulation_detection": f"{_HERE}.xception:XceptionEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
+    "faster_whisper": {"transcription": f"{_HERE}.whisper.faster:FasterWhisperEngine"},
+    "transformers": {
+        "transcription": f"{_HERE}.whisper.transformers:TransformersWhisperEngine",
+        "translation": f"{_HERE}.translation.engine:TranslationEngine",
+    },
 }
 """Engine name, as model.yaml writes it, and the tasks it does, to ``module:class``."""
 

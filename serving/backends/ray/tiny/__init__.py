@@ -16,5 +16,8 @@ TINY: Final[Mapping[str, str]] = {
     "face_animation": f"{_HERE}.faces:face_animation",
     "face_motion": f"{_HERE}.faces:face_motion",
     "manipulation_detection": f"{_HERE}.faces:manipulation_detection",
+    "whisper_large_v3": f"{_HERE}.whisper:make_ctranslate2",
+    "whisper_large_v3_int8": f"{_HERE}.whisper:make_ctranslate2",
+    "whisper_transformers": f"{_HERE}.whisper:make_transformers",
 }
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""
