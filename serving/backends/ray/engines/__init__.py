@@ -25,6 +25,9 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "audio_mix": {"audio_mix": f"{_HERE}.audio_mix:AudioMixEngine"},
     "title_card": {"image": f"{_HERE}.title_card:TitleCardEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
+    "transformers": {
+        "speech": f"{_HERE}.voices.vits:VitsEngine",
+    },
 }
 """Engine name, as model.yaml writes it, and the tasks it does, to ``module:class``."""
 

@@ -9,5 +9,8 @@ from typing import Final
 
 _HERE: Final = "serving.backends.ray.tiny"
 
-TINY: Final[Mapping[str, str]] = {}
+TINY: Final[Mapping[str, str]] = {
+    "mms_tts_eng": f"{_HERE}.voices:mms_english",
+    "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
+}
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""

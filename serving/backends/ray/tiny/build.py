@@ -74,6 +74,7 @@ def tiny_model_folder(model: Model, into: Path, cache: Path | None = None) -> Pa
     shutil.copyfile(model.folder / CONFIG_FILE, folder / CONFIG_FILE)
     card = yaml.safe_load((model.folder / CARD_FILE).read_text(encoding="utf-8"))
     card |= {"precision": "fp32", "memory": None, "share": {"cpu": 0.1}, "optional": False, "replica_group": "tiny"}
+    card["fallback"] = []  # what stands in for the real weights need not be in this repository
     card |= yaml.safe_load((checkpoint / _CARD).read_text(encoding="utf-8"))
     card["description"] = f"Tiny random weights, for trying it out: {card['description']}"[:400]
     card["source"] = {"uri": f"file:{checkpoint}", "revision": checkpoint.name.rpartition("-")[2]}
