@@ -26,6 +26,7 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "title_card": {"image": f"{_HERE}.title_card:TitleCardEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
     "transformers": {
+        "music": f"{_HERE}.musicgen.engine:MusicgenEngine",
         "speech": f"{_HERE}.voices.vits:VitsEngine",
     },
 }

@@ -12,5 +12,7 @@ _HERE: Final = "serving.backends.ray.tiny"
 TINY: Final[Mapping[str, str]] = {
     "mms_tts_eng": f"{_HERE}.voices:mms_english",
     "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
+    "musicgen_medium": f"{_HERE}.musicgen:musicgen",
+    "musicgen_small": f"{_HERE}.musicgen:musicgen",
 }
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""

@@ -38,9 +38,7 @@ def _mms(folder: Path, characters: str, language: str) -> Mapping[str, Any]:
     with seeded(1), torch.no_grad():
         network = VitsModel(config)
         # A frame or two for each symbol, not hundreds.
-        network.get_parameter("duration_predictor.flows.0.log_scale").fill_(
-            2.0
-        )
+        network.get_parameter("duration_predictor.flows.0.log_scale").fill_(2.0)
         network.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     settings = {
