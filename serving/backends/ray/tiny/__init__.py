@@ -14,5 +14,12 @@ TINY: Final[Mapping[str, str]] = {
     "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
     "musicgen_medium": f"{_HERE}.musicgen:musicgen",
     "musicgen_small": f"{_HERE}.musicgen:musicgen",
+    "xtts_v2": f"{_HERE}.coqui:xtts",
+    "sdxl": f"{_HERE}.pictures:sdxl",
+    "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+    "wav2lip": f"{_HERE}.faces:wav2lip",
+    "face_animation": f"{_HERE}.faces:face_animation",
+    "face_motion": f"{_HERE}.faces:face_motion",
+    "manipulation_detection": f"{_HERE}.faces:manipulation_detection",
 }
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""
