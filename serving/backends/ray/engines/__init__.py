@@ -34,6 +34,8 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "transformers": {
         "transcription": f"{_HERE}.whisper.transformers:TransformersWhisperEngine",
         "translation": f"{_HERE}.translation.engine:TranslationEngine",
+        "music": f"{_HERE}.musicgen.engine:MusicgenEngine",
+        "speech": f"{_HERE}.voices.vits:VitsEngine",
     },
 }
 """Engine name, as model.yaml writes it, and the tasks it does, to ``module:class``."""

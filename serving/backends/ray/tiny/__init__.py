@@ -10,6 +10,11 @@ from typing import Final
 _HERE: Final = "serving.backends.ray.tiny"
 
 TINY: Final[Mapping[str, str]] = {
+    "mms_tts_eng": f"{_HERE}.voices:mms_english",
+    "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
+    "musicgen_medium": f"{_HERE}.musicgen:musicgen",
+    "musicgen_small": f"{_HERE}.musicgen:musicgen",
+    "xtts_v2": f"{_HERE}.coqui:xtts",
     "sdxl": f"{_HERE}.pictures:sdxl",
     "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
     "wav2lip": f"{_HERE}.faces:wav2lip",
