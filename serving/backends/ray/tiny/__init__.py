@@ -12,5 +12,15 @@ _HERE: Final = "serving.backends.ray.tiny"
 TINY: Final[Mapping[str, str]] = {
     "sdxl": f"{_HERE}.pictures:sdxl",
     "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+    "cogvideox_2b": f"{_HERE}.cogvideox:make_2b",
+    "cogvideox_5b": f"{_HERE}.cogvideox:make_5b",
+    "cogvideox_5b_i2v": f"{_HERE}.cogvideox:make_5b_i2v",
+    "ltx_video": f"{_HERE}.ltx:make",
+    "ltx_video_i2v": f"{_HERE}.ltx:make",
+    "ltx2": f"{_HERE}.ltx2:make",
+    "ltx2_i2v": f"{_HERE}.ltx2:make",
+    "stable_audio": f"{_HERE}.stable_audio:make",
+    "ace_step": f"{_HERE}.ace_step:make_base",
+    "ace_step_turbo": f"{_HERE}.ace_step:make_turbo",
 }
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""
