@@ -102,15 +102,11 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         dtype = self.placement.dtype
         places = [elsewhere.get(name, folder / name) for name in wanted]
         tensors = {str(place): read_tensors(place, variant) for place in places if any(place.glob("*.safetensors"))}
-        self.switches = memory.decide(
-            tensors, dtype.itemsize, self.model.card.memory, self.placement.memory_bytes
-        )
+        self.switches = memory.decide(tensors, dtype.itemsize, self.model.card.memory, self.placement.memory_bytes)
         at = None if self.placement.device == "cpu" or self.switches.offload != "none" else {"": self.placement.device}
         parts = load_parts(index, folder, elsewhere, wanted, dtype=dtype, variant=variant, device_map=at)
         with naming(folder):
-            self.pipeline = kind.from_pretrained(
-                str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed
-            )
+            self.pipeline = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed)
         self.pipeline.set_progress_bar_config(disable=True)
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
@@ -175,7 +171,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def generate(self, batch: Sequence[Asked[Request]], steps: Steps) -> Sequence[Output]:
         """Run the pipeline once for all rows, each with noise of its own seed."""
         first = batch[0].request
-        self.adapters.use(first.adapter)
+        self.adapters.use(getattr(first, "adapter", None))
         told = {"done": 0, "total": self.steps_of(first)}
 
         def after_step(pipeline: Any, index: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
@@ -188,16 +184,22 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         try:
             output = self.pipeline(
                 num_inference_steps=self.steps_of(first),
-                width=first.width,
-                height=first.height,
                 generator=[generator(asked.request.seed) for asked in batch],
-                callback_on_step_end=after_step,
-                output_type="np",
+                **self.called(first, after_step),
                 **self.arguments(batch),
             )
         finally:
             self._alive = None
         return self.results(output, batch)
+
+    def called(self, request: Request, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+        """What the pipeline is called with for any request: its size, the hook of its steps, and arrays as output."""
+        return {
+            "width": request.width,
+            "height": request.height,
+            "callback_on_step_end": after_step,
+            "output_type": "np",
+        }
 
     def recover(self) -> None:
         """Let offloaded parts go back to the host, and the decoder to its precision."""
