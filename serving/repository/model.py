@@ -145,7 +145,7 @@ class ModelCard(_Part):
         default=False, description="Served only where somebody asks for it by name (``reelmesh up --with``)."
     )
     adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
-    parts: dict[str, Component] = Field(default={}, description="Parts with a source of their own, by the engine's name.")
+    parts: dict[str, Component] = Field(default={}, description="Parts that have a source of their own, by name.")
     export: Export | None = None
     gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 

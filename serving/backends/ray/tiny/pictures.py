@@ -18,6 +18,8 @@ _WIDTH: Final = 16
 """Channels of everything."""
 _SIDE_PX: Final = 64
 _ADAPTER_RANK: Final = 4
+_NOISE: Final[Mapping[str, Any]] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+"""Stable Diffusion's schedule."""
 _SPECIAL: Final = ("<|startoftext|>", "<|endoftext|>")
 
 
@@ -49,7 +51,7 @@ def sdxl_controlnet(folder: Path) -> Mapping[str, Any]:
     control.save_pretrained(folder / "controlnet")
     return {
         "limits": _limits(),
-        "options": {"steps": 4, "batch": 4, "folder": "base"},
+        "options": {"pipeline": "StableDiffusionXLControlNetPipeline", "folder": "base", "steps": 4, "batch": 4},
         "parts": {"controlnet": {"source": {"uri": "file:controlnet"}}},
     }
 
@@ -95,7 +97,11 @@ def _xl_pipeline(kind: Any, unet: Any) -> Any:  # noqa: ANN401  diffusers' own
         tokenizer_2=_clip_tokenizer(),
         unet=unet,
         scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
         ),
         add_watermarker=False,
     )
@@ -144,7 +150,7 @@ def _clip_tokenizer() -> Any:  # noqa: ANN401  transformers' own
         vocab_size=700, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
     raw.train_from_iterator(_TEXTS, trainer)
-    merges = [tuple(pair) for pair in json.loads(raw.to_str())["model"]["merges"]]
+    merges: list[Any] = [tuple(pair) for pair in json.loads(raw.to_str())["model"]["merges"]]
     pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *_SPECIAL]))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)

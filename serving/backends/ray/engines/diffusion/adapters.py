@@ -18,7 +18,7 @@ from serving.errors import BadInput, foreign_text, shown
 from serving.repository.model import Adapter, Source
 
 if TYPE_CHECKING:
-    from serving.weights.cache import HeldWeights
+    from serving.weights.held import HeldWeights
 
 log = structlog.get_logger()
 

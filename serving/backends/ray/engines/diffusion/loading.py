@@ -1,7 +1,7 @@
 """Loads diffusers' pipelines part by part from a folder, checked against its code; called by DiffusionEngine.
 
-The one invariant: only safetensors of exactly the keys and shapes that the code has become weights; what does not fit is
-one line that names the folder and the keys. Nothing asks the network.
+The one invariant: only safetensors of exactly the keys and shapes that the code has become weights; what does not fit
+is one line that names the folder and the keys. Nothing asks the network.
 """
 
 import importlib
@@ -22,7 +22,10 @@ _MOST_SHOWN: Final = 3
 
 
 def library(name: str) -> Any:  # noqa: ANN401  a module
-    """diffusers or transformers, told to be quiet.
+    """One of the two libraries, told to be quiet.
+
+    Args:
+        name: ``diffusers`` or ``transformers``.
 
     Raises:
         MissingDependency: it is not installed.
@@ -80,7 +83,8 @@ def load_parts(
     found = {}
     for name in wanted:
         place = elsewhere.get(name, folder / name)
-        kind = _class_of(*index[name], place) if _is_pair(index.get(name)) else None
+        told: Any = index.get(name)
+        kind = _class_of(str(told[0]), str(told[1]), place) if _is_pair(told) else None
         if kind is None and name in elsewhere:
             kind = _class_told(place)
         if kind is not None and hasattr(kind, "_keys_to_ignore_on_load_unexpected"):
@@ -185,7 +189,7 @@ def _name(key: object) -> str:
     return str(key[0]) if isinstance(key, tuple) else str(key)
 
 
-def _is_pair(told: object) -> bool:
+def _is_pair(told: Any) -> bool:  # noqa: ANN401  JSON
     return isinstance(told, list) and len(told) == 2 and all(isinstance(one, str) for one in told)  # noqa: PLR2004
 
 
