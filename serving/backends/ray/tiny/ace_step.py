@@ -13,8 +13,14 @@ from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.network.seeds import seeded
 
 CHANGES: Final[Mapping[str, Any]] = {
-    "limits": {"duration_s": 4, "steps": 8},
-    "options": {"batch": 3, "steps": 4, "guidance": 7.0},
+    "limits": {"prompt": 400, "lyrics": 2000, "duration_s": 4, "steps": 50},
+    "options": {
+        "pipeline": "AceStepPipeline",
+        "batch": 4,
+        "steps": 4,
+        "prompt_tokens": 320,
+        "lyrics_tokens": 512,
+    },
 }
 _HIDDEN: Final = 32
 _LATENT: Final = 8

@@ -14,10 +14,6 @@ from serving.backends.ray.tiny import t5
 
 TOKENS: Final = 24
 """What the transformer reads; 226 in the published ones."""
-CHANGES: Final[Mapping[str, Any]] = {
-    "limits": {"duration_s": 2, "width": 64, "height": 64, "steps": 8},
-    "options": {"batch": 3, "steps": 4, "guidance": 6.0, "frames": 9, "fps": 8},
-}
 
 
 def make_2b(folder: Path) -> Mapping[str, Any]:
@@ -32,7 +28,7 @@ def make_2b(folder: Path) -> Mapping[str, Any]:
             "scheduler": diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
         }
     t5.save_beside(diffusers.CogVideoXPipeline(**parts), folder)
-    return CHANGES
+    return _changes("CogVideoXPipeline")
 
 
 def make_5b(folder: Path) -> Mapping[str, Any]:
@@ -50,7 +46,7 @@ def make_5b(folder: Path) -> Mapping[str, Any]:
             ),
         }  # fmt: skip
     t5.save_beside(diffusers.CogVideoXPipeline(**parts), folder)
-    return CHANGES
+    return _changes("CogVideoXPipeline")
 
 
 def make_5b_i2v(folder: Path) -> Mapping[str, Any]:
@@ -70,7 +66,14 @@ def make_5b_i2v(folder: Path) -> Mapping[str, Any]:
             ),
         }  # fmt: skip
     t5.save_beside(diffusers.CogVideoXImageToVideoPipeline(**parts), folder)
-    return CHANGES
+    return _changes("CogVideoXImageToVideoPipeline")
+
+
+def _changes(pipeline: str) -> Mapping[str, Any]:
+    return {
+        "limits": {"prompt": 400, "duration_s": 2, "width": 64, "height": 64, "steps": 50},
+        "options": {"pipeline": pipeline, "batch": 4, "steps": 4, "guidance": 6.0, "frames": 9},
+    }
 
 
 def _vae(**changes: Any) -> Any:  # noqa: ANN401  of diffusers

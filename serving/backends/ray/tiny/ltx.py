@@ -14,14 +14,19 @@ from serving.backends.ray.tiny import t5
 
 TOKENS: Final = 24
 """``model_max_length`` of the tokenizer; 128 in the published one."""
-CHANGES: Final[Mapping[str, Any]] = {
-    "limits": {"duration_s": 2, "width": 96, "height": 96, "steps": 8},
-    "options": {"batch": 3, "steps": 4, "guidance": 3.0, "frames": 17, "fps": 25},
-}
 
 
 def make(folder: Path) -> Mapping[str, Any]:
-    """Write one in the layout of Lightricks/LTX-Video."""
+    """Write one in the layout of Lightricks/LTX-Video, to be told in words."""
+    return _make(folder, "LTXPipeline")
+
+
+def make_i2v(folder: Path) -> Mapping[str, Any]:
+    """Write the same one, to be shown a picture."""
+    return _make(folder, "LTXImageToVideoPipeline")
+
+
+def _make(folder: Path, kind: str) -> Mapping[str, Any]:
     diffusers = library("diffusers")
     with seeded(30):
         vae = diffusers.AutoencoderKLLTXVideo(
@@ -41,4 +46,7 @@ def make(folder: Path) -> Mapping[str, Any]:
             transformer=transformer.eval(),
         )  # fmt: skip
     t5.save_beside(pipeline, folder)
-    return CHANGES
+    return {
+        "limits": {"prompt": 400, "duration_s": 2, "width": 96, "height": 96, "steps": 50},
+        "options": {"pipeline": kind, "batch": 4, "steps": 4, "guidance": 3.0, "frames": 17},
+    }

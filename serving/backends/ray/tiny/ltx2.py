@@ -14,15 +14,20 @@ from serving.backends.ray.tiny.gemma import HIDDEN, LAYERS, gemma3, gemma_tokeni
 
 TOKENS: Final = 32
 """What the text encoder is given; 1024 in the published one."""
-CHANGES: Final[Mapping[str, Any]] = {
-    "limits": {"duration_s": 2, "width": 96, "height": 96, "steps": 8},
-    "options": {"batch": 3, "steps": 4, "guidance": 3.0, "frames": 17, "fps": 24, "tokens": TOKENS},
-}
 _MELS: Final = 8
 
 
 def make(folder: Path) -> Mapping[str, Any]:
-    """Write one in the layout of Lightricks/LTX-2."""
+    """Write one in the layout of Lightricks/LTX-2, to be told in words."""
+    return _make(folder, "LTX2Pipeline")
+
+
+def make_i2v(folder: Path) -> Mapping[str, Any]:
+    """Write the same one, to be shown a picture."""
+    return _make(folder, "LTX2ImageToVideoPipeline")
+
+
+def _make(folder: Path, kind: str) -> Mapping[str, Any]:
     diffusers = library("diffusers")
     with seeded(40):
         pipeline = diffusers.LTX2Pipeline(
@@ -34,7 +39,10 @@ def make(folder: Path) -> Mapping[str, Any]:
             connectors=_connectors(), transformer=_transformer(), vocoder=_vocoder(),
         )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)
-    return CHANGES
+    return {
+        "limits": {"prompt": 400, "duration_s": 2, "width": 96, "height": 96, "steps": 50},
+        "options": {"pipeline": kind, "batch": 4, "steps": 4, "guidance": 4.0, "frames": 17},
+    }
 
 
 def _video_vae() -> Any:  # noqa: ANN401  of diffusers

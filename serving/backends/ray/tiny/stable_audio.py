@@ -13,11 +13,11 @@ from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.network.seeds import seeded
 from serving.backends.ray.tiny import t5
 
-TOKENS: Final = 24
+TOKENS: Final = 64
 """``model_max_length`` of the tokenizer; 128 in the published one."""
 CHANGES: Final[Mapping[str, Any]] = {
-    "limits": {"duration_s": 1.4, "steps": 8},
-    "options": {"batch": 3, "steps": 4, "guidance": 7.0},
+    "limits": {"prompt": 400, "duration_s": 2, "steps": 50},
+    "options": {"pipeline": "StableAudioPipeline", "batch": 4, "steps": 4, "guidance": 7.0},
 }
 _LATENTS: Final = 32
 """Of 2048 samples each: 1.49 s; 1024 in the published one."""

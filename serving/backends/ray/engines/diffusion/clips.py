@@ -67,11 +67,13 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
         from_picture: whether the pipeline brings a picture to motion.
         usual_frames: longest clip where the card says nothing.
         usual_tokens: of a prompt; what the tokenizer's file says, if that is less.
+        least_steps: of denoising, that the scheduler can make.
     """
 
     from_picture: ClassVar[bool] = False
     usual_frames: ClassVar[int]
     usual_tokens: ClassVar[int]
+    least_steps: ClassVar[int] = 1
     lower: ClassVar[Sequence[str]] = ("duration_s", "width", "height")
 
     def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401  of other bases
@@ -102,8 +104,10 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
         return frames_made(frames_asked(request.duration_s, request.fps), self.stride())
 
     def check(self, request: ClipRequest) -> None:
-        """Refuse clips that are too long, besides sizes and adapters."""
+        """Refuse clips that are too long and steps that are too few, besides sizes and adapters."""
         super().check(request)
+        if self.steps_of(request) < self.least_steps:
+            raise BadInput("too few steps of denoising", field="steps", fix=f"use at least {self.least_steps}")
         frames, most = frames_asked(request.duration_s, request.fps), self.most_frames()
         if frames > most:
             fix = f"ask for at most {int(1000 * most / request.fps) / 1000:g} s at {request.fps} frames a second"
@@ -163,7 +167,8 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
         return self.least_px(), self.least_px()
 
     def smallest(self) -> ClipRequest:
-        """One step of one frame at the least size."""
+        """As few steps as there can be, of one frame at the least size."""
         width, height = self.least_size()
-        told = {"prompt": "a grey wall", "width": width, "height": height, "fps": 8, "duration_s": 0.1, "steps": 1}
+        told = {"prompt": "a grey wall", "width": width, "height": height, "fps": 8, "duration_s": 0.1}
+        told["steps"] = self.least_steps
         return self.request_type.model_validate({**told, "image": _NO_PICTURE} if self.from_picture else told)

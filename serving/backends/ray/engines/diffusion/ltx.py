@@ -27,6 +27,8 @@ class LtxEngine(ClipEngine):
     usual_guidance: ClassVar[float] = 3.0
     usual_frames: ClassVar[int] = 257
     usual_tokens: ClassVar[int] = 128
+    least_steps: ClassVar[int] = 2
+    """The scheduler stretches its steps to an end of its own, which one alone cannot be."""
 
     def stride(self) -> int:
         """8 in all that were published."""
