@@ -30,10 +30,11 @@ MOODS: Final = {
 """What is asked for where a request names a mood alone."""
 
 
-class MusicEngine(DiffusionEngine[Any, "NDArray[np.float32]"]):
+class MusicEngine(DiffusionEngine[MusicRequest, "NDArray[np.float32]"]):
     """Asks for a length instead of a size, and makes a WAV file of what comes back."""
 
     request_type = MusicRequest
+    output_type: ClassVar[str] = "pt"
     lower: ClassVar[Sequence[str]] = ("duration_s",)
 
     def load(self) -> None:
@@ -53,25 +54,11 @@ class MusicEngine(DiffusionEngine[Any, "NDArray[np.float32]"]):
         """The prompt alone."""
         return {"prompt": self.prompt(request)}
 
-    def check(self, request: MusicRequest) -> None:
-        """Nothing by default: the card bounds the length."""
+    def batch_key(self, prepared: Asked[MusicRequest]) -> Hashable | None:
+        """Rows of one batch have their length in common, too."""
+        return (super().batch_key(prepared), prepared.request.duration_s)
 
-    def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Asked[Any]:
-        """Count the tokens."""
-        for name, text in self.texts(request).items():
-            check_prompt(text, name, self.tokenizers())
-        return Asked(request)
-
-    def batch_key(self, prepared: Asked[Any]) -> Hashable | None:
-        """Rows of one batch have length, steps and guidance in common."""
-        asked = prepared.request
-        return (asked.duration_s, self.steps_of(asked), self.guidance_of(asked))
-
-    def called(self, request: MusicRequest, after_step: Callable[..., Any]) -> Mapping[str, Any]:
-        """The hook of steps alone."""
-        return {"callback_on_step_end": after_step}
-
-    def results(self, output: Any, batch: Sequence[Asked[Any]]) -> "Sequence[NDArray[np.float32]]":  # noqa: ANN401
+    def results(self, output: Any, batch: Sequence[Asked[MusicRequest]]) -> "Sequence[NDArray[np.float32]]":  # noqa: ANN401
         """Sound at 48 kHz, of its length to the sample."""
         found = []
         for sound, asked in zip(output.audios, batch, strict=True):
@@ -109,17 +96,18 @@ class StableAudioEngine(MusicEngine):
 
     def check(self, request: MusicRequest) -> None:
         """Refuse words to be sung, and more than there is."""
+        super().check(request)
         if request.lyrics:
             raise BadInput("the model does not sing", field="lyrics", fix="leave them out, or use ace_step")
         if request.duration_s > self.most_s():
             problem = f"{request.duration_s:g} s, and the model makes at most {self.most_s():.2f}"
             raise BadInput(problem, field="duration_s", fix=f"use at most {int(self.most_s() * 100) / 100:g}")
 
-    def called(self, request: MusicRequest, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
         """Its hook is of the old kind: after each step, with the step's number."""
         return {"callback": lambda index, time, latents: after_step(self.pipeline, index, time, {})}
 
-    def arguments(self, batch: Sequence[Asked[Any]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:
         """Prompts, guidance and length."""
         # The scheduler's noise compares rounded numbers with the ends of its range, and corrects them itself.
         warnings.filterwarnings("ignore", message=r"Should have t[ab]", module=r"torchsde\.")
@@ -147,6 +135,7 @@ class AceStepEngine(MusicEngine):
 
     def check(self, request: MusicRequest) -> None:
         """Refuse guidance where it was distilled into the weights."""
+        super().check(request)
         if self.pipeline.is_turbo and request.guidance is not None:
             raise BadInput("the model is distilled and takes no guidance", field="guidance", fix="leave it out")
 
@@ -164,7 +153,7 @@ class AceStepEngine(MusicEngine):
         )
         return {"prompt": prompt, "lyrics": lyrics}
 
-    def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Asked[Any]:
+    def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Asked[MusicRequest]:
         """Count the tokens of both, which have bounds of their own."""
         for name, text in self.texts(request).items():
             check_prompt(text, name, self.tokenizers(), self.most_tokens(name))
@@ -174,13 +163,13 @@ class AceStepEngine(MusicEngine):
         """Of ``prompt`` or ``lyrics``."""
         return int(self.option(f"{field}_tokens", {"prompt": 256, "lyrics": 2048}[field]))
 
-    def batch_key(self, prepared: Asked[Any]) -> Hashable | None:
+    def batch_key(self, prepared: Asked[MusicRequest]) -> Hashable | None:
         """Rows must have as many tokens, too: the network does not tell padding from words."""
         tokenizer = self.pipeline.tokenizer
         counts = tuple(len(tokenizer(text).input_ids) for text in self.texts(prepared.request).values())
         return (super().batch_key(prepared), counts)
 
-    def arguments(self, batch: Sequence[Asked[Any]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:
         """Prompts, lyrics, guidance and length."""
         first = batch[0].request
         return {
