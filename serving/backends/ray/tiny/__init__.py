@@ -24,5 +24,15 @@ TINY: Final[Mapping[str, str]] = {
     "whisper_large_v3": f"{_HERE}.whisper:make_ctranslate2",
     "whisper_large_v3_int8": f"{_HERE}.whisper:make_ctranslate2",
     "whisper_transformers": f"{_HERE}.whisper:make_transformers",
+    "cogvideox_2b": f"{_HERE}.cogvideox:make_2b",
+    "cogvideox_5b": f"{_HERE}.cogvideox:make_5b",
+    "cogvideox_5b_i2v": f"{_HERE}.cogvideox:make_5b_i2v",
+    "ltx_video": f"{_HERE}.ltx:make",
+    "ltx_video_i2v": f"{_HERE}.ltx:make_i2v",
+    "ltx2": f"{_HERE}.ltx2:make",
+    "ltx2_i2v": f"{_HERE}.ltx2:make_i2v",
+    "stable_audio": f"{_HERE}.stable_audio:make",
+    "ace_step": f"{_HERE}.ace_step:make_base",
+    "ace_step_turbo": f"{_HERE}.ace_step:make_turbo",
 }
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""

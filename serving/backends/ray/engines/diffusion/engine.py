@@ -188,7 +188,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             output = self.pipeline(
                 num_inference_steps=self.steps_of(first),
                 generator=[generator(getattr(asked.request, "seed", 0)) for asked in batch],
-                callback_on_step_end=after_step,
+                **self.hook(after_step),
                 output_type=self.output_type,
                 **size_of(first),
                 **self.arguments(batch),
@@ -196,6 +196,10 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         finally:
             self._alive = None
         return self.results(output, batch)
+
+    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+        """How the pipeline is told to call after each step, with itself, the step, its time and tensors."""
+        return {"callback_on_step_end": after_step}
 
     def recover(self) -> None:
         """Let offloaded parts go back to the host, and the decoder to its precision."""
