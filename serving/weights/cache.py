@@ -24,7 +24,7 @@ from serving.errors import (
     foreign_text,
     shown,
 )
-from serving.repository.model import Model, Source
+from serving.repository.model import TENSOR_TASK, Model, Source
 from serving.repository.source import RECORDS, Address, read_address
 from serving.settings import Settings, WeightsSettings
 from serving.weights import in_place, snapshots
@@ -148,7 +148,7 @@ class WeightsCache:
         files = _wanted(remote.listing(), source)
         note = self.folder / "in-place" / f"{self._key_folder(model).name}.json"
         meter = Meter(model.name, None, progress)
-        manifest = in_place.manifest_of(remote.folder, files, source.uri, source.allow_pickles, note, meter)
+        manifest = in_place.manifest_of(remote.folder, files, source, note, meter, self._settings.parallel)
         _check_digest(source, manifest)
         return HeldWeights(remote.folder, manifest)
 
@@ -260,10 +260,12 @@ class WeightsCache:
 def has_weights(model: Model) -> bool:
     """Whether the model's source is a place that files come from; ``builtin:``, ``wheel:`` and ``export:`` are none.
 
-    Nor is the folder of a Triton model, whose files Triton itself reads.
+    Nor is the folder of a Triton or tensor model, whose files are in its version folders.
     """
-    kind = read_address(model.card.source.uri).kind
-    return kind not in RECORDS and not (kind == "file" and model.card.backend == "triton")
+    address = read_address(model.card.source.uri)
+    by_version = model.card.backend == "triton" or model.card.task == TENSOR_TASK
+    own_folder = address.kind == "file" and path_of(model, address).resolve() == model.folder.resolve()
+    return address.kind not in RECORDS and not (by_version and own_folder)
 
 
 def _address(model: Model) -> Address:
@@ -275,7 +277,8 @@ def _address(model: Model) -> Address:
 
 
 def _wanted(listing: Listing, source: Source) -> tuple[RemoteFile, ...]:
-    return select(checked(listing.files, source.uri), source.files, source.allow_pickles, source.uri)
+    taken = select(listing.files, source.files, source.allow_pickles, source.uri)
+    return checked(taken, source.uri)
 
 
 def _fetched(
