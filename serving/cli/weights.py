@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli.output import ExitCode, exit_code, print_error, print_json, print_line, print_note, stderr
-from serving.errors import BadInput, MissingDependency, ReelmeshError
+from serving.errors import BadInput, MissingDependency, NotFound, ReelmeshError
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ def verify(models: Models = None, repository: Repositories = None, as_json: AsJs
     for one in _wanted(models, repository, every=not models):
         row: dict[str, Any] = {"model": one.model.name, "field": one.field, "label": one.label, "problems": []}
         try:
-            row["problems"] = cache.verify(one.model)
-        except MissingDependency:
+            again = f" (`reelmesh models pull --again {one.model.name}`)"
+            row["problems"] = [problem + again for problem in cache.verify(one.model)]
+        except (MissingDependency, NotFound) as error:
+            _place(error, one)
             if models:
                 raise
-            found.append({**row, "state": "not cached"})
+            found.append({**row, "state": "not here"})
             continue
         except ReelmeshError as error:
             _place(error, one)
@@ -91,7 +93,7 @@ def verify(models: Models = None, repository: Repositories = None, as_json: AsJs
         for row in found:
             print(f"{row['label']}: {row['state']}")
             for problem in row["problems"]:
-                print_line(f"{problem} (`reelmesh models pull --again {row['model']}`)")
+                print_line(problem)
     if any(row["problems"] for row in found):
         raise typer.Exit(ExitCode.FAILED)
 
