@@ -230,7 +230,8 @@ def _list_table(models: "list[Model]") -> "Table":
     )
     for model in models:
         card = model.card
-        terms = {True: "green", False: "red", "conditional": "yellow"}[card.license.commercial_use]
+        colours = {True: ("green", ""), False: ("red", ", not commercial"), "conditional": ("yellow", ", conditional")}
+        terms, said = colours[card.license.commercial_use]
         table.add_row(
             f"[bold]{model.name}[/]" + (" [dim](default)[/]" if card.default else ""),
             card.task,
@@ -239,7 +240,7 @@ def _list_table(models: "list[Model]") -> "Table":
             ", ".join(map(str, model.versions)) or "[dim]-[/]",
             f"{card.share.cpu:g}",
             f"{card.share.gpu:g}" if card.share.gpu else "[dim]-[/]",
-            f"[{terms}]{escape(card.license.name)}[/]",
+            f"[{terms}]{escape(card.license.name)}{said}[/]",
         )
     return table
 

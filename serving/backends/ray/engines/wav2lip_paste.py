@@ -23,9 +23,9 @@ _JAW_DROP: Final = 0.06
 """How far below the chin the mask reaches, in face heights."""
 
 _LOWER_FACE: Final = (
-    234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 327, 2, 98,
+    132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 327, 2, 98,
 )  # fmt: skip
-"""MediaPipe's face mesh: from ear to ear along the jaw, and back below the nose."""
+"""MediaPipe's face mesh: from one earlobe along the jaw to the other, and back below the nose."""
 
 
 class Box(NamedTuple):

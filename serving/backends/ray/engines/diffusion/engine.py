@@ -20,13 +20,12 @@ from serving.backends.ray.engines.network.inputs import check_sides
 from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput
-from serving.protocol.tasks import ImageRequest, ImageToVideoRequest, TextToVideoRequest
+from serving.protocol.tasks import TaskRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pictured = ImageRequest | TextToVideoRequest | ImageToVideoRequest
-Request = TypeVar("Request", bound=Pictured)
+Request = TypeVar("Request", bound=TaskRequest)
 Output = TypeVar("Output")
 
 
@@ -50,6 +49,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         kind: class of the pipeline in diffusers.
         checkpoints: classes that ``model_index.json`` may name; ``kind`` alone without any.
         multiple_px: sides are multiples of it.
+        output_type: what the pipeline shall return; see :meth:`results`.
         usual_steps: of denoising, where neither request nor card says.
         usual_guidance: the same of guidance.
         fixed: arguments of the pipeline's constructor beside its parts.
@@ -60,6 +60,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     kind: ClassVar[str]
     checkpoints: ClassVar[Collection[str]] = ()
     multiple_px: ClassVar[int] = 8
+    output_type: ClassVar[str] = "np"
     usual_steps: ClassVar[int] = 30
     usual_guidance: ClassVar[float] = 5.0
     fixed: ClassVar[Mapping[str, Any]] = {}
@@ -122,8 +123,9 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
 
     def check(self, request: Request) -> None:
         """Refuse sizes the network cannot make and adapters it has not."""
-        check_sides(request.width, request.height, self.multiple_px, self.least_px())
-        self.adapters.check(request.adapter)
+        if size := size_of(request):
+            check_sides(size["width"], size["height"], self.multiple_px, self.least_px())
+        self.adapters.check(adapter_of(request))
 
     def least_px(self) -> int:
         """Shortest side: one position of the innermost block."""
@@ -133,12 +135,12 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         """Count the prompt's tokens, fetch its adapter, and decode its pictures."""
         for name, text in self.texts(request).items():
             check_prompt(text, name, self.tokenizers())
-        self.adapters.fetch(request.adapter)
+        self.adapters.fetch(adapter_of(request))
         return Asked(request, self.pictures(request, files))
 
     def texts(self, request: Request) -> Mapping[str, str]:
         """Texts the network reads, by field."""
-        return {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        return {name: getattr(request, name) for name in ("prompt", "negative_prompt") if hasattr(request, name)}
 
     def tokenizers(self) -> Sequence[Any]:
         """That read the prompt."""
@@ -151,11 +153,12 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
 
     def steps_of(self, request: Request) -> int:
         """Of denoising: the request's, the card's or the family's."""
-        return request.steps or int(self.option("steps", self.usual_steps))
+        return getattr(request, "steps", None) or int(self.option("steps", self.usual_steps))
 
     def guidance_of(self, request: Request) -> float:
         """Of the prompt: the request's, the card's or the family's."""
-        return self.option("guidance", self.usual_guidance) if request.guidance is None else request.guidance
+        asked: float | None = getattr(request, "guidance", None)
+        return self.option("guidance", self.usual_guidance) if asked is None else asked
 
     def batch_key(self, prepared: Asked[Request]) -> Hashable | None:
         """Rows of one batch have size, steps, guidance and adapter in common.
@@ -164,14 +167,14 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         """
         asked = prepared.request
         return (
-            asked.width, asked.height, self.steps_of(asked), self.guidance_of(asked), asked.adapter,
-            bool(asked.negative_prompt),
+            *size_of(asked).values(), self.steps_of(asked), self.guidance_of(asked), adapter_of(asked),
+            bool(getattr(asked, "negative_prompt", "")),
         )  # fmt: skip
 
     def generate(self, batch: Sequence[Asked[Request]], steps: Steps) -> Sequence[Output]:
         """Run the pipeline once for all rows, each with noise of its own seed."""
         first = batch[0].request
-        self.adapters.use(first.adapter)
+        self.adapters.use(adapter_of(first))
         told = {"done": 0, "total": self.steps_of(first)}
 
         def after_step(pipeline: Any, index: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
@@ -184,16 +187,19 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         try:
             output = self.pipeline(
                 num_inference_steps=self.steps_of(first),
-                width=first.width,
-                height=first.height,
-                generator=[generator(asked.request.seed) for asked in batch],
-                callback_on_step_end=after_step,
-                output_type="np",
+                generator=[generator(getattr(asked.request, "seed", 0)) for asked in batch],
+                **self.hook(after_step),
+                output_type=self.output_type,
+                **size_of(first),
                 **self.arguments(batch),
             )
         finally:
             self._alive = None
         return self.results(output, batch)
+
+    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+        """How the pipeline is told to call after each step, with itself, the step, its time and tensors."""
+        return {"callback_on_step_end": after_step}
 
     def recover(self) -> None:
         """Let offloaded parts go back to the host, and the decoder to its precision."""
@@ -215,6 +221,16 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
 
         if (decoder := getattr(self.pipeline.vae, "decoder", None)) is not None:
             decoder.register_forward_pre_hook(before)
+
+
+def size_of(request: TaskRequest) -> dict[str, int]:
+    """``width`` and ``height`` in pixels; nothing for a request without a picture."""
+    return {name: getattr(request, name) for name in ("width", "height") if hasattr(request, name)}
+
+
+def adapter_of(request: TaskRequest) -> str | None:
+    """The fine-tune that the request names."""
+    return getattr(request, "adapter", None)
 
 
 def rows(output: Any) -> Sequence[Any]:  # noqa: ANN401  a picture or a clip

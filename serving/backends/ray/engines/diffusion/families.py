@@ -18,6 +18,20 @@ FAMILIES: Final[Mapping[str, Mapping[str, str]]] = {
         "StableDiffusionXLPipeline": f"{_HERE}.sdxl:SdxlEngine",
         "StableDiffusionXLControlNetPipeline": f"{_HERE}.sdxl:SdxlControlEngine",
     },
+    "text_to_video": {
+        "CogVideoXPipeline": f"{_HERE}.cogvideox:CogVideoXEngine",
+        "LTXPipeline": f"{_HERE}.ltx:LtxEngine",
+        "LTX2Pipeline": f"{_HERE}.ltx:Ltx2Engine",
+    },
+    "image_to_video": {
+        "CogVideoXImageToVideoPipeline": f"{_HERE}.cogvideox:CogVideoXPictureEngine",
+        "LTXImageToVideoPipeline": f"{_HERE}.ltx:LtxPictureEngine",
+        "LTX2ImageToVideoPipeline": f"{_HERE}.ltx:Ltx2PictureEngine",
+    },
+    "music": {
+        "StableAudioPipeline": f"{_HERE}.music:StableAudioEngine",
+        "AceStepPipeline": f"{_HERE}.music:AceStepEngine",
+    },
 }
 """Task, and the pipeline's class in diffusers, to ``module:class``; the first of a task is its default."""
 

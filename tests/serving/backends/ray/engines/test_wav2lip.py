@@ -132,3 +132,11 @@ async def test_the_warm_up_runs_the_network_and_leaves_nothing_behind(engine: En
     assert engine.cold_start.warm_up_s is not None
     await engine.close()
     assert list(context.scratch.iterdir()) == []
+
+
+async def test_it_runs_in_bfloat16_too(context: EngineContext) -> None:
+    loaded = tiny_engine("wav2lip", context, precision="bf16", options={"frames_at_once": 1})
+    result = await loaded.run(await request(context, voice(0.1), duration_s=0.04), Call())
+    await loaded.close()
+    assert result.made is not None
+    assert result.made.precision == "bf16"

@@ -88,7 +88,7 @@ async def numbers_that_are_none_fail_alone(engine: Engine, request: TaskRequest,
     with torch.no_grad():
         bias[0] = float("nan")
     try:
-        with pytest.raises(EngineFailed, match="values that are no numbers.*try another seed"):
+        with pytest.raises(EngineFailed, match=r"values that are no numbers.*try another seed"):
             await engine.run(request, Call())
     finally:
         with torch.no_grad():
