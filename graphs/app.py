@@ -64,7 +64,8 @@ class Worker(JobWorker):
         repository = load_served(settings)
         held = replica_groups(repository, settings.inference)
         backends: list[Backend] = [
-            HandleBackend(name, handle, [model.name for model in held[name]]) for name, handle in handles.items()
+            HandleBackend(name, handle, [model.name for model in held[name]], tells=name != TRITON_GROUP)
+            for name, handle in handles.items()
         ]
         await super().__init__(settings, job_types(repository), Router(repository, backends, settings.licences))
 

@@ -86,6 +86,9 @@ class InferenceSettings(_Group):
         default="none",
         description="none: all models at start; explicit: by load and unload calls; poll: as the folders change.",
     )
+    optional_models: list[str] = Field(
+        default=[], description="Models marked optional that are served as well; `*` means all."
+    )
     load_models: list[str] = Field(
         default=[], description="With explicit control, the models loaded at start; `*` means all."
     )
@@ -99,6 +102,18 @@ class InferenceSettings(_Group):
     exit_timeout_s: float = Field(
         default=30.0, ge=0, le=86_400, allow_inf_nan=False, description="How long requests in flight may take on stop."
     )
+
+
+class EngineSettings(_Group):
+    """How engines run networks."""
+
+    device: Literal["auto", "cpu"] = Field(
+        default="auto", description="auto: the GPU that the replica leased, else the CPU; cpu: the CPU always."
+    )
+    precision: Literal["model", "fp32", "fp16", "bf16"] = Field(
+        default="model", description="Of networks; model is what each card says."
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of a network whose share has no more.")
 
 
 class WorkerSettings(_Group):
@@ -202,6 +217,41 @@ class ArtifactSettings(_Group):
     )
 
 
+class WeightsSettings(_Group):
+    """Where the weights of models come from, and how they are kept on a node."""
+
+    folder: Path | None = Field(default=None, description="The node's cache; None means `weights` in home.")
+    cache_bytes: int = Field(
+        default=500 << 30, ge=0, description="Size of the cache; the longest unused goes first, never one in use."
+    )
+    offline: bool = Field(default=False, description="Fetch nothing: only what is cached, or lies in a folder.")
+    copy_folders: bool = Field(default=False, description="Copy `file:` sources into the cache as well.")
+    hub_url: str = Field(default="", max_length=2048, description="The hub; empty means HF_ENDPOINT or huggingface.co.")
+    hub_token_file: Path | None = Field(
+        default=None, description="File that holds the hub's token; None means HF_TOKEN or the hub's own login."
+    )
+    mlflow_url: str = Field(default="", max_length=2048, repr=False, description="MLflow's tracking server.")
+    mlflow_token_file: Path | None = Field(default=None, description="File that holds MLflow's bearer token.")
+    parallel: int = Field(default=4, ge=1, le=64, description="Files fetched at a time.")
+    timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, allow_inf_nan=False, description="Bound on connecting, and on a silent server."
+    )
+    tries: int = Field(default=6, ge=1, le=100, description="Tries of a file that gets no further before it fails.")
+    retry_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        allow_inf_nan=False,
+        description="First pause; each is twice the one before.",
+    )
+    pull_s: float = Field(
+        default=6 * 3600.0, gt=0, allow_inf_nan=False, description="Longest that fetching one model may take."
+    )
+    wait_s: float = Field(
+        default=6 * 3600.0, ge=0, allow_inf_nan=False, description="Longest wait for another process that fetches it."
+    )
+
+
 class RetentionSettings(_Group):
     """How long ended jobs and their artifacts are kept."""
 
@@ -263,9 +313,11 @@ class Settings(BaseSettings):
     edge: EdgeSettings = EdgeSettings()
     limits: LimitSettings = LimitSettings()
     inference: InferenceSettings = InferenceSettings()
+    engines: EngineSettings = EngineSettings()
     worker: WorkerSettings = WorkerSettings()
     webhooks: WebhookSettings = WebhookSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
+    weights: WeightsSettings = WeightsSettings()
     retention: RetentionSettings = RetentionSettings()
     licences: LicenceSettings = LicenceSettings()
     log: LogSettings = LogSettings()
@@ -281,10 +333,12 @@ class Settings(BaseSettings):
         edge = {} if keys is None else {"keys_file": keys.expanduser().absolute()}
         secrets = self.webhooks.secrets_file
         signed = {} if secrets is None else {"secrets_file": secrets.expanduser().absolute()}
+        weights = (self.weights.folder or home / "weights").expanduser().absolute()
         return self.model_copy(
             update={
                 **({"edge": self.edge.model_copy(update=edge)} if edge else {}),
                 **({"webhooks": self.webhooks.model_copy(update=signed)} if signed else {}),
+                "weights": self.weights.model_copy(update={"folder": weights}),
                 "home": home,
                 "model_repositories": [path.expanduser().resolve() for path in self.model_repositories],
                 "artifacts_url": self.artifacts_url or f"file://{home}/artifacts",

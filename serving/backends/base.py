@@ -6,16 +6,18 @@ The one invariant: wire formats and processes stay behind them; engines see type
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.artifacts.store import ArtifactStore
 from serving.backends.call import Call
+from serving.backends.cold_start import ColdStart
 from serving.errors import ReelmeshError
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.model import Model
+from serving.weights.cache import WeightsCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +29,19 @@ class EngineContext:
         scratch: an existing folder on the node's disk; engines make and remove their own folders in it.
         threads: CPU threads one call may use.
         device: ``cpu`` or ``cuda:N``.
+        precision: of networks, where the operator overrides what their cards say.
         ask: answers a request that an engine's model makes to another model of the replica, with any number of
             responses; None where there is no other.
+        weights: where engines find the weights of their models; None where no model has any.
     """
 
     artifacts: ArtifactStore
     scratch: Path
     threads: int = 1
     device: str = "cpu"
+    precision: str | None = None
     ask: Callable[[InferRequest], AsyncIterator[InferResponse]] | None = None
+    weights: WeightsCache | None = None
 
 
 class Engine(Protocol):
@@ -57,6 +63,16 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free what was loaded; called once."""
+
+
+@runtime_checkable
+class StartsCold(Protocol):
+    """An engine that takes a while to load; its cold start is kept and shown."""
+
+    cold_start: ColdStart
+
+    async def warm_up(self) -> None:
+        """Run one small request, and count it into ``cold_start``."""
 
 
 class TensorEngine(Protocol):

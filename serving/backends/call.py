@@ -6,6 +6,7 @@ cancel or a deadline takes effect within two.
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.errors import Cancelled, DeadlineExceeded
@@ -25,6 +26,7 @@ class Call:
         use: what the answer is for; decides which licences allow the call.
         replica: the replica that answered last, filled in by the backend.
         cpu_s: CPU seconds of all tries, added up by the backend, as are the GPU seconds.
+        on_progress: told how much of the call is done, from 0 to 1, by whatever thread does it; stays in its process.
     """
 
     deadline_unix_s: float | None = None
@@ -36,11 +38,17 @@ class Call:
     replica: str = ""
     cpu_s: float = 0.0
     gpu_s: float = 0.0
+    on_progress: Callable[[float], None] | None = field(default=None, repr=False)
     _cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def cancel(self) -> None:
         """Ask the engine to stop at its next checkpoint; safe from any thread."""
         self._cancelled.set()
+
+    def tell(self, done: float) -> None:
+        """Say how much is done, from 0 to 1; safe from any thread."""
+        if self.on_progress is not None:
+            self.on_progress(min(1.0, max(0.0, done)))
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (may be negative), or None without one."""

@@ -4,7 +4,7 @@ The one invariant: whatever Ray raises leaves here as an error of serving.errors
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
@@ -18,17 +18,21 @@ from serving.protocol.tasks import TaskRequest, TaskResult
 
 
 class HandleBackend:
-    """Calls ``serve`` of one deployment.
+    """Calls ``serve`` of one deployment, or ``serve_told`` for callers that want to know how far it is.
 
     Args:
         name: the deployment's name, for messages.
         handle: its Serve handle.
         models: the models its replicas were asked to serve.
+        tells: whether its replicas tell progress.
     """
 
-    def __init__(self, name: str, handle: "DeploymentHandle[Any]", models: Collection[str]) -> None:
+    def __init__(
+        self, name: str, handle: "DeploymentHandle[Any]", models: Collection[str], *, tells: bool = False
+    ) -> None:
         self.name = name
         self._handle = handle
+        self._telling = handle.options(stream=True) if tells else None
         self._models = frozenset(models)
 
     def serves(self, model: str) -> bool:
@@ -37,10 +41,15 @@ class HandleBackend:
 
     async def run(self, model: str, request: TaskRequest, call: Call) -> TaskResult:
         """Run one request within the call's deadline; who did it and what it cost is left in the call."""
-        response: Any = self._handle.serve.remote(model, request, call)
+        telling = self._telling if call.on_progress is not None else None
+        response: Any = (
+            self._handle.serve.remote(model, request, call)
+            if telling is None
+            else telling.serve_told.remote(model, request, call)
+        )
         try:
             async with asyncio.timeout(call.remaining_s()):
-                served: Served = await response
+                served: Served = await (response if telling is None else _last(response, call))
         except TimeoutError:
             response.cancel()
             raise DeadlineExceeded(f"{model} did not answer before the deadline", field=call.stage or None) from None
@@ -55,6 +64,15 @@ class HandleBackend:
         if isinstance(served.result, ReelmeshError):
             raise served.result
         return served.result
+
+
+async def _last(pieces: AsyncIterator[float | Served], call: Call) -> Served:
+    """The answer at the end of a stream, whose other pieces are told to the call."""
+    async for piece in pieces:
+        if isinstance(piece, Served):
+            return piece
+        call.tell(piece)
+    raise EngineFailed("the replica ended without an answer")
 
 
 def _translated(error: Exception, model: str) -> ReelmeshError:

@@ -1,4 +1,4 @@
-"""The engine names this installation knows, for checking model cards; used by `reelmesh models lint`, doctor and up.
+"""The engines this installation knows, with their tasks, for checking model cards; used by lint, doctor and up.
 
 The one invariant: the names come from the tables that replicas load from, so lint and replicas agree.
 """
@@ -11,4 +11,4 @@ def known_engines() -> Engines:
     from serving.backends.ray.engines import ENGINES
     from serving.backends.triton.adapters import ADAPTERS
 
-    return {"ray": ENGINES.keys(), "triton": ADAPTERS.keys()}
+    return {"ray": ENGINES, "triton": {name: (name,) for name in ADAPTERS}}

@@ -26,6 +26,10 @@ MetricsPort = Annotated[
 Repositories = Annotated[
     list[Path] | None, typer.Option("--model-repository", help="Folder of models; may be given more than once.")
 ]
+WithModels = Annotated[
+    list[str] | None,
+    typer.Option("--with", help="An optional model to serve as well; may be given more than once, '*' means all."),
+]
 Keys = Annotated[
     Path | None, typer.Option(help="File of bearer keys; with it, other machines may be let in by --host.")
 ]
@@ -38,6 +42,7 @@ def up(  # noqa: PLR0917  one parameter per flag
     grpc_port: GrpcPort = None,
     metrics_port: MetricsPort = None,
     model_repository: Repositories = None,
+    with_models: WithModels = None,
     keys: Keys = None,
     home: Home = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON once ready.")] = False,
@@ -56,6 +61,7 @@ def up(  # noqa: PLR0917  one parameter per flag
             "metrics_port": metrics_port,
             "keys_file": keys,
         },
+        inference={"optional_models": with_models},
     )
     with progress_report() as report, running_mesh(settings, report) as mesh:
         report("ready", 1.0)

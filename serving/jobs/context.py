@@ -96,6 +96,8 @@ class DurableContext:
         self._slots = asyncio.Semaphore(parallel_calls)
         self._opening = asyncio.Lock()
         self._opened: set[str] = set()
+        self._partly: dict[Place, float] = {}
+        self._writing: asyncio.Task[None] | None = None
 
     @property
     def served_by(self) -> list[str]:
@@ -155,6 +157,7 @@ class DurableContext:
                     group.create_task(self._part(stage, facts, step, Place(self.job_id, name, index), part))
                     for index, (step, part) in enumerate(zip(steps, parts, strict=True), start=first)
                 ]
+            await self._written()
         except BaseExceptionGroup as failed:
             await self._fail(name, facts, failed.exceptions[0])
             raise failed.exceptions[0] from failed.exceptions[0].__cause__
@@ -207,10 +210,12 @@ class DurableContext:
         """Do the work of a part, and leave its result and who made it; what it took is added to ``spent``."""
         began = time.time()
         call = Call(deadline_unix_s=self._deadline_unix_s, job_id=self.job_id, stage=place.stage, use=self.use)
+        call.on_progress = partial(self._moved, place)
         try:
             value = part.encode(await part.work(call))
         finally:
             spent.add(call)
+            self._partly.pop(place, None)
         by, key = part.identity, part.key
         if by is not None and part.request is not None and call.served_by.rpartition("/")[2] != by.model:
             by = self._runner.identity(part.request, model=call.served_by.rpartition("/")[2], use=self.use)
@@ -270,7 +275,24 @@ class DurableContext:
             self._told = progress
         await self._journal.stage_advanced(self.job_id, name, facts, progress=progress if moved else None)
 
+    def _moved(self, place: Place, done: float) -> None:
+        """A call tells how far it is; written down where the job's bar moves, one write at a time."""
+        facts = self._facts[place.stage]
+        self._partly[place] = done
+        partly = sum(done for other, done in self._partly.items() if other.stage == place.stage)
+        self._done[place.stage] = min(1.0, (facts.parts_done + partly) / facts.parts)
+        if self._progress() - self._told >= _EVENT_STEP and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(self._advance(place.stage, facts))
+
+    async def _written(self) -> None:
+        """Nothing of what calls told is still on its way to the journal."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
     async def _fail(self, name: str, facts: StageFacts, error: BaseException) -> None:
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
         if isinstance(error, Exception):
             self.failed_stage = name
             await self._journal.stage_ended(self.job_id, name, StageState.FAILED, facts, progress=self._told)

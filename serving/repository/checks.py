@@ -17,6 +17,7 @@ from serving.repository.checks_backend import check_backend
 from serving.repository.checks_batching import check_batching
 from serving.repository.checks_ensemble import check_ensemble, check_ensembles
 from serving.repository.checks_instances import check_instances
+from serving.repository.checks_source import check_source
 from serving.repository.checks_tensors import check_tensors
 from serving.repository.derive import (
     DEFAULT_FILES,
@@ -35,8 +36,9 @@ from serving.repository.task_io import check_task_io
 RESERVED_GROUPS: Final = frozenset({"edge", "gateway", "worker", "triton"})
 """Deployments of the mesh itself; a replica group may not take their names."""
 
-Engines = Mapping[str, Collection[str]]
-"""Engine names by backend (``ray``, ``triton``); given by whoever knows them, since the repository lies below them."""
+Engines = Mapping[str, Mapping[str, Collection[str]]]
+"""By backend (``ray``, ``triton``), engine names and the tasks each does; given by whoever knows them, since the
+repository lies below them."""
 
 
 def check_model(raw: RawModel, engines: Engines | None = None) -> Iterator[Finding]:
@@ -128,6 +130,7 @@ def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
     if card.memory is not None and card.memory.peak_mib < card.memory.weights_mib:
         yield at_card(raw, "memory.peak_mib", "is below weights_mib, which it includes", "measure it again")
     yield from _check_license(raw, card.license)
+    yield from check_source(raw, card.source)
     if card.voices and card.task != "speech":
         yield at_card(raw, "voices", f"a model of task {card.task!r} has no voices", "remove it")
     if card.task in TASKS:
@@ -152,6 +155,10 @@ def _check_engine(raw: RawModel, card: ModelCard, engines: Engines) -> Iterator[
     if card.task != TENSOR_TASK and card.engine not in known:
         what = "engine" if card.backend == "ray" else "Triton adapter"
         yield at_card(raw, "engine", f"no {what} {card.engine!r}", _one_of(card.engine, known))
+    elif card.task in TASKS and card.task not in known[card.engine]:
+        able = [engine for engine, tasks in known.items() if card.task in tasks]
+        fix = f"engines that do: {', '.join(able)}" if able else f"it does {', '.join(known[card.engine])}"
+        yield at_card(raw, "engine", f"{card.engine!r} does not do the task {card.task!r}", fix)
 
 
 def _check_together(raw: RawModel, config: ModelConfig, card: ModelCard) -> Iterator[Finding]:
@@ -216,7 +223,7 @@ def _check_fallbacks(models: Mapping[str, RawModel]) -> Iterator[Finding]:
 def _check_defaults(models: Mapping[str, RawModel]) -> Iterator[Finding]:
     first: dict[str, str] = {}
     for raw in models.values():
-        if raw.card is None or not raw.card.default:
+        if raw.card is None or not raw.card.default or raw.card.optional:
             continue
         if raw.card.task in first:
             problem = f"{first[raw.card.task]!r} is already the default for {raw.card.task!r}"

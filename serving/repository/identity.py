@@ -12,7 +12,7 @@ from serving.repository.model import Model
 
 _SAME_RESULTS: Final = frozenset(
     {"description", "replica_group", "license", "memory", "share", "replicas", "load_time_s", "run_time_s", "warm_up"}
-    | {"fallback", "aliases", "default", "limits", "languages"}
+    | {"fallback", "aliases", "default", "limits", "languages", "optional", "gaps"}
 )
 """What a card says that no result depends on."""
 BUILTIN: Final = "builtin:"

@@ -41,9 +41,12 @@ class Repository:
         return model
 
     def for_task(self, task: str) -> list[Model]:
-        """Models of a task, the one to use first in front: its card says ``default: true``, else the first by name."""
+        """Models of a task, the one to use first in front: its card says ``default: true``, else the first by name.
+
+        An optional default goes before the other: somebody asked for it.
+        """
         models = [model for model in self.models.values() if model.card.task == task]
-        return sorted(models, key=lambda model: (not model.card.default, model.name))
+        return sorted(models, key=lambda model: (not model.card.default, not model.card.optional, model.name))
 
     def triton(self) -> list[Model]:
         """Models that Triton serves, by name."""

@@ -43,9 +43,14 @@ class License(_Part):
 class Source(_Part):
     """Where the weights come from."""
 
-    uri: str = Field(description="builtin:, file:, hf:, s3:, wheel: or export: address.")
-    revision: str | None = Field(default=None, description="Commit, version or digest of the weights.")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    uri: str = Field(
+        max_length=2048, description="builtin:, wheel:, export:, file:, hf:, s3:, mlflow: or dvc: address."
+    )
+    revision: str | None = Field(default=None, max_length=256, description="Commit, branch, tag or version.")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Of the one file, or the digest.")
+    files: list[str] = Field(default=[], max_length=200, description="Patterns of the files to take.")
+    allow_pickles: list[str] = Field(default=[], max_length=200, description="Names of files that may be pickles.")
+    copied: bool = Field(default=False, description="Copy a file: source into the node's cache.")
 
 
 class Share(_Part):
@@ -80,6 +85,23 @@ class Voice(_Part):
     options: dict[str, JsonValue] = {}
 
 
+class Adapter(_Part):
+    """A fine-tune of the model, such as a LoRA; it has weights and terms of its own."""
+
+    source: Source
+    license: License | None = Field(default=None, description="Its own terms; without them the model's hold.")
+    description: str = ""
+    scale: float = Field(default=1.0, gt=0, le=2, description="How strongly it takes effect.")
+
+
+class Component(_Part):
+    """A part of the model whose weights come from elsewhere, such as a ControlNet or a motion module."""
+
+    source: Source
+    license: License | None = Field(default=None, description="Its own terms; without them the model's hold.")
+    description: str = ""
+
+
 class Export(_Part):
     """How `reelmesh optimize` makes the served file, and what it must keep."""
 
@@ -94,6 +116,9 @@ class ModelCard(_Part):
     description: str = Field(min_length=1, max_length=400)
     task: str = Field(description="A task of serving.protocol.tasks.TASKS, or 'tensor' for OIP alone.")
     backend: Literal["triton", "ray"]
+    architecture: str | None = Field(
+        default=None, description="Class of the pipeline or network, as its library names it; others are refused."
+    )
     engine: str = Field(min_length=1, description="Engine family in a Ray replica, or the Triton adapter of the task.")
     replica_group: str | None = Field(
         default=None,
@@ -110,13 +135,19 @@ class ModelCard(_Part):
     replicas: Replicas = Replicas()
     load_time_s: float | None = Field(default=None, ge=0)
     run_time_s: float | None = Field(default=None, ge=0, description="How long one request takes by itself, measured.")
-    warm_up: bool = False
+    warm_up: bool = Field(default=False, description="Run one small request after loading, before the first one comes.")
     fallback: list[str] = Field(default=[], description="Models tried in order when this one is unavailable.")
     aliases: list[str] = []
     default: bool = Field(default=False, description="First choice for its task when a request names no model.")
     limits: dict[str, float] = Field(default={}, description="Upper bounds on request fields, by field name.")
     options: dict[str, JsonValue] = Field(default={}, description="Passed to the engine unchanged.")
+    optional: bool = Field(
+        default=False, description="Served only where somebody asks for it by name (``reelmesh up --with``)."
+    )
+    adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
+    parts: dict[str, Component] = Field(default={}, description="Parts that have a source of their own, by name.")
     export: Export | None = None
+    gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 
 
 class Model:
@@ -145,6 +176,11 @@ class Model:
         if self.card.backend == "triton":
             return TRITON_GROUP
         return self.card.replica_group or (TENSOR_GROUP if self.card.task == TENSOR_TASK else self.name)
+
+    def with_source(self, source: Source) -> "Model":
+        """The same model with weights from elsewhere: of one of its parts, or of an adapter."""
+        card = self.card.model_copy(update={"source": source})
+        return Model(self.name, self.folder, card, self.config, self.versions)
 
     def version_folder(self) -> Path:
         """The folder of the newest version."""

@@ -3,7 +3,7 @@
 The one invariant: all parts of a mesh ask here, so that they agree on which replica serves which model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -38,6 +38,7 @@ def load_served(settings: Settings, engines: Engines | None = None) -> Repositor
     inference = settings.inference
     strict = inference.model_control_mode == "none"
     repository = (load_repository if strict else load_sound)(settings.model_repositories, engines)
+    repository = _wanted(repository, inference.optional_models)
     if inference.triton == "off":
         repository = _without_triton(repository)
         if strict and repository.broken:
@@ -123,6 +124,34 @@ def replica_groups(repository: Repository, inference: InferenceSettings) -> Mapp
     if triton or (awaiting and inference.triton == "auto"):
         groups = {TRITON_GROUP: triton, **groups}
     return MappingProxyType(groups)
+
+
+def _wanted(repository: Repository, asked: Sequence[str]) -> Repository:
+    """The repository without the optional models that nobody asked for, which others then do not fall back to either.
+
+    Raises:
+        NotFound: a model is asked for that is not there.
+    """
+    for name in asked:
+        if name != ALL_MODELS:
+            repository.get(name)
+    models = {
+        name: model
+        for name, model in repository.models.items()
+        if not model.card.optional or ALL_MODELS in asked or name in asked
+    }
+    if len(models) == len(repository.models):
+        return repository
+    return Repository({name: _falling_back(model, models) for name, model in models.items()}, repository.broken)
+
+
+def _falling_back(model: Model, models: Mapping[str, Model]) -> Model:
+    """The model with those of its fallbacks that are there."""
+    left = [name for name in model.card.fallback if name in models]
+    if left == model.card.fallback:
+        return model
+    card = model.card.model_copy(update={"fallback": left})
+    return Model(model.name, model.folder, card, model.config, model.versions)
 
 
 def _without_triton(repository: Repository) -> Repository:

@@ -18,8 +18,9 @@ from weakref import WeakValueDictionary
 import structlog
 
 from serving import telemetry
-from serving.backends.base import Engine, EngineContext
+from serving.backends.base import Engine, EngineContext, StartsCold
 from serving.backends.call import Call
+from serving.backends.cold_start import COLD_STARTS
 from serving.backends.control import Json
 from serving.backends.control_calls import ModelCall
 from serving.backends.overrides import FOLDER, keep_only, read_overrides
@@ -256,6 +257,11 @@ class ModelSet:
         if model.name in self.engines:
             raise Conflict(f"model '{model.name}' is loaded and cannot be replaced while it serves", field="model")
         engine = await asyncio.to_thread(load_engine, model, self._context)
+        try:
+            await self._warmed(model, engine)
+        except BaseException:
+            await engine.close()
+            raise
         return ServedModel(
             with_defaults(model.config),
             ("1",),
@@ -263,6 +269,17 @@ class ModelSet:
             self._settings.limits.inflight_per_replica,
             waiting=0,
         )
+
+    async def _warmed(self, model: Model, engine: Engine) -> None:
+        """Run the first request of a network before any other comes, and keep what its cold start took."""
+        if not isinstance(engine, StartsCold):
+            return
+        if model.card.warm_up:
+            await engine.warm_up()
+        took = engine.cold_start
+        log.info("cold_start", model=model.name, download_s=round(took.download_s, 3), load_s=round(took.load_s, 3),
+                 warm_up_s=took.warm_up_s and round(took.warm_up_s, 3), weights_bytes=took.weights_bytes)  # fmt: skip
+        await asyncio.to_thread(took.save, self._settings.home / COLD_STARTS, model.name)
 
     def _loaded(self, model: Model, served: ServedModel, seconds: float) -> None:
         telemetry.MODEL_LOAD_SECONDS.labels(model.name, "ray").set(seconds)

@@ -4,9 +4,11 @@ The one invariant: a failed request never takes the replica down; only a failed 
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from serving.backends.ray.control import RayControl
 from serving.backends.ray.control_models import ModelSet
 from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
+from serving.backends.ray.telling import told
 from serving.backends.ray.traces import Traces
 from serving.backends.recall import catch_up, recalled
 from serving.backends.repository_watch import RepositoryWatch
@@ -41,6 +44,7 @@ from serving.protocol.shared_memory import Regions
 from serving.protocol.task_tensors import from_tensors, to_tensors
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
 from serving.settings import Settings
+from serving.weights.cache import WeightsCache
 
 log = structlog.get_logger()
 
@@ -74,7 +78,7 @@ class EngineReplica:
         self._plane = OipPlane(
             regions=self._regions, observe=self._observe, queue_size=settings.limits.queued_per_model
         )
-        context = EngineContext(artifacts=self._artifacts, scratch=self._scratch, device=device(), ask=self._ask)
+        context = self._context()
         self._on_gpu = context.device != "cpu"
         self._models = ModelSet(settings, group, self._plane, context, self.infer, self._tell_edge)
         self._control = RayControl(settings, self._models, self._regions, self._traces)
@@ -84,6 +88,18 @@ class EngineReplica:
         # Serve awaits the instance's __del__ when it drains a replica; Python itself only looks at the class.
         self.__del__ = self.close
         await self._start()
+
+    def _context(self) -> EngineContext:
+        engines = self._settings.engines
+        return EngineContext(
+            artifacts=self._artifacts,
+            scratch=self._scratch,
+            threads=engines.threads,
+            device="cpu" if engines.device == "cpu" else device(),
+            precision=None if engines.precision == "model" else engines.precision,
+            ask=self._ask,
+            weights=WeightsCache.of(self._settings),
+        )
 
     async def _start(self) -> None:
         """Become what replicas that started earlier are, then tell the edge."""
@@ -124,6 +140,12 @@ class EngineReplica:
         share = self._models.typed(model)[0].card.share.gpu if self._on_gpu else 0.0
         replica = f"{self._group}-{self._host}:{self._ports[0]}"
         return await self._meter.served(model, self.run(model, request, call), gpu_share=share, replica=replica)
+
+    async def serve_told(self, model: str, request: TaskRequest, call: Call) -> AsyncIterator[float | Served]:
+        """As :meth:`serve`, with how much is done (0 to 1) whenever that has moved; the answer comes last."""
+        async with contextlib.aclosing(told(call, partial(self.serve, model, request, call))) as news:
+            async for piece in news:
+                yield piece
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer one OIP request through the typed task (see protocol.task_tensors).

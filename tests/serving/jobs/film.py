@@ -31,7 +31,9 @@ class FilmRequest(Message):
     title: str = Field(min_length=1, max_length=120)
     clips: int = Field(default=3, ge=0, le=50)
     seconds: float = Field(default=0.02, gt=0, le=60, description="How long each call takes.")
-    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf", "nan"] = "none"
+    trouble: Literal[
+        "none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf", "nan", "tells"
+    ] = "none"
     poster: ArtifactRef | None = None
     actors: tuple[str, ...] = ()
 
@@ -107,7 +109,10 @@ class CountingRouter:
         name = f"{call.job_id} {call.stage} {request.seed}"
         self._write(f"begin {name}")
         try:
-            await asyncio.sleep(request.duration_s)
+            for quarter in range(1, 5):
+                await asyncio.sleep(request.duration_s / 4)
+                if model == "tells":
+                    call.tell(quarter / 4)
         except asyncio.CancelledError:
             self._write(f"cancel {name}")
             raise

@@ -75,7 +75,7 @@ async def test_every_part_leaves_who_did_it_when_and_what_it_cost(office: Office
     assert (clip.served_by, clip.replica, clip.tries, clip.origin) == ("ray/fiddle", "fiddle-1", 1, "made")
     assert (clip.cpu_s, clip.gpu_s) == (0.5, 0.25)
     assert clip.ended_at >= clip.started_at
-    assert clip.value_type == "serving.protocol.tasks:MusicResult"
+    assert clip.value_type == "serving.protocol.tasks.sound:MusicResult"
 
 
 async def test_artifacts_say_which_model_made_them_from_what(office: Office, start_worker: StartWorker) -> None:

@@ -56,7 +56,7 @@ def test_one_line_makes_a_plain_triton_folder_a_model_of_a_ray_replica(
     repository: Path, file: str, engine: str
 ) -> None:
     written(repository, "m", 'backend: "ray"', file)
-    model = load_repository([repository], {"ray": [], "triton": []}).get("m")
+    model = load_repository([repository], {"ray": {}, "triton": {}}).get("m")
     assert (model.card.backend, model.card.task, model.card.engine) == ("ray", "tensor", engine)
     assert model.replica_group == "tensors"
 

@@ -154,17 +154,24 @@ def test_an_unknown_task_is_refused(repository: Path, triton_model) -> None:
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        pytest.param(["builtin"], [], id="known"),
+        pytest.param({"builtin": ["speech"]}, [], id="known"),
         pytest.param(
-            ["builtins"], ["m/model.yaml:4:engine: no engine 'builtin': did you mean 'builtins'?"], id="unknown"
+            {"builtins": ["speech"]},
+            ["m/model.yaml:4:engine: no engine 'builtin': did you mean 'builtins'?"],
+            id="unknown",
+        ),
+        pytest.param(
+            {"builtin": ["music"], "espeak": ["speech"]},
+            ["m/model.yaml:4:engine: 'builtin' does not do the task 'speech': engines that do: espeak"],
+            id="another-task",
         ),
     ],
 )
 def test_an_unknown_engine_is_refused_where_engines_are_known(
-    repository: Path, ray_model, known: list[str], expected: list[str]
+    repository: Path, ray_model, known: dict[str, list[str]], expected: list[str]
 ) -> None:
     ray_model("m")
-    assert [found.render(repository) for found in lint([repository], {"ray": known, "triton": []})] == expected
+    assert [found.render(repository) for found in lint([repository], {"ray": known, "triton": {}})] == expected
 
 
 def test_two_aliases_clash(repository: Path, ray_model) -> None:
@@ -205,7 +212,7 @@ def test_a_ray_model_without_a_card_needs_files_that_an_engine_runs(repository: 
 def test_one_line_moves_a_model_from_triton_to_ray(repository: Path, triton_model, backend: str, engine: str) -> None:
     card = TRITON_CARD.replace("backend: triton", "backend: ray").replace("engine: tensor", f"engine: {engine}")
     triton_model("m", config=config(backend=f'"{backend}"'), card=card)
-    assert lint([repository], {"ray": ["espeak"], "triton": []}) == []
+    assert lint([repository], {"ray": {"espeak": ["speech"]}, "triton": {}}) == []
 
 
 @pytest.mark.parametrize(

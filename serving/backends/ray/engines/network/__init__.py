@@ -1,0 +1,1 @@
+"""What every engine that runs a neural network shares: placement, queue, batches, steps, seeds, faults, inputs."""

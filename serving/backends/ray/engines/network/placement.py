@@ -1,0 +1,74 @@
+"""Placement: on which device, in which precision and within how much memory a network runs; asked when one is loaded.
+
+The one invariant: a precision that the device or the family cannot run is refused before anything is read.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from serving.backends.base import EngineContext
+from serving.errors import BadInput
+from serving.repository.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+FLOATS: Final = ("fp32", "fp16", "bf16")
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a network runs.
+
+    Attributes:
+        device: ``cpu`` or ``cuda:N``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        memory_bytes: what the model's share leaves it of the device; None where nothing is shared out (CPU).
+    """
+
+    device: str
+    precision: str
+    memory_bytes: int | None = None
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """Of weights and activations; int8 weights compute in fp32."""
+        import torch
+
+        return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision, torch.float32)
+
+
+def placement_of(model: Model, context: EngineContext, precisions: Collection[str] = FLOATS) -> Placement:
+    """Where the model goes: the replica's device, the card's precision, the share of the card.
+
+    Args:
+        model: its card says precision and share.
+        context: says the device.
+        precisions: that the family can run.
+
+    Raises:
+        BadInput: the family or the device cannot run the precision.
+    """
+    wanted = context.precision or model.card.precision
+    field = f"{model.name}/model.yaml:precision"
+    if wanted not in precisions:
+        raise BadInput(
+            f"the engine {model.card.engine!r} cannot run {wanted}", field=field, fix=f"use {' or '.join(precisions)}"
+        )
+    if context.device == "cpu":
+        if wanted == "fp16":
+            raise BadInput("fp16 on a CPU is slow and imprecise", field=field, fix="use fp32 or bf16, or a GPU")
+        return Placement("cpu", wanted)
+    return Placement(context.device, wanted, _share_bytes(model.card.share.gpu, context.device))
+
+
+def _share_bytes(share: float, device: str) -> int | None:
+    import torch
+
+    total = int(torch.cuda.get_device_properties(device).total_memory)
+    if not 0 < share < 1:
+        return total
+    torch.cuda.set_per_process_memory_fraction(share, device)
+    return int(total * share)

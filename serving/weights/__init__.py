@@ -1,0 +1,1 @@
+"""The weights of models: fetched, checked, and kept on the node."""
