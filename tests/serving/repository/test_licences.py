@@ -10,6 +10,7 @@ from serving.errors import LicenceForbids
 from serving.protocol.licences import COMMERCIAL, NON_COMMERCIAL, USES
 from serving.repository.derive import derived_card
 from serving.repository.licences import Licences, accepted_problems, typed_task
+from serving.repository.load import Repository
 from serving.repository.model import License, Model, ModelCard, Source
 from serving.settings import LicenceSettings
 
@@ -111,3 +112,12 @@ def test_what_is_accepted_for_nothing_is_told() -> None:
         "'nc' is accepted, and its licence never allows commercial use",
         "'free' is accepted, and its licence allows commercial use",
     ]
+
+
+def test_who_names_no_model_is_not_led_to_weights_that_commercial_work_may_not_reach() -> None:
+    def first(*models: Model) -> list[str]:
+        return [each.name for each in Repository({each.name: each for each in models}).for_task("speech")]
+
+    assert first(model("a", RESEARCH), model("b", REVENUE), model("c", FREE)) == ["c", "a", "b"]
+    assert first(model("a", RESEARCH, default=True), model("c", FREE)) == ["a", "c"], "somebody asked for it"
+    assert first(model("a", RESEARCH)) == ["a"]
