@@ -23,7 +23,11 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "puppet": {"lip_sync": f"{_HERE}.lipsync:LipSyncEngine"},
     "compositor": {"composition": f"{_HERE}.compositor:CompositorEngine"},
     "audio_mix": {"audio_mix": f"{_HERE}.audio_mix:AudioMixEngine"},
-    "diffusers": {"image": f"{_HERE}.diffusion.families:engine_of"},
+    "diffusers": {
+        "image": f"{_HERE}.diffusion.families:engine_of",
+        "text_to_video": f"{_HERE}.diffusion.families:engine_of",
+        "image_to_video": f"{_HERE}.diffusion.families:engine_of",
+    },
     "title_card": {"image": f"{_HERE}.title_card:TitleCardEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
 }

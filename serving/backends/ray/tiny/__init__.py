@@ -12,5 +12,7 @@ _HERE: Final = "serving.backends.ray.tiny"
 TINY: Final[Mapping[str, str]] = {
     "sdxl": f"{_HERE}.pictures:sdxl",
     "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+    "animatediff": f"{_HERE}.pictures:animatediff",
+    "stable_video_diffusion": f"{_HERE}.pictures:stable_video_diffusion",
 }
 """Model's folder name to ``module:function``; the function is a :data:`serving.backends.ray.tiny.build.Maker`."""

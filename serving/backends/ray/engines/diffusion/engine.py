@@ -59,7 +59,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
 
     kind: ClassVar[str]
     checkpoints: ClassVar[Collection[str]] = ()
-    multiple_px: ClassVar[int] = 8
+    multiple_px: int = 8
     output_type: ClassVar[str] = "np"
     usual_steps: ClassVar[int] = 30
     usual_guidance: ClassVar[float] = 5.0
@@ -109,6 +109,8 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         with naming(folder):
             self.pipeline = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed)
         self.pipeline.set_progress_bar_config(disable=True)
+        if at is not None:
+            self.pipeline.to(self.placement.device)  # parts that the pipeline made of others
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
         self._alive: Callable[[], None] | None = None

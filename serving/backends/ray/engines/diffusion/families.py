@@ -18,6 +18,12 @@ FAMILIES: Final[Mapping[str, Mapping[str, str]]] = {
         "StableDiffusionXLPipeline": f"{_HERE}.sdxl:SdxlEngine",
         "StableDiffusionXLControlNetPipeline": f"{_HERE}.sdxl:SdxlControlEngine",
     },
+    "text_to_video": {
+        "AnimateDiffPipeline": f"{_HERE}.animatediff:AnimateDiffEngine",
+    },
+    "image_to_video": {
+        "StableVideoDiffusionPipeline": f"{_HERE}.svd:StableVideoEngine",
+    },
 }
 """Task, and the pipeline's class in diffusers, to ``module:class``; the first of a task is its default."""
 
