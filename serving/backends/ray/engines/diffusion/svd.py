@@ -4,21 +4,15 @@ The one invariant: clips are made one at a time, since the decoder looks along t
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from serving.backends.ray.engines.diffusion.clips import ClipEngine, still
+from serving.backends.ray.engines.diffusion.clips import ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
-from serving.protocol.artifact import ArtifactRef
-from serving.protocol.tasks import ImageToVideoRequest
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _DECODED_AT_ONCE = 8
 
 
-class StableVideoEngine(ClipEngine[ImageToVideoRequest]):
+class StableVideoEngine(ClipEngine):
     """``StableVideoDiffusionPipeline``: reads the picture and the rate, and no words: ``prompt`` is left aside.
 
     The card's ``options``: ``motion_bucket_id`` (127; more is more motion), ``noise_aug_strength`` (0.02; more leaves
@@ -26,39 +20,39 @@ class StableVideoEngine(ClipEngine[ImageToVideoRequest]):
     """
 
     kind = "StableVideoDiffusionPipeline"
-    request_type = ImageToVideoRequest
-    usual_steps = 25
-    usual_guidance = 3.0
+    from_picture: ClassVar[bool] = True
+    usual_steps: ClassVar[int] = 25
+    usual_guidance: ClassVar[float] = 3.0
+    usual_frames: ClassVar[int] = 25
+    usual_tokens: ClassVar[int] = 0
 
-    def load(self) -> None:
-        """The pipeline; its UNet halves the sides with every block but the last, and can do so with whole ones only."""
-        super().load()
-        halvings = len(self.pipeline.unet.config.block_out_channels) - 1
-        self.multiple_px = int(self.pipeline.vae_scale_factor * 2**halvings)
+    def stride(self) -> int:
+        """Every frame has a latent."""
+        return 1
+
+    def multiple(self) -> int:
+        """The UNet halves the sides with every block but the last, and takes whole ones only."""
+        return int(self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
 
     def most_in_batch(self) -> int:
         """One; see the module's invariant."""
         return 1
 
-    def batch_key(self, prepared: Asked[ImageToVideoRequest]) -> Hashable | None:
+    def batch_key(self, prepared: Asked[ClipRequest]) -> Hashable | None:
         """Shares with nobody."""
         return None
 
-    def texts(self, request: ImageToVideoRequest) -> Mapping[str, str]:
+    def texts(self, request: ClipRequest) -> Mapping[str, str]:
         """None is read."""
         return {}
 
-    def pictures(self, request: ImageToVideoRequest, files: Mapping[str, Path]) -> "Mapping[str, Image]":
-        """The still."""
-        return still(request, files)
-
-    def arguments(self, batch: Sequence[Asked[ImageToVideoRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
         """Picture, rate, length, and what the network is told about motion."""
         asked = batch[0].request
         most = self.guidance_of(asked)
         return {
             "image": [one.pictures["image"] for one in batch],
-            "num_frames": self.frames_of(asked),
+            "num_frames": self.frames_run(asked),
             "fps": asked.fps,
             "motion_bucket_id": int(self.option("motion_bucket_id", 127)),
             "noise_aug_strength": self.option("noise_aug_strength", 0.02),
@@ -66,9 +60,3 @@ class StableVideoEngine(ClipEngine[ImageToVideoRequest]):
             "max_guidance_scale": most,
             "decode_chunk_size": int(self.option("decode_chunk", _DECODED_AT_ONCE)),
         }
-
-    def smallest(self) -> ImageToVideoRequest:
-        """Two frames, one step."""
-        grey = ArtifactRef(sha256="0" * 64, size_bytes=0)
-        side = max(64, self.multiple_px)
-        return ImageToVideoRequest(image=grey, width=side, height=side, duration_s=0.25, fps=8, steps=1)

@@ -95,7 +95,7 @@ async def test_a_cancel_between_decoded_frames_ends_the_decoding(engine: Any, st
 @pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
-        ({"duration_s": 4.0}, "duration_s", "4 s at 8 frames/s are 32 frames, the model makes 16: use at most 2 s"),
+        ({"duration_s": 4.0}, "duration_s", "32 frames, and the model makes at most 16: ask for at most 2 s"),
         ({"width": 70}, "width", "multiples of 8"),
         ({"prompt": "a " * 90}, "prompt", "92 tokens, and the model reads 77"),
         ({"adapter": "pan"}, "adapter", "there is no adapter 'pan': leave it out"),

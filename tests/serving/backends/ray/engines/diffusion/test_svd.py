@@ -82,7 +82,7 @@ async def test_clips_are_made_one_at_a_time(engine: Any, still: ImageToVideoRequ
 @pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
-        ({"duration_s": 2.0}, "duration_s", "2 s at 8 frames/s are 16 frames, the model makes 8: use at most 1 s"),
+        ({"duration_s": 2.0}, "duration_s", "16 frames, and the model makes at most 8: ask for at most 1 s"),
         ({"width": 82}, "width", "82 pixels: the model makes multiples of 4"),
         ({"adapter": "pan"}, "adapter", "there is no adapter 'pan': leave it out"),
     ],
