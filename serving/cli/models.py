@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli import weights
 from serving.cli.output import ExitCode, print_json, stderr, stdout
 from serving.cli.tiny import tiny
 from serving.errors import BadInput
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from serving.repository.findings import Finding
     from serving.repository.model import Model
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository and at weights.")
+app.add_typer(weights.app)  # without a name: its commands stand beside these
 
 app.command()(tiny)
 
@@ -228,7 +230,8 @@ def _list_table(models: "list[Model]") -> "Table":
     )
     for model in models:
         card = model.card
-        terms = {True: "green", False: "red", "conditional": "yellow"}[card.license.commercial_use]
+        colours = {True: ("green", ""), False: ("red", ", not commercial"), "conditional": ("yellow", ", conditional")}
+        terms, said = colours[card.license.commercial_use]
         table.add_row(
             f"[bold]{model.name}[/]" + (" [dim](default)[/]" if card.default else ""),
             card.task,
@@ -237,7 +240,7 @@ def _list_table(models: "list[Model]") -> "Table":
             ", ".join(map(str, model.versions)) or "[dim]-[/]",
             f"{card.share.cpu:g}",
             f"{card.share.gpu:g}" if card.share.gpu else "[dim]-[/]",
-            f"[{terms}]{escape(card.license.name)}[/]",
+            f"[{terms}]{escape(card.license.name)}{said}[/]",
         )
     return table
 

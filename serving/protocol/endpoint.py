@@ -48,7 +48,7 @@ class Endpoint(_Message):
     grpc_socket: Socket | None = None
     straight: bool = True
     task: str = Field(default="", max_length=64)
-    refuses: str = Field(default="", max_length=1024)
+    refuses: str = Field(default="", max_length=600)
 
 
 class Heartbeat(_Message):

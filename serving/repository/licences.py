@@ -43,7 +43,7 @@ class Licences:
         return refusal(reason, typed_task(model), self._alternatives(model))
 
     def reason(self, model: Model) -> str:
-        """Why commercial work may not reach a model, on one line of at most 1024 characters; empty where it may."""
+        """Why commercial work may not reach a model, on one line of at most 600 characters; empty where it may."""
         if model.card.license.commercial_use is True and not model.config.HasField("ensemble_scheduling"):
             return ""  # by far the most
         found = (self._own_reason(each) for each in self._parts(model))

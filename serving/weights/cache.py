@@ -14,8 +14,17 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError, TooLarge, foreign_text
-from serving.repository.model import Model, Source
+from serving.errors import (
+    BadInput,
+    EngineFailed,
+    MissingDependency,
+    NotFound,
+    ReelmeshError,
+    TooLarge,
+    foreign_text,
+    shown,
+)
+from serving.repository.model import TENSOR_TASK, Model, Source
 from serving.repository.source import RECORDS, Address, read_address
 from serving.settings import Settings, WeightsSettings
 from serving.weights import in_place, snapshots
@@ -139,7 +148,7 @@ class WeightsCache:
         files = _wanted(remote.listing(), source)
         note = self.folder / "in-place" / f"{self._key_folder(model).name}.json"
         meter = Meter(model.name, None, progress)
-        manifest = in_place.manifest_of(remote.folder, files, source.uri, source.allow_pickles, note, meter)
+        manifest = in_place.manifest_of(remote.folder, files, source, note, meter, self._settings.parallel)
         _check_digest(source, manifest)
         return HeldWeights(remote.folder, manifest)
 
@@ -190,6 +199,7 @@ class WeightsCache:
         """With the lock held: list, check that it fits, fetch, check again, publish."""
         source, key, started_s = model.card.source, self._key_folder(model), time.monotonic()
         listing = listed(remote, self._settings)
+        _check_revision(source, listing)
         files = _wanted(listing, source)
         name = _name(listing, files)
         for found in snapshots.snapshots_in(key):
@@ -208,8 +218,10 @@ class WeightsCache:
         try:
             manifest = _fetched(download, files, source, listing.revision, started_s)
             snapshot, lock = snapshots.publish(partial, manifest, key / "snapshots")
-        except BadInput:  # the same would come again
+        except BadInput as error:  # the same would come again
             shutil.rmtree(partial, ignore_errors=True)
+            if error.field is not None:  # the file's name at its source, since here it is gone
+                error.field = error.field.replace(f"{download.folder}", source.uri)
             raise
         except OSError as error:
             if error.errno not in FULL:
@@ -248,10 +260,12 @@ class WeightsCache:
 def has_weights(model: Model) -> bool:
     """Whether the model's source is a place that files come from; ``builtin:``, ``wheel:`` and ``export:`` are none.
 
-    Nor is the folder of a Triton model, whose files Triton itself reads.
+    Nor is the folder of a Triton or tensor model, whose files are in its version folders.
     """
-    kind = read_address(model.card.source.uri).kind
-    return kind not in RECORDS and not (kind == "file" and model.card.backend == "triton")
+    address = read_address(model.card.source.uri)
+    by_version = model.card.backend == "triton" or model.card.task == TENSOR_TASK
+    own_folder = address.kind == "file" and path_of(model, address).resolve() == model.folder.resolve()
+    return address.kind not in RECORDS and not (by_version and own_folder)
 
 
 def _address(model: Model) -> Address:
@@ -263,7 +277,8 @@ def _address(model: Model) -> Address:
 
 
 def _wanted(listing: Listing, source: Source) -> tuple[RemoteFile, ...]:
-    return select(checked(listing.files, source.uri), source.files, source.allow_pickles, source.uri)
+    taken = select(listing.files, source.files, source.allow_pickles, source.uri)
+    return checked(taken, source.uri)
 
 
 def _fetched(
@@ -289,6 +304,16 @@ def _name(listing: Listing, files: tuple[RemoteFile, ...]) -> str:
     """Name of the snapshot: the same for the same files of the same revision."""
     told = [listing.revision, [(file.name, file.size_bytes, file.digest, file.version) for file in files]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def _check_revision(source: Source, listing: Listing) -> None:
+    """The hub resolves revisions; what others say must be what the card names, if it names one."""
+    if source.uri.startswith("hf:") or None in {source.revision, listing.revision}:
+        return
+    if source.revision != listing.revision:
+        problem = f"{source.uri} is at {shown(listing.revision)}, the card names {shown(source.revision)}"
+        fix = "name what it is at, or none to take what is there"
+        raise NotFound(problem, field="source.revision", fix=fix)
 
 
 def _is_fixed(model: Model, manifest: Manifest) -> bool:

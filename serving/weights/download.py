@@ -141,8 +141,6 @@ class Download:
             raise pickle_refused(self.uri, file.name)
 
     def _verified(self, file: RemoteFile, part: Path) -> Entry:
-        if not file.size_bytes:
-            part.touch()
         sha256, other = digests(part, file.digest, self._check)
         if file.digest is not None and other != file.digest.value:
             size = _size(part)

@@ -81,7 +81,8 @@ def take(snapshot: Snapshot) -> int | None:
     """Use a snapshot: a descriptor that keeps it until it is closed; None if it is gone."""
     lock = locks.used(snapshot.path / IN_USE)
     if lock is not None:
-        os.utime(lock)
+        with contextlib.suppress(OSError):  # a cache that is mounted read-only has nothing to remove either
+            os.utime(lock)
     return lock
 
 

@@ -115,5 +115,13 @@ async def test_a_haproxy_that_died_refuses_again_once_it_is_back(free_for_all):
 
 
 def test_an_endpoint_bounds_the_reason():
-    with pytest.raises(ValueError, match="at most 1024"):
-        Endpoint(model="m", http="h:1", grpc="h:2", refuses="x" * 1025)
+    with pytest.raises(ValueError, match="at most 600"):
+        Endpoint(model="m", http="h:1", grpc="h:2", refuses="x" * 601)
+
+
+async def test_the_longest_reason_in_a_script_that_takes_the_most_bytes_arrives_whole(free_for_all):
+    reason = "न" * 600
+    await tell(free_for_all, refuses=reason)
+    assert (await free_for_all.post(INFER)).json() == {"error": f"model: {reason}: {FIX}"}
+    code, details, _ = await free_for_all.call("ModelInfer", None, MESSAGE)
+    assert (code, details) == (DENIED, f"model: {reason}: {FIX}")

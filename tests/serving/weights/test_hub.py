@@ -1,6 +1,7 @@
 """The hub as a source, through the real huggingface_hub and a hub on this machine."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from huggingface_hub.hf_api import ModelInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import BadInput, Forbidden, NotFound, ReelmeshError, Unavailable
+from serving.errors import BadInput, Forbidden, MissingDependency, NotFound, ReelmeshError, Unavailable
 from serving.weights.hub import digest_of
 from serving.weights.remote import Digest, RemoteFile, checked
 from tests.serving.weights.hub_server import COMMIT, Hub, sibling
@@ -107,6 +108,12 @@ def test_a_hub_that_is_not_there_is_unavailable(tmp_path: Path, free_port: int) 
         cache(tmp_path, hub_url=f"http://127.0.0.1:{free_port}").hold(model(tmp_path, URI))
 
 
+def test_the_librarys_own_offline_switch_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInput, match="unset HF_HUB_OFFLINE to pull"):
+        cache(tmp_path, hub_url=hub.url).hold(model(tmp_path, URI))
+
+
 def test_the_token_goes_to_the_hub_and_to_no_host_it_redirects_to(hub: Hub, tmp_path: Path) -> None:
     hub.put(NAME, FILES)
     hub.cdn = hub.url.replace("127.0.0.1", "localhost")
@@ -171,3 +178,9 @@ def test_names_that_lead_elsewhere_never_pass(names: list[str]) -> None:
             path = Path("/base") / file.name
             assert path.is_relative_to("/base")
             assert ".." not in path.parts
+
+
+def test_without_the_library_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'reelmesh\[models\]'"):
+        cache(tmp_path).hold(model(tmp_path, URI))

@@ -10,8 +10,20 @@ from typing import Final
 _HERE: Final = "serving.backends.ray.tiny"
 
 TINY: Final[Mapping[str, str]] = {
+    "mms_tts_eng": f"{_HERE}.voices:mms_english",
+    "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
+    "musicgen_medium": f"{_HERE}.musicgen:musicgen",
+    "musicgen_small": f"{_HERE}.musicgen:musicgen",
+    "xtts_v2": f"{_HERE}.coqui:xtts",
     "sdxl": f"{_HERE}.pictures:sdxl",
     "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+    "wav2lip": f"{_HERE}.faces:wav2lip",
+    "face_animation": f"{_HERE}.faces:face_animation",
+    "face_motion": f"{_HERE}.faces:face_motion",
+    "manipulation_detection": f"{_HERE}.faces:manipulation_detection",
+    "whisper_large_v3": f"{_HERE}.whisper:make_ctranslate2",
+    "whisper_large_v3_int8": f"{_HERE}.whisper:make_ctranslate2",
+    "whisper_transformers": f"{_HERE}.whisper:make_transformers",
     "cogvideox_2b": f"{_HERE}.cogvideox:make_2b",
     "cogvideox_5b": f"{_HERE}.cogvideox:make_5b",
     "cogvideox_5b_i2v": f"{_HERE}.cogvideox:make_5b_i2v",

@@ -159,6 +159,11 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         """A small request to warm up with; None where the family has none."""
         return None
 
+    def rehearsal(self) -> Prepared | None:
+        """What :meth:`warm_up` runs: the smallest request, prepared; families whose requests bring files make it up."""
+        request = self.smallest()
+        return None if request is None else self.prepare(request, {})
+
     async def run(self, request: TaskRequest, call: Call) -> TaskResult:
         """Answer one request; see :class:`serving.backends.base.Engine`.
 
@@ -179,12 +184,11 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
 
     async def warm_up(self) -> None:
         """Run the family's smallest request, if it has one, and keep how long that took."""
-        request = self.smallest()
-        if request is None:
-            return
         began = time.perf_counter()
         with self.runner.coming():
-            prepared = await asyncio.to_thread(self.prepare, request, {})
+            prepared = await asyncio.to_thread(self.rehearsal)
+        if prepared is None:
+            return
         await self.runner.run(prepared, Call(), None)
         self.cold_start = self.cold_start.warmed(time.perf_counter() - began)
 

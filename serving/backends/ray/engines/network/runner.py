@@ -161,6 +161,8 @@ class Runner:
                         await self._work([waiting])
                 return
             _settle(batch[0], error)
+        finally:
+            self._running = []  # outputs, which may be large, go with those who asked for them
 
     async def _attempt(self, batch: list[_Waiting]) -> None:
         loop, began = asyncio.get_running_loop(), time.perf_counter()
