@@ -17,6 +17,8 @@ TINY: Final[Mapping[str, str]] = {
     "xtts_v2": f"{_HERE}.coqui:xtts",
     "sdxl": f"{_HERE}.pictures:sdxl",
     "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",
+    "animatediff": f"{_HERE}.pictures:animatediff",
+    "stable_video_diffusion": f"{_HERE}.pictures:stable_video_diffusion",
     "wav2lip": f"{_HERE}.faces:wav2lip",
     "face_animation": f"{_HERE}.faces:face_animation",
     "face_motion": f"{_HERE}.faces:face_motion",

@@ -86,10 +86,10 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
         """Frames of one latent of the loaded decoder."""
 
     def load(self) -> None:
-        """Load the pipeline; its tokenizer is told how much the network reads."""
+        """Load the pipeline; its tokenizer, if it has one, is told how much the network reads."""
         super().load()
-        tokenizer = self.pipeline.tokenizer
-        tokenizer.model_max_length = min(int(tokenizer.model_max_length), self.tokens())
+        for tokenizer in self.tokenizers():
+            tokenizer.model_max_length = min(int(tokenizer.model_max_length), self.tokens())
 
     def tokens(self) -> int:
         """Most tokens of a prompt that the network reads."""

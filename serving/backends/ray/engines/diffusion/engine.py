@@ -109,6 +109,8 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         with naming(folder):
             self.pipeline = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed)
         self.pipeline.set_progress_bar_config(disable=True)
+        if at is not None:
+            self.pipeline.to(self.placement.device)  # parts that the pipeline made of others
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
         self._alive: Callable[[], None] | None = None
@@ -124,12 +126,16 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def check(self, request: Request) -> None:
         """Refuse sizes the network cannot make and adapters it has not."""
         if size := size_of(request):
-            check_sides(size["width"], size["height"], self.multiple_px, self.least_px())
+            check_sides(size["width"], size["height"], self.multiple(), self.least_px())
         self.adapters.check(adapter_of(request))
+
+    def multiple(self) -> int:
+        """What sides are multiples of, of the loaded network."""
+        return self.multiple_px
 
     def least_px(self) -> int:
         """Shortest side: one position of the innermost block."""
-        return max(16, self.multiple_px)
+        return max(16, self.multiple())
 
     def prepare(self, request: Request, files: Mapping[str, Path]) -> Asked[Request]:
         """Count the prompt's tokens, fetch its adapter, and decode its pictures."""
