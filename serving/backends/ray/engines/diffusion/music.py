@@ -3,6 +3,7 @@
 The one invariant: music is stereo at 48 kHz, of exactly the length asked for, and silent at its end.
 """
 
+import importlib
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,7 +14,7 @@ from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.diffusion.prompts import check_prompt
 from serving.backends.ray.engines.diffusion.sounds import at_rate, faded, of_length, stereo, write_wav
-from serving.backends.ray.engines.network.engine import Written
+from serving.backends.ray.engines.network.engine import Written, needs
 from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest
 
@@ -84,6 +85,11 @@ class StableAudioEngine(MusicEngine):
     kind = "StableAudioPipeline"
     usual_steps: ClassVar[int] = 100
     usual_guidance: ClassVar[float] = 7.0
+
+    def load(self) -> None:
+        """Load the pipeline; its scheduler draws noise with a package of its own."""
+        needs(lambda: importlib.import_module("torchsde"), "torchsde")
+        super().load()
 
     def rate_hz(self) -> int:
         """44,100 in the published one."""
