@@ -35,11 +35,14 @@ CONTAINER_PATHS: Final = tuple(
 def objects(repository: Repository) -> list[Manifest]:
     """Everything to apply, the settings as a plain ConfigMap among it.
 
+    Args:
+        repository: what the cluster serves, and no other optional models.
+
     Raises:
         BadInput: the objects would be refused, or the deployments do not fit the groups.
     """
     found = [each for part in parts(repository).values() for each in part]
-    found.insert(1, around.config_map(variables(cluster_settings())))
+    found.insert(1, around.config_map(variables(cluster_settings(_optional(repository)))))
     refuse(check(found))
     return found
 
@@ -59,6 +62,10 @@ def parts(repository: Repository) -> dict[str, list[Manifest]]:
     return {name: [json.loads(json.dumps(each)) for each in part] for name, part in found.items()}
 
 
+def _optional(repository: Repository) -> list[str]:
+    return [model.name for model in repository.models.values() if model.card.optional]
+
+
 def refuse(problems: list[Problem]) -> None:
     """Raise the first problem as :class:`BadInput`, and how many more there are."""
     if problems:
@@ -71,7 +78,7 @@ def files(repository: Repository) -> dict[str, str]:
     """The text of every file of the base, by name; raises as :func:`objects` does."""
     objects(repository)
     found = parts(repository)
-    lines = [f"{name}={value}" for name, value in variables(cluster_settings()).items()]
+    lines = [f"{name}={value}" for name, value in variables(cluster_settings(_optional(repository))).items()]
     return {
         KUSTOMIZATION: HEADER + dump(_kustomization(list(found))),
         REFERENCES: HEADER + dump(_references()),

@@ -13,6 +13,7 @@ from k8s.names import CLIENT_PORTS, RAY_VERSION, Manifest
 from k8s.render import files, objects, outdated
 from serving.repository.load import Repository, load_repository
 from serving.repository.serve_config import serve_config
+from serving.repository.served import with_optional
 from serving.settings import Settings
 
 from .conftest import ROOT
@@ -127,3 +128,12 @@ def test_a_repository_that_needs_a_gpu_says_that_no_group_has_one(tmp_path: Path
 def test_the_ray_version_is_the_one_that_the_project_asks_for() -> None:
     minor = ".".join(RAY_VERSION.split(".")[:2])
     assert f"ray[serve]>={minor}," in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_optional_models_are_rendered_where_they_are_asked_for() -> None:
+    found = load_repository([ROOT / "model_repository"])
+    plain, whisper = (objects(with_optional(found, asked)) for asked in ([], ["whisper_large_v3"]))
+    assert "whisper_large_v3" not in json.dumps(plain)
+    assert "name: whisper_large_v3" in json.dumps(whisper)
+    settings = next(each for each in whisper if each["kind"] == "ConfigMap")["data"]
+    assert settings["REELMESH_INFERENCE__OPTIONAL_MODELS"] == '["whisper_large_v3"]'
