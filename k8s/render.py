@@ -5,12 +5,14 @@ The one invariant: it is pure but for write(), and what it returns has passed ch
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from k8s import around
+from k8s.capacity import Amounts
 from k8s.check import check
 from k8s.cluster import cluster_settings, unset, variables
 from k8s.names import NAME, SETTINGS, Manifest
@@ -32,6 +34,11 @@ CONTAINER_PATHS: Final = tuple(
 """Where a RayService names ConfigMaps and Secrets, which kustomize does not know by itself."""
 
 
+GPU_POD: Final[Amounts] = {"CPU": Decimal(7), "GPU": Decimal(1)}
+"""What Ray may lease in a pod of the component gpu-workers, which models that lease a GPU need."""
+GPU_PODS: Final = 4
+
+
 def objects(repository: Repository) -> list[Manifest]:
     """Everything to apply, the settings as a plain ConfigMap among it.
 
@@ -43,7 +50,7 @@ def objects(repository: Repository) -> list[Manifest]:
     """
     found = [each for part in parts(repository).values() for each in part]
     found.insert(1, around.config_map(variables(cluster_settings(_optional(repository)))))
-    refuse(check(found))
+    refuse(check(found, [GPU_POD] * GPU_PODS))
     return found
 
 
