@@ -49,14 +49,15 @@ class StableVideoEngine(ClipEngine):
     def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
         """Picture, rate, length, and what the network is told about motion."""
         asked = batch[0].request
-        most = self.guidance_of(asked)
+        frames, most = self.frames_run(asked), self.guidance_of(asked)
         return {
             "image": [one.pictures["image"] for one in batch],
-            "num_frames": self.frames_run(asked),
+            "num_frames": frames,
             "fps": asked.fps,
             "motion_bucket_id": int(self.option("motion_bucket_id", 127)),
             "noise_aug_strength": self.option("noise_aug_strength", 0.02),
-            "min_guidance_scale": min(most, self.option("min_guidance", 1.0)),
+            # Of one frame the pipeline takes the least guidance for all, and then trips over its own batch.
+            "min_guidance_scale": most if frames == 1 else min(most, self.option("min_guidance", 1.0)),
             "max_guidance_scale": most,
             "decode_chunk_size": int(self.option("decode_chunk", _DECODED_AT_ONCE)),
         }

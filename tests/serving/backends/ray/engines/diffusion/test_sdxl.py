@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -159,9 +160,8 @@ async def test_a_share_that_is_too_small_is_told_with_what_to_lower(tmp_path: Pa
     )  # fmt: skip
     told, complaint = await child.communicate()
     assert child.returncode == 0, complaint.decode()[-2000:]
-    before, error, retryable, after = told.decode().splitlines()[-4:]
-    assert error == "width: sdxl ran out of memory: lower width, height, or give the model a larger share"
-    assert retryable == "True"
+    before, error, after = json.loads(told.decode().splitlines()[-1])
+    assert error == ["width: sdxl ran out of memory: lower width, height, or give the model a larger share", True]
     assert after == before
 
 

@@ -73,6 +73,10 @@ async def test_picture_rate_and_guidance_decide(engine: Any, store: ArtifactStor
     assert len(found) == 4
 
 
+async def test_a_clip_may_be_one_frame(engine: Any, still: ImageToVideoRequest) -> None:
+    assert (await engine.run(still.model_copy(update={"duration_s": 0.1}), Call())).frames == 1
+
+
 async def test_clips_are_made_one_at_a_time(engine: Any, still: ImageToVideoRequest) -> None:
     calls = [engine.run(still.model_copy(update={"seed": seed}), Call()) for seed in (1, 2)]
     assert [(await call).made.batch for call in calls] == [1, 1]
