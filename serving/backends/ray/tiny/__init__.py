@@ -10,6 +10,10 @@ from typing import Final
 _HERE: Final = "serving.backends.ray.tiny"
 
 TINY: Final[Mapping[str, str]] = {
+    "m2m100_418m": f"{_HERE}.translation:make_m2m100",
+    "nllb_600m": f"{_HERE}.translation:make_nllb",
+    "opus_mt_en_hi": f"{_HERE}.translation:make_marian",
+    "seamless_m4t_v2": f"{_HERE}.translation:make_seamless",
     "whisper_large_v3": f"{_HERE}.whisper:make_ctranslate2",
     "whisper_large_v3_int8": f"{_HERE}.whisper:make_ctranslate2",
     "whisper_transformers": f"{_HERE}.whisper:make_transformers",
