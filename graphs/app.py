@@ -67,7 +67,7 @@ class Worker(JobWorker):
             HandleBackend(name, handle, [model.name for model in held[name]], tells=name != TRITON_GROUP)
             for name, handle in handles.items()
         ]
-        await super().__init__(settings, job_types(repository), Router(repository, backends))
+        await super().__init__(settings, job_types(repository), Router(repository, backends, settings.licences))
 
 
 class InferenceGateway(GatewayDeployment):

@@ -111,6 +111,11 @@ class Studio:
         )
 
 
+def first_of(*tasks: str) -> dict[str, str | None]:
+    """The first model of each task: what a pipeline asks that lets nobody name another one."""
+    return dict.fromkeys(tasks)
+
+
 def check_language(language: str, studio: Studio, task: str, *, field: str = "language") -> None:
     """Refuse a language that no model of the task takes."""
     if not studio.knows(language, task):

@@ -35,6 +35,7 @@ from graphs.inputs import (
     check_media_ref,
     check_picture_ref,
     check_voice,
+    first_of,
     scaled,
 )
 from graphs.programme import Made, Screen, composed, finish
@@ -258,6 +259,12 @@ def _motion(
     )
 
 
+def models_of(request: AnimationRequest) -> dict[str, str | None]:
+    """The models that a request is sure to ask."""
+    told = "speech" if request.audio is None else "voice_activity"
+    return first_of(told, "face_landmarks", "audio_features", "lip_sync", "audio_mix", "composition")
+
+
 def job_type(studio: Studio) -> JobType:
     """The job type, knowing what this repository offers."""
     return JobType(
@@ -271,4 +278,5 @@ def job_type(studio: Studio) -> JobType:
         check=partial(check, studio=studio),
         description="A portrait and speech, recorded or made from a text, become a talking video.",
         predict=predict,
+        models=models_of,
     )

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import Field
 
 from graphs.costs import music_cost_s, sound_cost_s
-from graphs.inputs import Lufs, Studio
+from graphs.inputs import Lufs, Studio, first_of
 from graphs.programme import MASTER_LUFS, Made, finish
 from graphs.sound import TRUE_PEAK_DBTP, encoded
 from serving.artifacts.store import ArtifactStore
@@ -96,6 +96,11 @@ async def music(job: JobContext, request: MusicPieceRequest, *, models: Mapping[
     return await finish(job, "music", request, made=made, models=models)
 
 
+def models_of(_request: MusicPieceRequest) -> dict[str, str | None]:
+    """The models that a request is sure to ask."""
+    return first_of("music", "audio_mix")
+
+
 def job_type(studio: Studio) -> JobType:
     """The job type, knowing what this repository offers."""
     return JobType(
@@ -109,4 +114,5 @@ def job_type(studio: Studio) -> JobType:
         check=check,
         description="A mood or a prompt becomes mastered instrumental music of a given length.",
         predict=predict,
+        models=models_of,
     )

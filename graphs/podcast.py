@@ -30,6 +30,7 @@ from graphs.inputs import (
     check_language,
     check_picture_ref,
     check_voice,
+    first_of,
 )
 from graphs.programme import Made, composed, finish, screen_of
 from graphs.script import Turn, parse_turns
@@ -216,6 +217,12 @@ def _split_screen(
     return SplitScreen(left=panels[0], right=panels[1], heading=request.title)
 
 
+def models_of(request: PodcastRequest) -> dict[str, str | None]:
+    """The models that a request is sure to ask."""
+    music = ["music"] if request.music is not None else []
+    return first_of("face_landmarks", "speech", "audio_features", "lip_sync", *music, "audio_mix", "composition")
+
+
 def job_type(studio: Studio) -> JobType:
     """The job type, knowing what this repository offers."""
     return JobType(
@@ -229,4 +236,5 @@ def job_type(studio: Studio) -> JobType:
         check=partial(check, studio=studio),
         description="A script for two speakers and two portraits become a split-screen podcast with captions.",
         predict=predict,
+        models=models_of,
     )

@@ -118,7 +118,7 @@ async def finish(
         inputs = {".".join(map(str, path)): ref for path, ref in walk_refs(request)}
         used = [models[model] for model in _model_names(job.served_by) if model in models]
         record = build_provenance(
-            job={"id": job.job_id, "name": name},
+            job={"id": job.job_id, "name": name, "use": job.use},
             source=source_type(
                 from_media=bool(inputs), generated=made.mix is not None, trained=any(map(_is_trained, used))
             ),
@@ -147,6 +147,7 @@ def model_use(model: Model) -> ModelUse:
         revision=card.source.revision,
         license=card.license.name,
         commercial_use=card.license.commercial_use,
+        condition=card.license.condition,
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from graphs.captions import CaptionFiles, Spoken, cut, write_captions
 from graphs.costs import ALIGNMENT, COMPOSE, RECOGNITION, VOICE_ACTIVITY, film_cost_s, recorded_s, spoken_s
-from graphs.inputs import Studio, VideoFormat, check_language, check_media_ref, format_of
+from graphs.inputs import Studio, VideoFormat, check_language, check_media_ref, first_of, format_of
 from graphs.programme import Made, finish
 from graphs.speech import heard_words, listened
 from serving.artifacts.store import ArtifactStore
@@ -118,6 +118,12 @@ def _burn_in(request: SubtitlesRequest, captions: Captioned, language: str) -> C
     )
 
 
+def models_of(request: SubtitlesRequest) -> dict[str, str | None]:
+    """The models that a request is sure to ask."""
+    words = "transcription" if request.transcript is None else "alignment"
+    return first_of("voice_activity", words, *(["composition"] if request.burn_in else []))
+
+
 def job_type(studio: Studio) -> JobType:
     """The job type, knowing what this repository offers."""
     return JobType(
@@ -131,4 +137,5 @@ def job_type(studio: Studio) -> JobType:
         check=partial(check, studio=studio),
         description="Audio or video becomes captions (SRT, WebVTT, ASS), burnt in on request.",
         predict=predict,
+        models=models_of,
     )

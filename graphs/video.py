@@ -22,6 +22,7 @@ from graphs.inputs import (
     check_language,
     check_picture_ref,
     check_voice,
+    first_of,
 )
 from graphs.programme import Made, composed, finish, screen_of
 from graphs.script import Scene, parse_scenes
@@ -242,6 +243,13 @@ def transition_s(request: VideoRequest) -> float:
     return float(round(TRANSITION_S * request.video.fps) / request.video.fps)
 
 
+def models_of(request: VideoRequest) -> dict[str, str | None]:
+    """The models that a request is sure to ask."""
+    needs_images = None in chosen_images(request, parse_scenes(request.script))
+    tasks = [*(["image"] if needs_images else []), *(["music"] if request.music is not None else [])]
+    return first_of("speech", "image_to_video", *tasks, "audio_mix", "composition")
+
+
 def job_type(studio: Studio) -> JobType:
     """The job type, knowing what this repository offers."""
     return JobType(
@@ -255,4 +263,5 @@ def job_type(studio: Studio) -> JobType:
         check=partial(check, studio=studio),
         description="A script with scenes and pictures become a narrated film with music and captions.",
         predict=predict,
+        models=models_of,
     )

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 
 from graphs.captions import Spoken, captioned
 from graphs.costs import SPEECH, sound_cost_s, spoken_s
-from graphs.inputs import Lufs, Studio, VideoFormat, VoiceName, check_language, check_voice
+from graphs.inputs import Lufs, Studio, VideoFormat, VoiceName, check_language, check_voice, first_of
 from graphs.programme import MASTER_LUFS, Made, finish
 from graphs.script import MAX_TURN_CHARS, MAX_TURNS, check_spoken, paragraphs
 from graphs.sound import TRUE_PEAK_DBTP, encoded
@@ -159,6 +159,11 @@ def told(asked: Sequence[SpeechRequest], segments: Sequence[Segment]) -> list[Js
     ]
 
 
+def models_of(_request: VoiceRequest) -> dict[str, str | None]:
+    """The models that a request is sure to ask."""
+    return first_of("speech", "audio_mix")
+
+
 def job_type(studio: Studio) -> JobType:
     """The job type, knowing what this repository offers."""
     return JobType(
@@ -172,4 +177,5 @@ def job_type(studio: Studio) -> JobType:
         check=partial(check, studio=studio),
         description="A text, or lines for several voices, becomes one mastered speech file and a clip of every line.",
         predict=predict,
+        models=models_of,
     )

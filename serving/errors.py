@@ -6,6 +6,7 @@
     │   └── Unprocessable      422  a job, readable as it is, that cannot be done as it is asked for
     ├── Unauthenticated        401  no key, or one that the mesh does not know
     ├── Forbidden              403  the key does not allow the call or the model
+    │   └── LicenceForbids     403  the licence of the weights does not allow the use; names what may be used instead
     ├── RateLimited            429  retryable: the key's rate is used up for this second
     ├── NotFound               404  no such model, job, artifact
     ├── Conflict               409  not possible in the present state
@@ -102,6 +103,12 @@ class Forbidden(ReelmeshError):
     code = "permission_denied"
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
+
+
+class LicenceForbids(Forbidden):
+    """The licence of a model's weights does not allow what the request is for; names what may be used instead."""
+
+    code = "licence"
 
 
 class RateLimited(ReelmeshError):

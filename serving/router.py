@@ -1,7 +1,7 @@
 """Router: which model and backend serve a typed task, in which order, within which deadline; called by job contexts.
 
-The one invariant: a model gets only requests within its limits, and only errors whose class says ``retryable`` move a
-request on to the next candidate.
+The one invariant: a model gets only requests within its limits and its licence, and only errors whose class says
+``retryable`` move a request on to the next candidate.
 """
 
 import asyncio
@@ -15,10 +15,13 @@ from serving.backends.base import Backend
 from serving.backends.call import Call
 from serving.backends.limits import check_limits, within_limits
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
 from serving.repository.identity import Identity, identity_of
+from serving.repository.licences import Licences
 from serving.repository.load import Repository
 from serving.repository.model import Model
+from serving.settings import LicenceSettings
 
 log = structlog.get_logger()
 
@@ -60,29 +63,49 @@ class Router:
     Args:
         repository: the checked models.
         backends: tried in order; the first that serves a model gets its requests.
+        licences: conditions that the operator accepts.
     """
 
-    def __init__(self, repository: Repository, backends: Sequence[Backend]) -> None:
+    def __init__(
+        self, repository: Repository, backends: Sequence[Backend], licences: LicenceSettings | None = None
+    ) -> None:
         self._repository = repository
         self._backends = list(backends)
+        self._licences = Licences(repository.models, licences or LicenceSettings())
 
-    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+    def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
         """The first candidate for a request: what its result depends on besides the request.
 
         Raises:
             NotFound: no such model, or none for the task.
             BadInput: the model does another task.
+            LicenceForbids: its licence does not allow the use; so no result of it is found in a cache either.
         """
-        return identity_of(candidates(self._repository, task_of(request), model)[0])
+        return identity_of(self._allowed(task_of(request), model, use)[0])
+
+    def permit(self, task: str, use: Use, *, model: str | None = None) -> None:
+        """Raise :class:`LicenceForbids` where the first candidate's licence does not allow the use.
+
+        A task that no model does at the moment is let pass: whether one does is known when it is asked.
+        """
+        if model is not None or self._repository.for_task(task):
+            self._allowed(task, model, use)
+
+    def _allowed(self, task: str, model: str | None, use: Use) -> list[Model]:
+        """The candidates; a fallback whose licence forbids the use is left out, the first model refuses it."""
+        first, *others = candidates(self._repository, task, model)
+        self._licences.check(first, use)
+        return [first, *(each for each in others if self._licences.refusal(each, use) is None)]
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         """Run one request to its result.
 
         Raises:
             BadInput: it is over the first model's limits; fallbacks with narrower ones are left out.
+            LicenceForbids: the first model's licence does not allow the call's use; such fallbacks are left out.
             ReelmeshError: the last candidate's error, or :class:`DeadlineExceeded` once the deadline has passed.
         """
-        models = candidates(self._repository, task_of(request), model)
+        models = self._allowed(task_of(request), model, call.use)
         check_limits(models[0].card, request)
         models = [models[0], *(each for each in models[1:] if within_limits(each.card, request))]
         last: ReelmeshError = Unavailable("no replica took the request")

@@ -267,6 +267,17 @@ class RetentionSettings(_Group):
     period_s: float = Field(default=600.0, gt=0, description="How often the mesh looks for what may go.")
 
 
+class LicenceSettings(_Group):
+    """Which weights commercial work may reach besides those whose cards allow it."""
+
+    accepted: list[str] = Field(
+        default=[], max_length=1000, description="Models whose licence's condition the operator meets."
+    )
+    unknown: Literal["allow", "refuse"] = Field(
+        default="allow", description="Commercial work on models without a model.yaml, whose terms nobody has named."
+    )
+
+
 class LogSettings(_Group):
     """What is written to stderr."""
 
@@ -308,6 +319,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = ArtifactSettings()
     weights: WeightsSettings = WeightsSettings()
     retention: RetentionSettings = RetentionSettings()
+    licences: LicenceSettings = LicenceSettings()
     log: LogSettings = LogSettings()
     intakes: list[IntakeSettings] = Field(
         default=[], max_length=32, description="Queues at brokers that jobs are taken from."

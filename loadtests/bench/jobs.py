@@ -27,6 +27,7 @@ from serving.jobs.submit import JobDesk, JobRequest
 from serving.jobs.tables import change_job, jobs
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
 from serving.jobs.worker import JobWorker
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.identity import Identity
 from serving.settings import Settings
@@ -67,7 +68,7 @@ class NoModels:
         """Refuse."""
         raise EngineFailed(f"nobody serves {type(request).__name__} here")
 
-    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+    def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
         """Refuse."""
         raise EngineFailed(f"nobody serves {type(request).__name__} here")
 

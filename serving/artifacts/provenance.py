@@ -11,6 +11,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import Use
 
 SCHEMA: Final = "reelmesh.artifact/1"
 
@@ -31,6 +32,7 @@ class ModelUsed(BaseModel):
         revision: of the weights.
         license: SPDX identifier, or the licence's own name.
         commercial_use: ``True``, ``False`` or ``conditional``.
+        condition: of a conditional licence; in commercial work it was accepted by the operator.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +43,7 @@ class ModelUsed(BaseModel):
     revision: str | None = None
     license: str | None = None
     commercial_use: bool | str | None = None
+    condition: str | None = None
 
 
 class Provenance(BaseModel):
@@ -57,6 +60,7 @@ class Provenance(BaseModel):
         software_version: of Reelmesh.
         job_id: the job that made it; None for uploads, like all that follows.
         job_type: the job's type.
+        use: what the job was for.
         stage: the stage that made it.
         part: which of the stage's calls, from 0.
         models: in the order they were used.
@@ -77,6 +81,7 @@ class Provenance(BaseModel):
     software_version: str
     job_id: str | None = None
     job_type: str | None = None
+    use: Use | None = None
     stage: str | None = None
     part: int | None = None
     models: tuple[ModelUsed, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.errors import Cancelled, DeadlineExceeded
+from serving.protocol.licences import COMMERCIAL, Use
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Call:
         stage: the stage of the job, empty for direct inference.
         served_by: ``backend/model`` that answered, filled in by the router.
         tries: how often a backend was asked, counted by the router.
+        use: what the answer is for; decides which licences allow the call.
         replica: the replica that answered last, filled in by the backend.
         cpu_s: CPU seconds of all tries, added up by the backend, as are the GPU seconds.
         on_progress: told how much of the call is done, from 0 to 1, by whatever thread does it; stays in its process.
@@ -32,6 +34,7 @@ class Call:
     stage: str = ""
     served_by: str = ""
     tries: int = 0
+    use: Use = COMMERCIAL
     replica: str = ""
     cpu_s: float = 0.0
     gpu_s: float = 0.0
@@ -61,4 +64,8 @@ class Call:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Crosses to a replica by pickle; the cancel flag is local to each process."""
-        return Call, (self.deadline_unix_s, self.job_id, self.stage)
+        return _sent, (self.deadline_unix_s, self.job_id, self.stage, self.use)
+
+
+def _sent(deadline_unix_s: float | None, job_id: str, stage: str, use: Use) -> Call:
+    return Call(deadline_unix_s=deadline_unix_s, job_id=job_id, stage=stage, use=use)

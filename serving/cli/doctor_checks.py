@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from serving.errors import ReelmeshError, Unavailable, foreign_text
+from serving.errors import BadInput, ReelmeshError, Unavailable, foreign_text
 from serving.settings import Settings
 
 TRY_S: Final = 30.0
@@ -144,6 +144,23 @@ def models(settings: Settings) -> Check:
     return Check("models", "ok", where)
 
 
+def licences(settings: Settings) -> Check:
+    """The conditions that the operator accepts: each of a model that has one."""
+    from serving.repository.licences import Licences, accepted_problems
+    from serving.repository.served import load_served
+
+    try:
+        repository = load_served(settings)
+    except BadInput:  # of which the check of the models tells
+        return Check("licences", "note", "the models cannot be read", "reelmesh models lint")
+    if wrong := accepted_problems(repository.models, settings.licences):
+        return Check("licences", "note", "; ".join(wrong), "correct REELMESH_LICENCES__ACCEPTED")
+    known = Licences(repository.models, settings.licences)
+    refused = [model.name for model in repository.models.values() if known.reason(model)]
+    found = f"may not reach {', '.join(refused)}" if refused else "may reach every model"
+    return Check("licences", "ok", f"commercial work {found}")
+
+
 def ports(settings: Settings) -> Check:
     """The edge's three ports: free, or held by a mesh that is running."""
     from serving.edge.ports import check_ports
@@ -231,6 +248,7 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Settings], Check]]]] = (
     ("Triton", triton),
     ("HAProxy", haproxy),
     ("models", models),
+    ("licences", licences),
     ("ports", ports),
     ("memory", memory),
     ("disk", disk),

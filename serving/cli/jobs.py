@@ -24,6 +24,7 @@ from serving.gateway.page_text import age_text, clock_text, duration_text, perce
 from serving.gateway.views import JobView
 from serving.jobs.types import JobState, Lane
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import COMMERCIAL, USES
 from serving.repository.yaml_lines import Location
 
 _TYPES: Final = (
@@ -51,6 +52,9 @@ def submit(
     ] = None,
     stop_at: StopAt = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no results of other jobs, and give none.")] = False,
+    use: Annotated[
+        str | None, typer.Option(help=f"What it is for, {' or '.join(USES)}; what the mesh key is for without it.")
+    ] = None,
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the mesh tells of the job's states.")
     ] = None,
@@ -68,6 +72,7 @@ def submit(
         "deadline_s": deadline_s,
         "stop_at": stop_at,
         "use_cache": False if no_cache else None,
+        "use": use,
         "webhook": webhook_of(webhook, webhook_events or []),
     }
 
@@ -155,6 +160,8 @@ def _facts(job: JobView) -> list[str]:
         lines.append(f"number {job.queue_position} in line" + (f", about {duration_text(wait)}" if wait else ""))
     if job.deadline_at is not None:
         lines.append(f"needed by {clock_text(job.deadline_at)}")
+    if job.use != COMMERCIAL:
+        lines.append("for work that is not commercial")
     if job.parent_id is not None:
         since = f" from {words(job.from_stage)} on" if job.from_stage else ""
         lines.append(f"goes on with job {job.parent_id}{since}{', edited' if job.edits else ''}")

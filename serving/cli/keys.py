@@ -14,6 +14,7 @@ import typer
 from serving.cli.output import print_json, stdout
 from serving.errors import BadInput
 from serving.protocol.keys import CALLS, EVERY_MODEL, Calls, Grant
+from serving.protocol.licences import COMMERCIAL, USES, Use
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def new(
     name: Name,
+    *,
     models: Annotated[
         list[str] | None,
         typer.Option(help="Model it may use, or a beginning that ends in *; may be repeated. [default: every model]"),
     ] = None,
     calls: Annotated[str, typer.Option(help=f"What it may do: {', '.join(CALLS)}.")] = "infer",
+    use: Annotated[str, typer.Option(help=f"What its owner works for: {', '.join(USES)}.")] = COMMERCIAL,
     rate: Annotated[int | None, typer.Option(min=1, help="Requests per second. [default: no bound]")] = None,
     file: File = None,
     as_json: AsJson = False,
@@ -51,7 +54,7 @@ def new(
     where = _file(file)
     secret = PREFIX + secrets.token_urlsafe(KEY_BYTES)
     named = tuple(part for text in models or [EVERY_MODEL] for part in text.split(","))
-    key = Key(hashlib.sha256(secret.encode()).hexdigest(), Grant(name, _calls(calls), named), rate)
+    key = Key(hashlib.sha256(secret.encode()).hexdigest(), Grant(name, _calls(calls), named, _use(use)), rate)
     try:
         parse_keys(key.text(), where)
     except BadInput as error:
@@ -77,9 +80,10 @@ def list_keys(file: File = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json([_row(key) for key in keys])
         return
-    table = Table("key", "calls", "models", "requests/s", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("key", "calls", "models", "requests/s", "use", box=SIMPLE_HEAD, pad_edge=False)
     for key in keys:
-        table.add_row(f"[bold]{key.grant.name}[/]", key.grant.calls, ", ".join(key.grant.models), str(key.rate or "-"))
+        grant, rate = key.grant, str(key.rate or "-")
+        table.add_row(f"[bold]{grant.name}[/]", grant.calls, ", ".join(grant.models), rate, grant.use)
     stdout().print(table)
 
 
@@ -104,5 +108,19 @@ def _calls(text: str) -> Calls:
     return found
 
 
+def _use(text: str) -> Use:
+    found = next((known for known in USES if known == text), None)
+    if found is None:
+        raise BadInput(f"{text[:40]!r} is not allowed", field="--use", fix=f"use one of {', '.join(USES)}")
+    return found
+
+
 def _row(key: "Key") -> dict[str, Any]:
-    return {"name": key.grant.name, "calls": key.grant.calls, "models": list(key.grant.models), "rate": key.rate}
+    grant = key.grant
+    return {
+        "name": grant.name,
+        "calls": grant.calls,
+        "models": list(grant.models),
+        "rate": key.rate,
+        "use": grant.use,
+    }

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli import weights
 from serving.cli.output import ExitCode, print_json, stderr, stdout
+from serving.cli.tiny import tiny
 from serving.errors import BadInput
 from serving.settings import Settings
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from serving.repository.findings import Finding
     from serving.repository.model import Model
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository, and check it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the model repository and at weights.")
+app.add_typer(weights.app)  # without a name: its commands stand beside these
+
+app.command()(tiny)
 
 GPU_ANSWER_S = 10.0
 """How long the GPU's driver may take to answer."""
@@ -225,7 +230,8 @@ def _list_table(models: "list[Model]") -> "Table":
     )
     for model in models:
         card = model.card
-        terms = {True: "green", False: "red", "conditional": "yellow"}[card.license.commercial_use]
+        colours = {True: ("green", ""), False: ("red", ", not commercial"), "conditional": ("yellow", ", conditional")}
+        terms, said = colours[card.license.commercial_use]
         table.add_row(
             f"[bold]{model.name}[/]" + (" [dim](default)[/]" if card.default else ""),
             card.task,
@@ -234,7 +240,7 @@ def _list_table(models: "list[Model]") -> "Table":
             ", ".join(map(str, model.versions)) or "[dim]-[/]",
             f"{card.share.cpu:g}",
             f"{card.share.gpu:g}" if card.share.gpu else "[dim]-[/]",
-            f"[{terms}]{escape(card.license.name)}[/]",
+            f"[{terms}]{escape(card.license.name)}{said}[/]",
         )
     return table
 
@@ -243,11 +249,14 @@ def _show_table(model: "Model") -> "Table":
     from rich.markup import escape
 
     card, licence = model.card, model.card.license
-    commercial = {True: "commercial use allowed", False: "no commercial use", "conditional": "on conditions"}
+    on_condition = f"commercial use if {licence.condition}" if licence.condition else "terms unknown"
+    commercial = {True: "commercial use allowed", False: "no commercial use", "conditional": on_condition}
     memory = card.memory
     rows = {
         "task": card.task + (" (default)" if card.default else ""),
-        "served by": f"{card.backend}, engine {card.engine}, deployment {model.replica_group}",
+        "served by": f"{card.backend}, engine {card.engine}, deployment {model.replica_group}"
+        + (", where asked for" if card.optional else ""),
+        "architecture": card.architecture or "",
         "weights": card.source.uri + (f" at {card.source.revision}" if card.source.revision else ""),
         "licence": f"{licence.name}, {commercial[licence.commercial_use]}",
         "languages": ", ".join(card.languages),
@@ -259,6 +268,9 @@ def _show_table(model: "Model") -> "Table":
         "fallback": ", ".join(card.fallback),
         "aliases": ", ".join(card.aliases),
         "limits": ", ".join(f"{name} {bound:g}" for name, bound in card.limits.items()),
+        "adapters": ", ".join(card.adapters),
+        "cold start": _cold_start(model.name),
+        "not served": "; ".join(card.gaps),
         "folder": str(model.folder),
     }
     table = _table(escape(f"{model.name}: {card.description}"), "", "")
@@ -267,6 +279,17 @@ def _show_table(model: "Model") -> "Table":
         if text:
             table.add_row(f"[dim]{name}[/]", escape(text))
     return table
+
+
+def _cold_start(model: str) -> str:
+    """What the newest one on this machine took."""
+    from serving.backends.cold_start import COLD_STARTS, read_cold_start
+
+    took = read_cold_start(Settings().home.expanduser() / COLD_STARTS, model)
+    if took is None:
+        return ""
+    warm_up = "" if took.warm_up_s is None else f", {took.warm_up_s:.2f} s first request"
+    return f"{took.download_s:.2f} s download, {took.load_s:.2f} s load{warm_up} ({took.precision} on {took.device})"
 
 
 def _tensor_table(model: "Model") -> "Table":

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serving.edge.key_rules import key_rules
 from serving.edge.registry import GATEWAY_POOL, SLOTS, Routes, Server
+from serving.errors import LicenceForbids
 from serving.protocol.oip_grpc import SERVICE
 from serving.protocol.oip_http import HEADER_LENGTH
 from serving.settings import LimitSettings
@@ -24,6 +25,9 @@ MAP_FILE: Final = "models.map"
 """The map of model, or model/version, to the number of its pool."""
 PATHS_FILE: Final = "paths.map"
 """The same by the path of HTTP inference."""
+TERMS_FILE: Final = "licences.map"
+"""The map of pools that commercial work may not reach, to the reason. By pool, since it is short and known by then."""
+_FILES: Final = {"socket": SOCKET, "map_file": MAP_FILE, "paths_file": PATHS_FILE, "terms_file": TERMS_FILE}
 HAPROXY_METRICS: Final = "/haproxy"
 """Path on the metrics port under which HAProxy shows its own numbers."""
 PEEK_BYTES: Final = 600
@@ -121,6 +125,7 @@ def map_texts(routes: Routes) -> dict[str, str]:
     return {
         MAP_FILE: "".join(f"{key} {pool}\n" for key, pool in pools),
         PATHS_FILE: "".join(f"{infer_path(key)} {pool}\n" for key, pool in pools),
+        TERMS_FILE: "".join(f"{pool} {text}\n" for pool, text in sorted(routes.terms.items())),
     }
 
 
@@ -147,9 +152,8 @@ def config_text(config: EdgeConfig, routes: Routes) -> str:
         http_fd=config.http_fd,
         grpc_fd=config.grpc_fd,
         metrics_fd=config.metrics_fd,
-        socket=SOCKET,
-        map_file=MAP_FILE,
-        paths_file=PATHS_FILE,
+        **_FILES,
+        forbids=LicenceForbids,
         maxconn=config.max_connections,
         threads=config.threads,
         drain_s=DRAIN_S,
@@ -224,6 +228,17 @@ def map_key(key: str, pool: str) -> tuple[str, ...]:
 def unmap_key(key: str) -> tuple[str, ...]:
     """Command after which requests for the key go to the gateway."""
     return tuple(f"del map {file} {name}" for file, name in _entries(key))
+
+
+def refuse_pool(pool: str, text: str) -> tuple[str, ...]:
+    """Commands after which commercial work is refused at a pool, with that text on one line."""
+    # Several lines, the last one empty: so the value may have blanks and whatever else a licence's name has.
+    return (*permit_pool(pool), f"add map {TERMS_FILE} <<\n{pool} {text}\n")
+
+
+def permit_pool(pool: str) -> tuple[str, ...]:
+    """Command after which whatever comes may reach a pool."""
+    return (f"del map {TERMS_FILE} {pool}",)
 
 
 def _entries(key: str) -> tuple[tuple[str, str], ...]:

@@ -234,12 +234,16 @@ class Haproxy:
         if not steps or self._child is None or self._child.returncode is not None:
             return
         try:
+            for pool, text in steps.refuse:
+                await self._run(commands.refuse_pool(pool, text))
             for server in steps.add:
                 await self._add(server)
-            for key, pool in steps.map:
-                await self._run(commands.map_key(key, pool))
             for key in steps.unmap:
                 await self._run(commands.unmap_key(key))
+            for pool in steps.permit:
+                await self._run(commands.permit_pool(pool))
+            for key, pool in steps.map:
+                await self._run(commands.map_key(key, pool))
             for server in steps.remove:
                 await self._run(commands.retire_server(server))
                 self._retired.add(server)

@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from serving.errors import BadInput
 from serving.protocol.keys import CALLS, EVERY_MODEL, Grant
+from serving.protocol.licences import COMMERCIAL, USES
 from serving.repository.findings import Finding
 from serving.repository.yaml_lines import Lines, YamlProblem, load_yaml
 
@@ -29,7 +30,7 @@ MAX_KEYS: Final = 10_000
 MAX_RATE: Final = 1_000_000
 MAX_MODELS_TEXT: Final = 512
 """Characters of a key's models together: they travel in a header."""
-FIELDS: Final = ("name", "sha256", "models", "calls", "rate")
+FIELDS: Final = ("name", "sha256", "models", "calls", "rate", "use")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -60,6 +61,8 @@ class Key:
         lines.append(f"  calls: {self.grant.calls}")
         if self.rate is not None:
             lines.append(f"  rate: {self.rate}")
+        if self.grant.use != COMMERCIAL:
+            lines.append(f"  use: {self.grant.use}")
         return "\n".join(lines) + "\n"
 
 
@@ -145,6 +148,8 @@ def _wrong(index: int, entry: JsonValue, file: Path, lines: Lines) -> Iterator[F
         yield finding("models", f"is over {MAX_MODELS_TEXT} characters together", "use beginnings: flux-*")
     if entry.get("calls", "infer") not in CALLS:
         yield finding("calls", "is not allowed", f"use one of {', '.join(CALLS)}")
+    if entry.get("use", COMMERCIAL) not in USES:
+        yield finding("use", "is not allowed", f"use one of {', '.join(USES)}")
     rate = entry.get("rate", 1)
     if not isinstance(rate, int) or isinstance(rate, bool) or not 1 <= rate <= MAX_RATE:
         yield finding("rate", "is no number of requests per second", f"use a whole number from 1 to {MAX_RATE}")
@@ -159,7 +164,8 @@ def _key(entry: dict[str, JsonValue]) -> Key:
     models, rate = entry.get("models", [EVERY_MODEL]), entry.get("rate")
     calls = next(known for known in CALLS if known == entry.get("calls", "infer"))
     patterns = tuple(map(str, models)) if isinstance(models, list) else ()
-    grant = Grant(str(entry["name"]), calls, (EVERY_MODEL,) if EVERY_MODEL in patterns else patterns)
+    use = next(known for known in USES if known == entry.get("use", COMMERCIAL))
+    grant = Grant(str(entry["name"]), calls, (EVERY_MODEL,) if EVERY_MODEL in patterns else patterns, use)
     return Key(str(entry["sha256"]), grant, rate if isinstance(rate, int) else None)
 
 

@@ -16,7 +16,7 @@ from serving.errors import EngineFailed, foreign_text
 from serving.protocol.keys import EVERY_MODEL
 
 KEYS_MAP: Final = "keys.map"
-"""Hash of a key to ``name/rate/calls/models``; the rate is 0 where there is none."""
+"""Hash of a key to ``name/rate/calls/models/use``; the rate is 0 where there is none."""
 MODELS_MAP: Final = "key_models.map"
 """``name/model`` for each model that a key names."""
 BEGINNINGS_MAP: Final = "key_beginnings.map"
@@ -34,7 +34,7 @@ def key_maps(keys: Sequence[Key]) -> dict[str, list[str]]:
     maps: dict[str, list[str]] = {name: [] for name in _ORDER}
     for key in keys:
         grant = key.grant
-        maps[KEYS_MAP].append(f"{key.sha256} {grant.name}/{key.rate or 0}/{grant.text}")
+        maps[KEYS_MAP].append(f"{key.sha256} {grant.name}/{key.rate or 0}/{grant.text}/{grant.use}")
         for model in grant.models if grant.models != (EVERY_MODEL,) else ():
             begins = model.endswith(EVERY_MODEL)
             maps[BEGINNINGS_MAP if begins else MODELS_MAP].append(f"{grant.name}/{model.rstrip(EVERY_MODEL)} 1")

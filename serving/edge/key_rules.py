@@ -9,6 +9,7 @@ from typing import Any, Final
 from serving.edge.key_maps import BEGINNINGS_MAP, KEYS_MAP, MODELS_MAP
 from serving.errors import Forbidden, RateLimited, ReelmeshError, Unauthenticated
 from serving.protocol.keys import CALLS, CONTROL_METHODS, GRANT_HEADER, KEY_HEADER, OPEN_METHODS, Grant, may
+from serving.protocol.licences import NON_COMMERCIAL, USE_HEADER
 from serving.protocol.oip_grpc import SERVICE
 
 OPEN_PATHS: Final = ("/v2/health/live", "/v2/health/ready", "/healthz")
@@ -26,7 +27,7 @@ _REFUSALS: Final[Mapping[str, tuple[type[ReelmeshError], str, str]]] = {
     "rate": (RateLimited, "the key %[var(txn.who)] may make %[var(txn.rate)] requests a second", "hdr Retry-After 1"),
 }
 """Error, text in HAProxy's log format, and headers, for each reason."""
-_GRPC_CODES: Final = {"PERMISSION_DENIED": 7, "RESOURCE_EXHAUSTED": 8, "UNAUTHENTICATED": 16}
+GRPC_CODES: Final = {"PERMISSION_DENIED": 7, "RESOURCE_EXHAUSTED": 8, "UNAUTHENTICATED": 16}
 
 
 def key_rules(*, keys: bool) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def key_rules(*, keys: bool) -> dict[str, Any]:
         "open_methods": [f"/{SERVICE}/{method}" for method in sorted(OPEN_METHODS)],
         "control_methods": [f"/{SERVICE}/{method}" for method in sorted(CONTROL_METHODS)],
         "refusals": _REFUSALS,
+        "use_header": USE_HEADER,
+        "non_commercial": NON_COMMERCIAL,
         "basic": " hdr WWW-Authenticate 'Basic realm=\"reelmesh\"'",
-        "grpc_codes": _GRPC_CODES,
+        "grpc_codes": GRPC_CODES,
     }

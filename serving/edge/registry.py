@@ -4,11 +4,13 @@ The one invariant: nothing here does I/O or reads a clock, and equal heartbeats 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
+from serving.protocol.licences import refusal_of
+from serving.protocol.oip_errors import error_text
 
 SLOTS: Final = 256
 """Models HAProxy routes by itself; those beyond are reached through the gateway."""
@@ -85,24 +87,33 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What HAProxy shall know: the pool of each key (``model`` or ``model/version``), and the servers of each pool."""
+    """What HAProxy shall know.
+
+    Args:
+        pools: the pool of each key (``model`` or ``model/version``).
+        servers: of each pool.
+        terms: why commercial work may not reach a pool, by pool; those that it may reach are not in it.
+    """
 
     pools: Mapping[str, str] = field(default_factory=dict)
     servers: frozenset[Server] = frozenset()
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Steps from one state of HAProxy to another, to be taken in the order of the fields."""
 
+    refuse: tuple[tuple[str, str], ...] = ()
     add: tuple[Server, ...] = ()
-    map: tuple[tuple[str, str], ...] = ()
     unmap: tuple[str, ...] = ()
+    permit: tuple[str, ...] = ()
+    map: tuple[tuple[str, str], ...] = ()
     remove: tuple[Server, ...] = ()
 
     def __len__(self) -> int:
         """How many steps."""
-        return len(self.add) + len(self.map) + len(self.unmap) + len(self.remove)
+        return sum(map(len, (self.refuse, self.add, self.unmap, self.permit, self.map, self.remove)))
 
 
 def routes_of(table: EndpointTable, before: Routes) -> Routes:
@@ -123,16 +134,22 @@ def routes_of(table: EndpointTable, before: Routes) -> Routes:
         for endpoint in endpoints
         for wire in WIRES
     )
-    return Routes(pools, servers)
+    return Routes(pools, servers, _terms(table.endpoints(), pools))
 
 
 def changes(before: Routes, after: Routes) -> Changes:
-    """What to do: servers are added before keys lead to them, and removed after the keys are gone."""
+    """What to do: servers are added before keys lead to them, and removed after the keys are gone.
+
+    A pool is refused before a key leads to it, and permitted once no key of one that was refused does.
+    """
     moved = {key: pool for key, pool in after.pools.items() if before.pools.get(key) != pool}
+    refused = {pool: text for pool, text in after.terms.items() if before.terms.get(pool) != text}
     return Changes(
+        refuse=tuple(sorted(refused.items())),
         add=tuple(sorted(after.servers - before.servers, key=_order)),
-        map=tuple(sorted(moved.items())),
         unmap=tuple(sorted(before.pools.keys() - after.pools.keys())),
+        permit=tuple(sorted(before.terms.keys() - after.terms.keys())),
+        map=tuple(sorted(moved.items())),
         remove=tuple(sorted(before.servers - after.servers, key=_order)),
     )
 
@@ -159,6 +176,13 @@ def _targets(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
             if (key := f"{model}/{replica.version}") and replica.version and _KEY.fullmatch(key):
                 targets.setdefault(key, []).append(replica)
     return targets
+
+
+def _terms(endpoints: Sequence[Endpoint], pools: Mapping[str, str]) -> dict[str, str]:
+    """Refusals by pool; alternatives are among what lives now."""
+    refused = {endpoint.model for endpoint in endpoints if endpoint.refuses}
+    texts = {model: error_text(error) for model in refused if (error := refusal_of(model, endpoints)) is not None}
+    return {pool: texts[model] for key, pool in pools.items() if (model := key.partition("/")[0]) in texts}
 
 
 def _address(endpoint: Endpoint, wire: Wire) -> str:

@@ -26,6 +26,7 @@ from serving.gateway.oip_parts import mesh_plane
 from serving.jobs.types import JobType
 from serving.protocol.endpoint import ANY_MODEL, Endpoint, Heartbeat
 from serving.repository.served import load_served, requested
+from serving.router import Router
 from serving.settings import Settings
 from serving.telemetry import Exposition
 
@@ -58,10 +59,11 @@ class GatewayDeployment:
         self._host = own_host(settings)
         self._edge = edge
         self._worker = worker
-        self._jobs = JobsPart(settings, catalog) if jobs else None
+        repository = await asyncio.to_thread(load_served, settings)
+        # A router without backends: it is only asked which models may be used for what.
+        self._jobs = JobsPart(settings, catalog, Router(repository, (), settings.licences)) if jobs else None
         if self._jobs is not None:
             await self._jobs.open()
-        repository = await asyncio.to_thread(load_served, settings)
         known = [*repository.models, *repository.broken]
         wanted = requested(repository, settings.inference)
         self._plane = mesh_plane(EdgeClient(edge), settings, self._host, wanted, known)

@@ -17,7 +17,7 @@ from serving.jobs.dead import redrive
 from serving.jobs.fork import Edits
 from serving.protocol.oip_json import parse_object
 
-router = APIRouter(prefix="/v1", tags=["jobs"], responses=errors(404, 409, 422, 429, 503))
+router = APIRouter(prefix="/v1", tags=["jobs"], responses=errors(403, 404, 409, 422, 429, 503))
 
 _BODY: Final = {
     "requestBody": {
@@ -47,6 +47,7 @@ async def retry_job(
 ) -> JobView:
     """A new job that takes what an ended one finished before the stage. The body may edit its input and results."""
     record = await seen_job(deps, who, job_id)
+    who.check_use(record)
     limit = deps.settings.limits.spec_bytes
     body = b"".join([piece async for piece in bounded_stream(request, limit, what="edits")])
     edits = parse_object(body, "body") if body else None
@@ -58,4 +59,5 @@ async def retry_job(
 async def redrive_job(deps: Deps, who: Who, response: Response, job_id: str) -> JobView:
     """A new job that goes on where a dead letter (`GET /v1/jobs?dead=true`) was given up."""
     record = await seen_job(deps, who, job_id)
+    who.check_use(record)
     return await accepted(deps, response, await redrive(record, deps.desk))

@@ -41,7 +41,7 @@ async def job_types(deps: Deps) -> JobTypeList:
     status_code=_GOES_ON,
     response_model=JobView,
     openapi_extra=_BODY,
-    responses={200: {"model": JobView, "description": "The job has ended."}, **errors(400, 413, 429)},
+    responses={200: {"model": JobView, "description": "The job has ended."}, **errors(400, 403, 413, 429)},
 )
 async def submit_job(
     deps: Deps,
@@ -62,7 +62,7 @@ async def submit_job(
     """
     body = await bounded_body(request, deps.settings.limits.spec_bytes, what="a job")
     wanted = parse_request(parse_object(body, "body"))
-    record, created = await deps.desk.submit(wanted, key=key, tenant=who.tenant)
+    record, created = await deps.desk.submit(wanted, key=key, tenant=who.tenant, bounds=who.bounds)
     if not created:
         response.headers["Idempotent-Replayed"] = "true"
     wait_s = wanted_wait_s(prefer, deps.settings.limits.job_wait_s)

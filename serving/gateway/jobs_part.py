@@ -16,7 +16,7 @@ from serving.jobs.database import Database
 from serving.jobs.intake.group import IntakeGroup
 from serving.jobs.keeper import Keeper
 from serving.jobs.store import JobStore
-from serving.jobs.submit import JobDesk
+from serving.jobs.submit import JobDesk, Permit
 from serving.jobs.types import JobType
 from serving.jobs.webhooks.check import WebhookCheck
 from serving.jobs.webhooks.deliveries import Deliveries
@@ -31,9 +31,11 @@ class JobsPart:
     Args:
         settings: of the whole mesh, resolved.
         catalog: every job type by name.
+        permit: knows the models' licences; None leaves them to the stages.
     """
 
-    def __init__(self, settings: Settings, catalog: Mapping[str, JobType]) -> None:
+    def __init__(self, settings: Settings, catalog: Mapping[str, JobType], permit: Permit | None = None) -> None:
+        self._permit = permit
         self._settings = settings
         self._catalog = catalog
         self._database = Database(settings.jobs_database_url)
@@ -51,7 +53,7 @@ class JobsPart:
         self._secrets = Secrets(self._settings.webhooks.secrets_file)
         await self._secrets.open()
         check = WebhookCheck(self._settings.webhooks, self._secrets)
-        self._desk = JobDesk(self._store, self._catalog, self._artifacts, check)
+        self._desk = JobDesk(self._store, self._catalog, self._artifacts, check, self._permit)
         self._intakes = IntakeGroup(
             self._settings.intakes,
             self._desk,

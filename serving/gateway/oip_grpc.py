@@ -20,11 +20,12 @@ from serving.gateway.byte_budget import ByteBudget
 from serving.gateway.oip_grpc_channels import Channels
 from serving.gateway.oip_grpc_control import Call, control_calls
 from serving.gateway.oip_grpc_messages import from_document, parsed, written
-from serving.gateway.oip_keys import check_call, grant_in
+from serving.gateway.oip_keys import check_call, grant_in, use_in
 from serving.gateway.oip_look import LOOK_S
 from serving.gateway.oip_mesh import TRIES, Find
 from serving.gateway.oip_parts import MeshPlane
 from serving.gateway.oip_stream import InferStream, ends_with_a_status, sequence_id
+from serving.protocol.licences import metadata_of
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import SERVICE
 from serving.protocol.oip_shapes import check_message_shapes
@@ -87,8 +88,10 @@ class _Calls:
     async def infer(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelInferRequest, data)
         check_message_shapes(message)
+        use = use_in(context)
         find = partial(self._mesh.find, message.model_name, message.model_version, sequence_id(message))
-        return await self._send("ModelInfer", find, data, context.time_remaining() or _ANSWER_S)
+        await self._mesh.permit(message.model_name, use)
+        return await self._send("ModelInfer", find, data, context.time_remaining() or _ANSWER_S, metadata_of(use))
 
     async def metadata(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
         message = parsed(pb.ModelMetadataRequest, data)
@@ -115,14 +118,15 @@ class _Calls:
 
     async def stream(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
         plane = self._plane
-        stream = InferStream(
-            plane, self._channels, context.time_remaining(), grant_in(context), ends_with_a_status(context)
-        )
+        strict, use = ends_with_a_status(context), use_in(context)
+        stream = InferStream(plane, self._channels, context.time_remaining(), grant_in(context), strict, use)
         async with _refusing(context), aclosing(stream.answers(messages)) as answers:
             async for answer in answers:
                 yield answer
 
-    async def _send(self, name: str, find: Find, data: bytes, patience_s: float) -> bytes:
+    async def _send(
+        self, name: str, find: Find, data: bytes, patience_s: float, metadata: Sequence[tuple[str, str]] = ()
+    ) -> bytes:
         """One replica's answer; one that cannot be reached has not seen the request, so another is asked."""
         tried: set[str] = set()
         while len(tried) < TRIES:
@@ -132,7 +136,8 @@ class _Calls:
             tried.add(address)
             async with self._channels.to(address) as channel:
                 if await connected(channel, _CONNECT_S):
-                    answer: bytes = await channel.unary_unary(f"/{SERVICE}/{name}")(data, timeout=patience_s)
+                    call = channel.unary_unary(f"/{SERVICE}/{name}")
+                    answer: bytes = await call(data, timeout=patience_s, metadata=metadata)
                     return answer
         raise Unavailable("the replica cannot be reached", fix="try again in a moment")
 

@@ -17,6 +17,7 @@ from serving.gateway.oip_http_control import ControlCalls, add_control_routes
 from serving.gateway.oip_http_json import body_object, read_body, refused, whole
 from serving.gateway.oip_look import LOOK_S, model_path
 from serving.gateway.oip_parts import MeshPlane
+from serving.protocol.licences import use_of
 from serving.protocol.oip_errors import wrong_method_body
 from serving.protocol.oip_http import HEADER_LENGTH
 
@@ -122,6 +123,7 @@ class _Calls:
     async def _infer(self, request: Request, call: str) -> Response:
         name, version = _model(request)
         serving = await self._plane.mesh.serving(name, version)
+        await self._plane.mesh.permit(name, use_of(request.headers))
         encoding, length = request.headers.get("content-encoding", ""), request.headers.get(HEADER_LENGTH)
         with self._plane.budget.holding() as held:
             received = await read_body(request, self._plane.limits.infer_bytes, held)

@@ -15,11 +15,12 @@ from starlette.types import Receive, Scope, Send
 from serving.errors import Cancelled, Unavailable
 from serving.gateway.oip_mesh import TRIES, Find
 from serving.gateway.oip_refusal import no_answer
+from serving.protocol.licences import USE_HEADER
 from serving.protocol.oip_errors import error_body
 
 T = TypeVar("T")
 
-FORWARDED: Final = ("content-type", "accept-encoding", "accept", "inference-header-content-length")
+FORWARDED: Final = ("content-type", "accept-encoding", "accept", "inference-header-content-length", USE_HEADER)
 RETURNED: Final = (
     "content-type", "content-encoding", "content-length", "inference-header-content-length", "retry-after",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from serving.gateway.oip_checks import check_model_name
 from serving.gateway.oip_index import Entry, merge_index, missing_models
 from serving.gateway.oip_sequences import SequenceBook
 from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.protocol.licences import COMMERCIAL, Use, refusal_of
 from serving.protocol.oip_errors import unknown_model
 from serving.protocol.oip_metadata import server_metadata
 
@@ -90,6 +91,14 @@ class OipMesh:
         if states:
             raise NotFound(f"Request for unknown model: '{model}' has no available versions")
         raise unknown_model(model, version)
+
+    async def permit(self, model: str, use: Use) -> None:
+        """Raise :class:`LicenceForbids` where the licence of a model that is served does not allow the use."""
+        if use != COMMERCIAL:
+            return
+        endpoints = [each for replica in await self.edge.replicas() for each in replica.endpoints]
+        if error := refusal_of(model, endpoints):
+            raise error
 
     async def engines(self) -> list[Heartbeat]:
         """Every living replica that serves models or may: all but gateways."""

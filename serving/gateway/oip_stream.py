@@ -24,6 +24,7 @@ from serving.gateway.oip_parts import MeshPlane
 from serving.gateway.oip_upstream import Upstream, refusal_message
 from serving.protocol.endpoint import Endpoint
 from serving.protocol.keys import Grant
+from serving.protocol.licences import COMMERCIAL, Use, metadata_of
 from serving.protocol.oip_grpc import SERVICE, STATUS_IN_STREAMS
 from serving.protocol.oip_shapes import check_message_shapes
 
@@ -48,6 +49,7 @@ class InferStream:
         deadline_s: what is left of the client's deadline; None means that there is none.
         grant: what the client's key allows; None where the mesh asks for no keys.
         strict: whether the first error ends the stream with its status.
+        use: what all of its inferences are for.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class InferStream:
         deadline_s: float | None = None,
         grant: Grant | None = None,
         strict: bool = False,
+        use: Use = COMMERCIAL,
     ) -> None:
+        self._use = use
         self._mesh = plane.mesh
         self._budget = plane.budget
         self._channels = channels
@@ -123,6 +127,7 @@ class InferStream:
             message = parsed(pb.ModelInferRequest, data)
             name = message.id
             check_may(self._grant, "ModelInfer", message.model_name)
+            await self._mesh.permit(message.model_name, self._use)
             check_message_shapes(message)
             with self._budget.holding() as held:
                 held.take(len(data))
@@ -169,7 +174,7 @@ class InferStream:
     async def _open(self, address: str) -> Upstream:
         left_s = None if self._ends_s is None else max(0.0, self._ends_s - time.monotonic())
         channel = await self._held.enter_async_context(self._channels.to(address))
-        metadata = STATUS_IN_STREAMS if self._strict else ()
+        metadata = (*(STATUS_IN_STREAMS if self._strict else ()), *metadata_of(self._use))
         call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(timeout=left_s, metadata=metadata)
         upstream = Upstream(call, address, self._put, self._refuse, self._settled)
         await upstream.connect()

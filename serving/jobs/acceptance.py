@@ -21,6 +21,7 @@ from serving.jobs.refs import first_file_name
 from serving.jobs.tables import ANYBODY, MAX_TITLE_CHARS, job_events, job_stages, jobs, note_delivery
 from serving.jobs.together import Together
 from serving.jobs.types import JobState, Lane
+from serving.protocol.licences import COMMERCIAL, Use
 
 IDEMPOTENCY_S: Final = 24 * 3600.0
 """How long an idempotency key names its job."""
@@ -54,6 +55,7 @@ class NewJob(Named):
         input: the request as JSON.
         stages: names of the stages, in order.
         deadline_at: no stage starts that would end later; Unix seconds.
+        use: what it is for, which decides which licences allow its calls.
         webhook: where events are sent: ``url`` and ``events``.
         parent_id: the job whose finished stages before ``from_stage`` are taken.
         edits: merge patches on the parent's input and results.
@@ -70,6 +72,7 @@ class NewJob(Named):
     deadline_at: float | None = None
     stop_at: str | None = None
     use_cache: bool = True
+    use: Use = COMMERCIAL
     webhook: dict[str, JsonValue] | None = None
     parent_id: str | None = None
     from_stage: str | None = None
@@ -304,6 +307,7 @@ _KEPT: Final = (
     "deadline_at",
     "stop_at",
     "use_cache",
+    "use",
     "webhook",
     "source",
     "message_id",

@@ -20,7 +20,7 @@ from serving.backends.call import Call
 from serving.errors import BadInput, EngineFailed, ReelmeshError, TooLarge, foreign_text
 from serving.jobs.journal import Journal, StageFacts
 from serving.jobs.keys import json_refs, request_key
-from serving.jobs.makers import provenance_of
+from serving.jobs.makers import Run, provenance_of
 from serving.jobs.parts import Ledger, Part, Spent, own_part, type_name
 from serving.jobs.progress import job_progress
 from serving.jobs.records import JobRecord, StageState
@@ -28,6 +28,7 @@ from serving.jobs.results import Place, Result, Results
 from serving.jobs.stage_times import StageTimes, check_fits
 from serving.jobs.types import JobOutput, JobType, Stage, StoppedEarly
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.identity import Identity
 from serving.telemetry import STAGE_PARTS, STAGE_RETRIES, STAGE_SECONDS
@@ -51,8 +52,8 @@ class Runner(Protocol):
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         """Run one request to its result."""
 
-    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
-        """The model that is asked first."""
+    def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
+        """The model that is asked first; raises :class:`LicenceForbids` where it may not be used for that."""
 
 
 class DurableContext:
@@ -79,7 +80,7 @@ class DurableContext:
         deadline_unix_s: float,
         parallel_calls: int,
     ) -> None:
-        self.job_id = record.id
+        self.job_id, self.use = record.id, record.use
         self.artifacts = artifacts
         self.failed_stage: str | None = None
         self._record, self._job_type = record, job_type
@@ -136,7 +137,8 @@ class DurableContext:
                 raise EngineFailed(f"expected {result.__name__}, got {type(answer).__name__}")
             return answer
 
-        identity = self._runner.identity(request, model=model)
+        # Before the cache is looked into: what a forbidden model once made is no more for this job than what it makes.
+        identity = self._runner.identity(request, model=model, use=self.use)
         return Part(ask, result, request_key(request, identity), request, identity)
 
     async def _perform(self, name: str, parts: Sequence[Part[T]]) -> list[T]:
@@ -207,7 +209,7 @@ class DurableContext:
     async def _make(self, place: Place, part: Part[Any], spent: Spent) -> Result:
         """Do the work of a part, and leave its result and who made it; what it took is added to ``spent``."""
         began = time.time()
-        call = Call(deadline_unix_s=self._deadline_unix_s, job_id=self.job_id, stage=place.stage)
+        call = Call(deadline_unix_s=self._deadline_unix_s, job_id=self.job_id, stage=place.stage, use=self.use)
         call.on_progress = partial(self._moved, place)
         try:
             value = part.encode(await part.work(call))
@@ -216,10 +218,11 @@ class DurableContext:
             self._partly.pop(place, None)
         by, key = part.identity, part.key
         if by is not None and part.request is not None and call.served_by.rpartition("/")[2] != by.model:
-            by = self._runner.identity(part.request, model=call.served_by.rpartition("/")[2])
+            by = self._runner.identity(part.request, model=call.served_by.rpartition("/")[2], use=self.use)
             key = request_key(part.request, by)  # a fallback's result is not the first model's
         made = json_refs(json.loads(value))
-        records = provenance_of(made, part, place, job_type=self._job_type.name, served_by=call.served_by, by=by)
+        run = Run(self._job_type.name, self.use, call.served_by)
+        records = provenance_of(made, part, place, run, by)
         await asyncio.gather(*(self.artifacts.put_provenance(ref, record) for ref, record in records))
         result = Result(
             value=value,

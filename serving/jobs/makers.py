@@ -6,6 +6,7 @@ The one invariant: a record names digests of texts, never the texts.
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from serving.artifacts.provenance import ModelUsed, Provenance, software_version
@@ -13,6 +14,7 @@ from serving.jobs.keys import json_refs
 from serving.jobs.parts import Part
 from serving.jobs.results import Place
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import Use
 from serving.protocol.tasks import TaskRequest
 from serving.repository.identity import Identity
 
@@ -22,8 +24,23 @@ def inputs_of(part: "Part[Any]") -> list[ArtifactRef]:
     return list(part.inputs) if part.request is None else json_refs(part.request.model_dump(mode="json"))
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """In what a part was made.
+
+    Args:
+        job_type: the job's type.
+        use: what the job is for.
+        served_by: ``backend/model``, empty for own code.
+    """
+
+    job_type: str
+    use: Use
+    served_by: str
+
+
 def provenance_of(
-    made: Sequence[ArtifactRef], part: "Part[Any]", place: Place, *, job_type: str, served_by: str, by: Identity | None
+    made: Sequence[ArtifactRef], part: "Part[Any]", place: Place, run: Run, by: Identity | None
 ) -> list[tuple[ArtifactRef, Provenance]]:
     """The record of each artifact that a part made.
 
@@ -31,8 +48,7 @@ def provenance_of(
         made: what its result refers to; what went in is left out.
         part: the part.
         place: which it is.
-        job_type: the job's type.
-        served_by: ``backend/model``, empty for own code.
+        run: the call of the job.
         by: the model that did it.
     """
     inputs = [ref.sha256 for ref in inputs_of(part)]
@@ -41,10 +57,11 @@ def provenance_of(
         "made_at": time.time(),
         "software_version": software_version(),
         "job_id": place.job_id,
-        "job_type": job_type,
+        "job_type": run.job_type,
+        "use": run.use,
         "stage": place.stage,
         "part": place.part,
-        "models": (_used(by, served_by),) if by else (),
+        "models": (_used(by, run.served_by),) if by else (),
         "seeds": _seeds(part.request),
         "prompt_sha256": _prompt_digest(part.request),
         "inputs": tuple(inputs),
@@ -61,6 +78,7 @@ def _used(by: Identity, served_by: str) -> ModelUsed:
         revision=by.revision,
         license=by.license,
         commercial_use=by.commercial_use,
+        condition=by.condition,
     )
 
 

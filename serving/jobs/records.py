@@ -12,6 +12,7 @@ from serving.errors import ReelmeshError, plain_text
 from serving.jobs.states import FINAL
 from serving.jobs.types import JobOutput, JobState, Lane
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import COMMERCIAL, Use
 
 
 class _Record(BaseModel):
@@ -112,6 +113,7 @@ class JobRecord(_Record):
         from_stage: the first stage that runs anew on a fork; None takes all that the parent finished.
         stop_at: the stage after which the job completes with what it has.
         use_cache: whether results of other jobs may be taken, and this one's be given.
+        use: what it is for; commercial work reaches no weights whose licence forbids it.
         edits: merge patches on the parent's results, by stage and part.
     """
 
@@ -147,6 +149,7 @@ class JobRecord(_Record):
     from_stage: str | None = None
     stop_at: str | None = None
     use_cache: bool = True
+    use: Use = COMMERCIAL
     edits: dict[str, JsonValue] | None = None
 
     @property

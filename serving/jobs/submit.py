@@ -9,13 +9,13 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.artifacts.store import ArtifactStore
-from serving.errors import BadInput, Conflict, NotFound, Unprocessable
+from serving.errors import BadInput, Conflict, Forbidden, NotFound, Unprocessable
 from serving.jobs.acceptance import Named, NewJob
 from serving.jobs.fork import Edits, check_results, forked_from, forked_input, parse_edits
 from serving.jobs.input_problems import bad_input
@@ -27,6 +27,7 @@ from serving.jobs.tables import ANYBODY
 from serving.jobs.types import JobType, Lane
 from serving.jobs.webhooks.check import WebhookCheck
 from serving.jobs.webhooks.deliveries import Deliveries
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.repository.yaml_lines import dotted
 
 MAX_TIMEOUT_S: Final = 24 * 3600.0
@@ -70,7 +71,45 @@ class JobRequest(BaseModel):
         default=None, max_length=64, description="The last stage to run; the job completes with what it has then."
     )
     use_cache: bool = Field(default=True, strict=True, description="Take results of equal stages of other jobs.")
+    use: Use | None = Field(
+        default=None,
+        description="What it is for; null takes the key's. A key for commercial work takes no other.",
+    )
     webhook: JobWebhook | None = Field(default=None, description="Where to send the job's events.")
+
+
+@dataclass(frozen=True, slots=True)
+class UseBounds:
+    """What jobs of somebody may be for.
+
+    Args:
+        default: what a job is for that does not say.
+        bound: whether it may be for nothing else; else a job may always be for commercial work, which is the stricter,
+            and for what is not.
+    """
+
+    default: Use = COMMERCIAL
+    bound: bool = False
+
+    def use_of(self, asked: Use | None) -> Use:
+        """The use of a job that says ``asked``; raises :class:`Forbidden` where it may not."""
+        if asked is None or asked == self.default:
+            return self.default
+        if self.bound:
+            fix = "leave it out, or ask for a key whose use is non_commercial"
+            raise Forbidden(f"the key is for {self.default} work alone", field="use", fix=fix)
+        return asked
+
+
+ANY_USE: Final = UseBounds()
+"""Of whoever brings no key."""
+
+
+class Permit(Protocol):
+    """What knows the models' licences: :class:`serving.router.Router`."""
+
+    def permit(self, task: str, use: Use, *, model: str | None = None) -> None:
+        """Raise :class:`LicenceForbids` where the model, or the task's first, may not be used for that."""
 
 
 class JobDesk:
@@ -82,6 +121,7 @@ class JobDesk:
         artifacts: where files that jobs refer to must be.
         check_webhook: says what is wrong with a webhook; None leaves that to the sender, which refuses it at the first
             try.
+        permit: knows the models' licences; None leaves them to the stages.
     """
 
     def __init__(
@@ -90,7 +130,9 @@ class JobDesk:
         catalog: Mapping[str, JobType],
         artifacts: ArtifactStore,
         check_webhook: WebhookCheck | None = None,
+        permit: Permit | None = None,
     ) -> None:
+        self._permit = permit
         self._check_webhook = check_webhook
         self._store = store
         self._catalog = catalog
@@ -104,6 +146,7 @@ class JobDesk:
         tenant: str = ANYBODY,
         source: str = "http",
         message_id: str | None = None,
+        bounds: UseBounds = ANY_USE,
     ) -> tuple[JobRecord, bool]:
         """Check a job, write it and put it in line.
 
@@ -113,12 +156,15 @@ class JobDesk:
             tenant: whose job it is.
             source: the way it came: ``http``, or an intake's name.
             message_id: of the message it came in; a second one of the source with it gives the first one's job.
+            bounds: what the job may be for.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
             Unprocessable: names the field and the fix; or the key was used for another request.
+            Forbidden: it says that it is for what its key is not.
+            LicenceForbids: the licence of a model that it will ask does not allow its use.
             TooMany: as many jobs wait as may.
         """
         if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
@@ -132,7 +178,7 @@ class JobDesk:
         try:
             if request.webhook is not None and self._check_webhook is not None:
                 await self._check_webhook(request.webhook.url, request.webhook.events, tenant)
-            new = await self._prepare(request)
+            new = await self._prepare(request, bounds.use_of(request.use))
         except BadInput as error:
             raise unprocessable(error) from error
         return await self._store.accept(
@@ -148,7 +194,7 @@ class JobDesk:
         stop_at: str | None = None,
         once: bool = False,
     ) -> JobRecord:
-        """Fork an ended job: a new one that takes what the old one finished, and does the rest.
+        """Fork an ended job: a new one that takes what the old one finished, and does the rest, for the same use.
 
         Args:
             job_id: the ended job.
@@ -161,6 +207,7 @@ class JobDesk:
         Raises:
             NotFound: no such job.
             Conflict: it has not ended, or has a fork.
+            LicenceForbids: the licence of a model that it will ask does not allow its use.
             Unprocessable: names the field and the fix.
             TooMany: as many jobs wait as may.
         """
@@ -171,7 +218,7 @@ class JobDesk:
             wanted = parse_edits(edits)
             stage = forked_from(parent, from_stage, wanted)
             await check_results(parent, wanted, Results(self._store.database, self._artifacts))
-            new = await self._prepare(_forked(parent, wanted, stop_at))
+            new = await self._prepare(_forked(parent, wanted, stop_at), parent.use)
         except BadInput as error:
             raise unprocessable(error) from error
         tenant = await self._store.tenant_of(job_id)
@@ -183,7 +230,7 @@ class JobDesk:
             raise _driven(record)
         return record
 
-    async def _prepare(self, request: JobRequest) -> NewJob:
+    async def _prepare(self, request: JobRequest, use: Use) -> NewJob:
         job_type = self._catalog.get(request.type)
         if job_type is None:
             raise BadInput(
@@ -195,6 +242,9 @@ class JobDesk:
         await self._check_artifacts(checked)
         if job_type.check is not None:
             await _checked(job_type, checked, self._artifacts)
+        if self._permit is not None and job_type.models is not None:
+            for task, model in job_type.models(checked).items():
+                self._permit.permit(task, use, model=model)
         deadline = None if request.deadline_s is None else time.time() + request.deadline_s
         return NewJob(
             type=job_type.name,
@@ -207,6 +257,7 @@ class JobDesk:
             deadline_at=deadline,
             stop_at=request.stop_at,
             use_cache=request.use_cache,
+            use=use,
             webhook=None if request.webhook is None else request.webhook.model_dump(mode="json"),
             predicted_s=None if job_type.predict is None else job_type.predict(checked),
         )

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from serving.errors import plain_text
 from serving.jobs.states import sources_of
 from serving.jobs.types import JobState
+from serving.protocol.licences import COMMERCIAL
 
 MAX_ID_CHARS: Final = 40
 MAX_TITLE_CHARS: Final = 120
@@ -58,6 +59,7 @@ jobs = sa.Table(
     sa.Column("from_stage", sa.String(64)),
     sa.Column("stop_at", sa.String(64)),
     sa.Column("use_cache", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("use", sa.String(16), nullable=False, server_default=COMMERCIAL),
     sa.Column("edits", sa.JSON(none_as_null=True)),
     sa.Column("webhook", sa.JSON(none_as_null=True)),
     sa.Column("source", sa.String(64), nullable=False, server_default="http"),

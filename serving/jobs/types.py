@@ -3,7 +3,7 @@
 The one invariant: graphs see JobContext alone, so the durable executor behind it can change without touching a graph.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from serving.artifacts.store import ArtifactStore
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import Use
 from serving.protocol.tasks import TaskRequest, TaskResult
 
 R = TypeVar("R", bound=TaskResult)
@@ -66,6 +67,7 @@ class JobContext(Protocol):
     """
 
     job_id: str
+    use: Use
     artifacts: ArtifactStore
 
     @property
@@ -115,6 +117,8 @@ class JobType:
         tries: runs before a retryable failure is final.
         check: called by the gateway before a job is accepted, after the request model has passed.
         predict: seconds of CPU and GPU a request will take; None takes the mean of earlier jobs of the type.
+        models: the models that a request will ask, by task, None for the task's first: those whose licence forbids the
+            job's use refuse it before it is accepted; without it the first stage that asks one does.
     """
 
     name: str
@@ -127,3 +131,4 @@ class JobType:
     check: Check | None = None
     description: str = field(default="", kw_only=True)
     predict: Callable[[Any], float] | None = field(default=None, kw_only=True)
+    models: Callable[[Any], Mapping[str, str | None]] | None = field(default=None, kw_only=True)

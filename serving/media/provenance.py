@@ -44,6 +44,7 @@ class ModelUse:
         revision: of the weights.
         license: SPDX identifier or the licence's own name.
         commercial_use: ``True``, ``False`` or ``conditional``.
+        condition: of a conditional licence; in commercial work it was accepted by the operator.
     """
 
     model: str
@@ -52,6 +53,7 @@ class ModelUse:
     revision: str | None
     license: str
     commercial_use: bool | str
+    condition: str | None = None
 
 
 def source_type(*, from_media: bool, generated: bool, trained: bool) -> DigitalSourceType:

@@ -36,6 +36,8 @@ class Endpoint(_Message):
         grpc_socket: the same for gRPC.
         straight: whether the edge sends inference straight to the replica. False for models whose requests belong
             together (sequences): the gateway then picks the replica.
+        task: what the model does; empty where it has no typed task.
+        refuses: why commercial work may not reach the model's weights; empty where it may.
     """
 
     model: str = Field(min_length=1, max_length=256)
@@ -45,6 +47,8 @@ class Endpoint(_Message):
     http_socket: Socket | None = None
     grpc_socket: Socket | None = None
     straight: bool = True
+    task: str = Field(default="", max_length=64)
+    refuses: str = Field(default="", max_length=600)
 
 
 class Heartbeat(_Message):

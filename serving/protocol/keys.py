@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from serving.protocol.licences import COMMERCIAL, Use, use_of
+
 KEY_HEADER: Final = "x-reelmesh-key"
 """The name of the key that a request came with."""
 GRANT_HEADER: Final = "x-reelmesh-grant"
@@ -46,11 +48,13 @@ class Grant:
         name: of the key.
         calls: which calls.
         models: names, and beginnings of names that end in ``*``; :data:`EVERY_MODEL` alone is every model.
+        use: what whoever has it works for; it travels in a header of its own, :data:`USE_HEADER`.
     """
 
     name: str
     calls: Calls
     models: tuple[str, ...] = (EVERY_MODEL,)
+    use: Use = COMMERCIAL
 
     @property
     def text(self) -> str:
@@ -90,7 +94,7 @@ def grant_of(headers: Mapping[str, str]) -> Grant | None:
     found = next((known for known in CALLS if known == calls), None)
     if name is None or found is None:
         return Grant(name or "", "metrics", ())
-    return Grant(name, found, tuple(filter(None, models.split(","))))
+    return Grant(name, found, tuple(filter(None, models.split(","))), use_of(headers))
 
 
 def _matches(pattern: str, model: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import BadInput
+from serving.protocol.licences import COMMERCIAL, Use
 
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
@@ -165,6 +166,7 @@ class InferRequest:
         inputs: tensors.
         outputs: those wanted, in order; none means all of the model's.
         deadline_unix_s: when nobody waits for the answer any more; from the wire's deadline and ``timeout``.
+        use: what the answer is for; from the wire's header or metadata.
     """
 
     model_name: str
@@ -174,6 +176,7 @@ class InferRequest:
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[RequestedOutput, ...] = ()
     deadline_unix_s: float | None = None
+    use: Use = COMMERCIAL
 
     def input(self, name: str) -> Tensor | None:
         """The input of that name."""

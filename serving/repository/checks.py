@@ -17,6 +17,7 @@ from serving.repository.checks_backend import check_backend
 from serving.repository.checks_batching import check_batching
 from serving.repository.checks_ensemble import check_ensemble, check_ensembles
 from serving.repository.checks_instances import check_instances
+from serving.repository.checks_source import check_sources
 from serving.repository.checks_tensors import check_tensors
 from serving.repository.derive import (
     DEFAULT_FILES,
@@ -27,7 +28,7 @@ from serving.repository.derive import (
     triton_backend,
 )
 from serving.repository.findings import Finding
-from serving.repository.model import TENSOR_TASK, ModelCard
+from serving.repository.model import TENSOR_TASK, License, ModelCard
 from serving.repository.places import at_card, at_config
 from serving.repository.read import RawModel
 from serving.repository.task_io import check_task_io
@@ -128,6 +129,8 @@ def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
         yield at_card(raw, "replica_group", "has no effect on a Triton model", "remove it", warning=True)
     if card.memory is not None and card.memory.peak_mib < card.memory.weights_mib:
         yield at_card(raw, "memory.peak_mib", "is below weights_mib, which it includes", "measure it again")
+    yield from _check_license(raw, card.license)
+    yield from check_sources(raw, card)
     if card.voices and card.task != "speech":
         yield at_card(raw, "voices", f"a model of task {card.task!r} has no voices", "remove it")
     if card.task in TASKS:
@@ -135,6 +138,16 @@ def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
         for name in card.limits:
             if name not in fields:
                 yield at_card(raw, f"limits.{name}", "no such request field", _one_of(name, fields))
+
+
+def _check_license(raw: RawModel, terms: License) -> Iterator[Finding]:
+    conditional = terms.commercial_use == "conditional"
+    if conditional and terms.condition is None:
+        fix = "say in one sentence what must hold for commercial use"
+        yield at_card(raw, "license.condition", "is missing, while commercial_use is conditional", fix)
+    if not conditional and terms.condition is not None:
+        problem = f"has no meaning with commercial_use: {str(terms.commercial_use).lower()}"
+        yield at_card(raw, "license.condition", problem, "remove it, or set commercial_use: conditional")
 
 
 def _check_engine(raw: RawModel, card: ModelCard, engines: Engines) -> Iterator[Finding]:

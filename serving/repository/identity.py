@@ -12,7 +12,7 @@ from serving.repository.model import Model
 
 _SAME_RESULTS: Final = frozenset(
     {"description", "replica_group", "license", "memory", "share", "replicas", "load_time_s", "run_time_s", "warm_up"}
-    | {"fallback", "aliases", "default", "limits", "languages", "optional"}
+    | {"fallback", "aliases", "default", "limits", "languages", "optional", "gaps"}
 )
 """What a card says that no result depends on."""
 BUILTIN: Final = "builtin:"
@@ -30,6 +30,7 @@ class Identity:
         digest: SHA-256 over everything of the card and the files' versions that results depend on.
         license: SPDX identifier, or the licence's own name.
         commercial_use: ``True``, ``False`` or ``conditional``.
+        condition: of a conditional licence.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Identity:
     digest: str
     license: str
     commercial_use: bool | str
+    condition: str | None = None
 
     @property
     def is_own_code(self) -> bool:
@@ -61,4 +63,5 @@ def identity_of(model: Model) -> Identity:
         digest=hashlib.sha256(canonical.encode()).hexdigest(),
         license=card.license.name,
         commercial_use=card.license.commercial_use,
+        condition=card.license.condition,
     )

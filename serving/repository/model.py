@@ -25,8 +25,19 @@ class License(_Part):
     """Under which terms the weights may be used."""
 
     name: str = Field(min_length=1, description="SPDX identifier, or the licence's own name.")
-    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the output.")
+    commercial_use: bool | Literal["conditional"] = Field(description="Whether paid work may use the weights.")
+    condition: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=400,
+        description="Of a conditional licence: what must hold for commercial use, in one sentence.",
+    )
     url: str | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody has said what the terms are: the licence of a folder without ``model.yaml``."""
+        return self.commercial_use == "conditional" and self.condition is None
 
 
 class Source(_Part):
@@ -83,6 +94,14 @@ class Adapter(_Part):
     scale: float = Field(default=1.0, gt=0, le=2, description="How strongly it takes effect.")
 
 
+class Component(_Part):
+    """A part of the model whose weights come from elsewhere, such as a ControlNet or a motion module."""
+
+    source: Source
+    license: License | None = Field(default=None, description="Its own terms; without them the model's hold.")
+    description: str = ""
+
+
 class Export(_Part):
     """How `reelmesh optimize` makes the served file, and what it must keep."""
 
@@ -97,6 +116,9 @@ class ModelCard(_Part):
     description: str = Field(min_length=1, max_length=400)
     task: str = Field(description="A task of serving.protocol.tasks.TASKS, or 'tensor' for OIP alone.")
     backend: Literal["triton", "ray"]
+    architecture: str | None = Field(
+        default=None, description="Class of the pipeline or network, as its library names it; others are refused."
+    )
     engine: str = Field(min_length=1, description="Engine family in a Ray replica, or the Triton adapter of the task.")
     replica_group: str | None = Field(
         default=None,
@@ -123,7 +145,9 @@ class ModelCard(_Part):
         default=False, description="Served only where somebody asks for it by name (``reelmesh up --with``)."
     )
     adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
+    parts: dict[str, Component] = Field(default={}, description="Parts that have a source of their own, by name.")
     export: Export | None = None
+    gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 
 
 class Model:
@@ -152,6 +176,11 @@ class Model:
         if self.card.backend == "triton":
             return TRITON_GROUP
         return self.card.replica_group or (TENSOR_GROUP if self.card.task == TENSOR_TASK else self.name)
+
+    def with_source(self, source: Source) -> "Model":
+        """The same model with weights from elsewhere: of one of its parts, or of an adapter."""
+        card = self.card.model_copy(update={"source": source})
+        return Model(self.name, self.folder, card, self.config, self.versions)
 
     def version_folder(self) -> Path:
         """The folder of the newest version."""

@@ -42,19 +42,18 @@ class BucketRemote:
     def __init__(self, url: str, *, timeout_s: float, request_s: float, options: dict[str, Any] | None = None) -> None:
         self._url = url.rstrip("/")
         bucket, _, self._prefix = self._url.removeprefix("s3://").partition("/")
-        told = options or {}
-        http = str(told.get("endpoint", "")).startswith("http://")
         self.store: ObjectStore = from_url(
             f"s3://{bucket}",
             client_options={
                 "connect_timeout": f"{timeout_s}s",
                 "read_timeout": f"{timeout_s}s",
                 "timeout": f"{request_s}s",
-                **({"allow_http": True} if http else {}),
+                # The endpoint's own scheme decides; without one it is AWS by https.
+                "allow_http": True,
             },
             # One try: the download has its own, with the bounds of the settings.
             retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=timeout_s)},
-            **told,
+            **(options or {}),
         )
 
     def listing(self) -> Listing:
@@ -75,12 +74,13 @@ class BucketRemote:
         told = "".join(f"{file.name} {file.size_bytes} {file.version}\n" for file in files)
         return Listing(hashlib.sha256(told.encode()).hexdigest()[:40], tuple(files))
 
-    def size_bytes(self, key: str) -> int:
-        """How large the object of that key is; raises :class:`NotFound`."""
+    def object_at(self, name: str) -> tuple[str, int]:
+        """Key and size of the object of that name below the prefix; raises :class:`NotFound`."""
+        key = f"{self._prefix}/{name}".lstrip("/")
         try:
-            return int(obstore.head(self.store, f"{self._prefix}/{key}".lstrip("/"))["size"])
+            return key, int(obstore.head(self.store, key)["size"])
         except (BaseError, OSError) as error:
-            raise problem(error, f"{self._url}/{key}") from error
+            raise problem(error, f"{self._url}/{name}") from error
 
     @contextlib.contextmanager
     def open(self, file: RemoteFile, offset: int) -> Iterator[Pieces]:

@@ -14,13 +14,22 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from serving.errors import BadInput, EngineFailed, MissingDependency, ReelmeshError, TooLarge, foreign_text
-from serving.repository.model import Model, Source
+from serving.errors import (
+    BadInput,
+    EngineFailed,
+    MissingDependency,
+    NotFound,
+    ReelmeshError,
+    TooLarge,
+    foreign_text,
+    shown,
+)
+from serving.repository.model import TENSOR_TASK, Model, Source
 from serving.repository.source import RECORDS, Address, read_address
 from serving.settings import Settings, WeightsSettings
 from serving.weights import in_place, snapshots
 from serving.weights.contents import check_folder
-from serving.weights.download import FULL, Download, disk_full, here
+from serving.weights.download import FULL, Download, disk_full, here, listed
 from serving.weights.folder import FolderRemote
 from serving.weights.held import HeldWeights
 from serving.weights.locks import fetching
@@ -29,6 +38,7 @@ from serving.weights.progress import Meter, Progress, Told, read_note, words
 from serving.weights.remote import Listing, Remote, RemoteFile, checked
 from serving.weights.remotes import path_of, remote_of
 from serving.weights.selection import select
+from serving.weights.verification import damages
 
 
 class WeightsCache:
@@ -98,6 +108,28 @@ class WeightsCache:
         found = snapshots.find(self._key_folder(model), model.card.source.revision)
         return None if found is None else found.files
 
+    def verify(self, model: Model) -> list[str]:
+        """What is wrong with the model's weights as they lie here, one line each; empty where nothing is.
+
+        Reads every byte. Raises :class:`MissingDependency` where nothing is cached.
+        """
+        with _named(model):
+            address = _address(model)
+            if self._used_in_place(model.card.source, address):
+                with self._in_place(model, address, None):
+                    return []
+            held = self._held(model)
+            if held is None:
+                fix = f"run `reelmesh models pull {model.name}`"
+                raise MissingDependency(f"weights of {model.name} are not cached", fix=fix)
+            with held:
+                return list(damages(held.folder, held.manifest, model.card.source.allow_pickles))
+
+    def discard(self, model: Model) -> bool:
+        """Remove what is cached of the card's revision, so that it is fetched again; False where it is in use."""
+        found = snapshots.find(self._key_folder(model), model.card.source.revision)
+        return found is None or snapshots.remove(found)
+
     def collect(self, limit_bytes: int | None = None, *, dry_run: bool = False) -> list[snapshots.Removed]:
         """Remove what was used longest ago until the rest fits; see :func:`snapshots.collect`."""
         limit = self._settings.cache_bytes if limit_bytes is None else limit_bytes
@@ -116,7 +148,7 @@ class WeightsCache:
         files = _wanted(remote.listing(), source)
         note = self.folder / "in-place" / f"{self._key_folder(model).name}.json"
         meter = Meter(model.name, None, progress)
-        manifest = in_place.manifest_of(remote.folder, files, source.uri, source.allow_pickles, note, meter)
+        manifest = in_place.manifest_of(remote.folder, files, source, note, meter, self._settings.parallel)
         _check_digest(source, manifest)
         return HeldWeights(remote.folder, manifest)
 
@@ -166,31 +198,38 @@ class WeightsCache:
     def _from(self, remote: Remote, model: Model, meter: Meter) -> HeldWeights:
         """With the lock held: list, check that it fits, fetch, check again, publish."""
         source, key, started_s = model.card.source, self._key_folder(model), time.monotonic()
-        listing = remote.listing()
+        listing = listed(remote, self._settings)
+        _check_revision(source, listing)
         files = _wanted(listing, source)
         name = _name(listing, files)
         for found in snapshots.snapshots_in(key):
             if found.path.name == name and (lock := snapshots.take(found)) is not None:
                 return HeldWeights(found.files, snapshots.confirm(found, source.revision).manifest, lock=lock)
         partial = self._begun(key, name, files, source.uri)
-        deadline_s = started_s + self._settings.pull_s
         download = Download(
-            remote, source.uri, partial / snapshots.FILES, self._settings, source.allow_pickles, meter, deadline_s
+            remote,
+            source.uri,
+            partial / snapshots.FILES,
+            self._settings,
+            source.allow_pickles,
+            meter,
+            deadline_s=started_s + self._settings.pull_s,
         )
-        entries = download.fetch(files)
-        took_s = time.monotonic() - started_s
-        manifest = Manifest(
-            uri=source.uri, asked=(source.revision,), revision=listing.revision, files=entries,
-            fetched_at=time.time(), download_s=took_s,
-        )  # fmt: skip
         try:
-            check_folder(download.folder, [entry.name for entry in entries], source.allow_pickles, source.uri)
-            _check_digest(source, manifest)
-        except BadInput:
+            manifest = _fetched(download, files, source, listing.revision, started_s)
+            snapshot, lock = snapshots.publish(partial, manifest, key / "snapshots")
+        except BadInput as error:  # the same would come again
             shutil.rmtree(partial, ignore_errors=True)
+            if error.field is not None:  # the file's name at its source, since here it is gone
+                error.field = error.field.replace(f"{download.folder}", source.uri)
             raise
-        snapshot, lock = snapshots.publish(partial, manifest, key / "snapshots")
-        return HeldWeights(snapshot.files, manifest, took_s, lock)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # What came is given back, since a full disk hurts everybody else on the node.
+            shutil.rmtree(partial, ignore_errors=True)
+            raise disk_full(self.folder, source.uri, sum(file.size_bytes for file in files)) from error
+        return HeldWeights(snapshot.files, manifest, manifest.download_s, lock)
 
     def _begun(self, key: Path, name: str, files: tuple[RemoteFile, ...], uri: str) -> Path:
         """The folder of the fetch, with room for it on the disk and in the cache; other unfinished ones go."""
@@ -221,10 +260,12 @@ class WeightsCache:
 def has_weights(model: Model) -> bool:
     """Whether the model's source is a place that files come from; ``builtin:``, ``wheel:`` and ``export:`` are none.
 
-    Nor is the folder of a Triton model, whose files Triton itself reads.
+    Nor is the folder of a Triton or tensor model, whose files are in its version folders.
     """
-    kind = read_address(model.card.source.uri).kind
-    return kind not in RECORDS and not (kind == "file" and model.card.backend == "triton")
+    address = read_address(model.card.source.uri)
+    by_version = model.card.backend == "triton" or model.card.task == TENSOR_TASK
+    own_folder = address.kind == "file" and path_of(model, address).resolve() == model.folder.resolve()
+    return address.kind not in RECORDS and not (by_version and own_folder)
 
 
 def _address(model: Model) -> Address:
@@ -236,13 +277,43 @@ def _address(model: Model) -> Address:
 
 
 def _wanted(listing: Listing, source: Source) -> tuple[RemoteFile, ...]:
-    return select(checked(listing.files, source.uri), source.files, source.allow_pickles, source.uri)
+    taken = select(listing.files, source.files, source.allow_pickles, source.uri)
+    return checked(taken, source.uri)
+
+
+def _fetched(
+    download: Download, files: tuple[RemoteFile, ...], source: Source, revision: str | None, started_s: float
+) -> Manifest:
+    """Fetch, and check what came by its content and against the card."""
+    entries = download.fetch(files)
+    took_s = time.monotonic() - started_s
+    check_folder(download.folder, [entry.name for entry in entries], source.allow_pickles, source.uri)
+    manifest = Manifest(
+        uri=source.uri,
+        asked=(source.revision,),
+        revision=revision,
+        files=entries,
+        fetched_at=time.time(),
+        download_s=took_s,
+    )
+    _check_digest(source, manifest)
+    return manifest
 
 
 def _name(listing: Listing, files: tuple[RemoteFile, ...]) -> str:
     """Name of the snapshot: the same for the same files of the same revision."""
     told = [listing.revision, [(file.name, file.size_bytes, file.digest, file.version) for file in files]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def _check_revision(source: Source, listing: Listing) -> None:
+    """The hub resolves revisions; what others say must be what the card names, if it names one."""
+    if source.uri.startswith("hf:") or None in {source.revision, listing.revision}:
+        return
+    if source.revision != listing.revision:
+        problem = f"{source.uri} is at {shown(listing.revision)}, the card names {shown(source.revision)}"
+        fix = "name what it is at, or none to take what is there"
+        raise NotFound(problem, field="source.revision", fix=fix)
 
 
 def _is_fixed(model: Model, manifest: Manifest) -> bool:

@@ -6,7 +6,6 @@ The one invariant: a file has its own name only once its size and digest were ch
 import contextlib
 import errno
 import os
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from serving.errors import BadInput, DeadlineExceeded, EngineFailed, ReelmeshError, Unavailable, foreign_text
+from serving.errors import BadInput, DeadlineExceeded, ReelmeshError, Unavailable
 from serving.settings import WeightsSettings
 from serving.weights.contents import HEAD_BYTES, pickle_by_head
 from serving.weights.manifest import Entry, digests
 from serving.weights.progress import Meter
-from serving.weights.remote import Remote, RemoteFile
+from serving.weights.remote import Listing, Remote, RemoteFile
 from serving.weights.selection import matches, pickle_refused
 
 PART: Final = ".part"
@@ -57,9 +56,10 @@ class Download:
         """Fetch all files; entries in the order of ``files``.
 
         Raises:
-            Unavailable: the source did not answer, or cut off, as often as ``tries``; or the disk is full.
+            Unavailable: the source did not answer, or cut off, as often as ``tries``.
             DeadlineExceeded: ``pull_s`` passed.
             BadInput: a file is a pickle that is not allowed, or not the one that the source listed.
+            OSError: the disk is full, or cannot be written.
         """
         self.meter.begin(sum(here(self.folder, file) for file in files), sum(file.size_bytes for file in files))
         with ThreadPoolExecutor(self.settings.parallel, "weights") as threads:
@@ -72,7 +72,7 @@ class Download:
         found = [future.exception() for future in futures]
         first = next((error for error in found if error is not None and not isinstance(error, _Stopped)), None)
         if first is not None:
-            raise self._told(first, sum(file.size_bytes for file in files)) from first
+            raise first
         return tuple(future.result() for future in futures)
 
     def _guarded(self, file: RemoteFile) -> Entry:
@@ -81,15 +81,6 @@ class Download:
         except BaseException:
             self.stop.set()
             raise
-
-    def _told(self, error: BaseException, needed_bytes: int) -> BaseException:
-        """What the caller hears; a full disk is given back what came, since it hurts everybody else on the node."""
-        if not isinstance(error, OSError):
-            return error
-        if error.errno in FULL:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return disk_full(self.folder, self.uri, needed_bytes)
-        return EngineFailed(f"{self.uri} cannot be written: {foreign_text(error)}", field=str(self.folder))
 
     def _file(self, file: RemoteFile) -> Entry:
         target = self.folder / file.name
@@ -150,8 +141,6 @@ class Download:
             raise pickle_refused(self.uri, file.name)
 
     def _verified(self, file: RemoteFile, part: Path) -> Entry:
-        if not file.size_bytes:
-            part.touch()
         sha256, other = digests(part, file.digest, self._check)
         if file.digest is not None and other != file.digest.value:
             size = _size(part)
@@ -173,14 +162,29 @@ class Download:
 
     def _pause(self, failures: int, error: ReelmeshError) -> None:
         """Wait before the next try, unless the fetch ends first."""
-        pause_s = min(self.settings.retry_s * 2 ** min(failures - 1, 16), _LONGEST_PAUSE_S)
+        wait_s = pause_s(self.settings, failures - 1)
         left_s = self.deadline_s - time.monotonic()
         if left_s <= 0:
             self._check()
-        if pause_s >= left_s:
+        if wait_s >= left_s:
             raise error
-        self.stop.wait(pause_s)
+        self.stop.wait(wait_s)
         self._check()
+
+
+def listed(remote: Remote, settings: WeightsSettings) -> Listing:
+    """What a remote lists, asked as often as the settings allow; raises what it raises the last time."""
+    for tried in range(settings.tries - 1):
+        try:
+            return remote.listing()
+        except Unavailable:
+            time.sleep(pause_s(settings, tried))
+    return remote.listing()
+
+
+def pause_s(settings: WeightsSettings, failures: int) -> float:
+    """How long to wait after the failure of that number, from 0."""
+    return min(settings.retry_s * 2.0 ** min(failures, 16), _LONGEST_PAUSE_S)
 
 
 class _Stopped(Exception):

@@ -17,7 +17,6 @@ from serving.errors import BadInput, Forbidden, NotFound, ReelmeshError, Unavail
 from serving.weights.remote import Pieces
 
 MAX_JSON_BYTES: Final = 64 << 20
-_PIECE_BYTES: Final = 1 << 20
 _MAX_REDIRECTS: Final = 8
 _RETRYABLE: Final = frozenset({408, 409, 425, 429})
 _RANGE: Final = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)")
@@ -87,7 +86,8 @@ class HttpFiles:
 
     def _pieces(self, answer: httpx.Response) -> Iterator[bytes]:
         try:
-            yield from answer.iter_raw(_PIECE_BYTES)
+            # As they come: whole pieces would be lost with the connection that brought half of one.
+            yield from answer.iter_raw()
         except httpx.HTTPError as error:
             raise Unavailable(f"{self.where} cut off: {type(error).__name__} {foreign_text(error)}") from error
 
@@ -116,7 +116,7 @@ def parse_object(body: bytes, where: str) -> dict[str, Any]:
 
 def _bounded(answer: httpx.Response, where: str) -> bytes:
     body = bytearray()
-    for piece in answer.iter_raw(_PIECE_BYTES):
+    for piece in answer.iter_raw():
         body += piece
         if len(body) > MAX_JSON_BYTES:
             raise BadInput(f"{where} answered with over {MAX_JSON_BYTES} bytes", field="source.uri", fix="correct it")

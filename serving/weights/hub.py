@@ -85,8 +85,9 @@ class HubRemote:
             case errors.RepositoryNotFoundError():
                 fix = f"look at {page}; a private one needs HF_TOKEN, or weights.hub_token_file"
                 return NotFound(f"the hub shows no model {self._name}", field="source.uri", fix=fix)
-            case errors.HFValidationError():
-                return BadInput(f"hf:{self._name} is no name of a model", field="source.uri", fix="write hf:owner/name")
+            case errors.HFValidationError() | errors.OfflineModeIsEnabled():
+                fix = "write hf:owner/name, and unset HF_HUB_OFFLINE to pull"
+                return BadInput(foreign_text(error), field="source.uri", fix=fix)
             case errors.HfHubHTTPError():
                 return refusal(error.response.status_code, "the hub")
         return Unavailable(f"the hub cannot be reached: {type(error).__name__} {foreign_text(error)}")

@@ -4,15 +4,17 @@ The one invariant: secrets are read here, when they are needed, and go nowhere b
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serving.errors import BadInput, foreign_text
 from serving.repository.model import Model
 from serving.repository.source import Address
 from serving.settings import WeightsSettings
 from serving.weights.bucket import BucketRemote
+from serving.weights.dvc_remote import DvcRemote
 from serving.weights.folder import FolderRemote
 from serving.weights.hub import HubRemote
+from serving.weights.mlflow_server import MlflowRemote
 from serving.weights.remote import Remote
 
 _MAX_TOKEN_BYTES: Final = 4096
@@ -33,10 +35,27 @@ def remote_of(model: Model, address: Address, settings: WeightsSettings) -> Remo
                 address.place, source.revision, url=settings.hub_url, token=token, timeout_s=settings.timeout_s
             )
         case "s3":
-            return BucketRemote(f"s3://{address.place}", timeout_s=settings.timeout_s, request_s=settings.pull_s)
+            return _bucket(settings, f"s3://{address.place}")
+        case "mlflow":
+            if not settings.mlflow_url:
+                fix = "set it to MLflow's tracking server"
+                raise BadInput("no MLflow server is named", field="weights.mlflow_url", fix=fix)
+            return MlflowRemote(
+                address.place,
+                url=settings.mlflow_url,
+                token=read_token(settings.mlflow_token_file, "weights.mlflow_token_file"),
+                timeout_s=settings.timeout_s,
+                bucket=lambda url: _bucket(settings, url),
+            )
+        case "dvc":
+            return DvcRemote(path_of(model, address), source.uri, lambda url, told: _bucket(settings, url, told))
         case "file":
             return FolderRemote(path_of(model, address), source.uri)
     raise BadInput(f"nothing is fetched from {address.kind}:", field="source.uri", fix="name another source")
+
+
+def _bucket(settings: WeightsSettings, url: str, options: dict[str, Any] | None = None) -> BucketRemote:
+    return BucketRemote(url, timeout_s=settings.timeout_s, request_s=settings.pull_s, options=options)
 
 
 def path_of(model: Model, address: Address) -> Path:

@@ -71,7 +71,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def parse_header(header: bytes, data_bytes: int, path: Path) -> dict[str, TensorInfo]:
     """As :func:`read_header`, from the header's bytes and the number of bytes that follow it."""
     told = _json(header, path)
-    told.pop("__metadata__", None)
+    notes = told.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+        raise _bad(path, "is damaged: its __metadata__ is no map of texts")
     tensors = {name: _tensor(name, value, path) for name, value in told.items()}
     spans = sorted((info.begin, info.end, name) for name, info in tensors.items())
     for (_, end, before), (begin, _, name) in pairwise([(0, 0, "the header"), *spans]):

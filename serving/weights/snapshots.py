@@ -81,7 +81,8 @@ def take(snapshot: Snapshot) -> int | None:
     """Use a snapshot: a descriptor that keeps it until it is closed; None if it is gone."""
     lock = locks.used(snapshot.path / IN_USE)
     if lock is not None:
-        os.utime(lock)
+        with contextlib.suppress(OSError):  # a cache that is mounted read-only has nothing to remove either
+            os.utime(lock)
     return lock
 
 
@@ -123,7 +124,7 @@ def collect(folder: Path, limit_bytes: int, *, dry_run: bool = False) -> list[Re
     for one in held:
         if total <= limit_bytes:
             break
-        if _remove(one, dry_run=dry_run):
+        if remove(one, dry_run=dry_run):
             total -= one.manifest.size_bytes
             told = one.manifest
             removed.append(Removed(told.uri, told.revision, one.used_at, told.size_bytes))
@@ -135,7 +136,8 @@ def held_bytes(folder: Path) -> int:
     return sum(one.manifest.size_bytes for key in folder.glob("*") for one in snapshots_in(key))
 
 
-def _remove(snapshot: Snapshot, *, dry_run: bool) -> bool:
+def remove(snapshot: Snapshot, *, dry_run: bool = False) -> bool:
+    """Remove a snapshot; False, and nothing happens, while somebody uses it."""
     lock = locks.unused(snapshot.path / IN_USE)
     if lock is None:
         return False

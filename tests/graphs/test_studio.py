@@ -11,6 +11,7 @@ from graphs.inputs import Studio, check_language, check_voice
 from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobState, Lane
+from serving.protocol.tasks import TASKS
 from serving.repository.load import load_repository
 
 
@@ -91,3 +92,7 @@ async def test_examples_are_taken_and_cost_something(repository_root: Path, tmp_
     assert kind.check is not None and kind.predict is not None
     await kind.check(request, store)
     assert 0.1 < kind.predict(request) < 60
+    assert kind.models is not None
+    asked = kind.models(request)
+    assert asked and set(asked) <= set(TASKS)
+    assert set(asked.values()) == {None}

@@ -12,6 +12,7 @@ from serving.jobs.records import JobRecord
 from serving.jobs.submit import JobDesk, JobRequest
 from serving.jobs.types import JobState
 from serving.jobs.worker import JobWorker
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.tasks import (
     AlignmentRequest,
     AlignmentResult,
@@ -34,7 +35,7 @@ class Listener:
     def __init__(self) -> None:
         self.asked = 0
 
-    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+    def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
         return Identity("listener", "hf:studio/listener", "1", type(request).__name__, "MIT", commercial_use=True)
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:

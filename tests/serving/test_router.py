@@ -1,5 +1,6 @@
 """Which model and backend serve a task."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from serving import router as module
 from serving.backends.call import Call
 from serving.backends.limits import check_limits
-from serving.errors import BadInput, Cancelled, EngineFailed, NotFound, ReelmeshError, Unavailable
+from serving.errors import BadInput, Cancelled, EngineFailed, LicenceForbids, NotFound, ReelmeshError, Unavailable
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import COMMERCIAL, NON_COMMERCIAL
 from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, TaskRequest, TaskResult
 from serving.repository.load import Repository
 from serving.repository.model import License, Model, ModelCard, Source
 from serving.router import Router, candidates
+from serving.settings import LicenceSettings
 
 MUSIC = MusicResult(audio=ArtifactRef(sha256="0" * 64, size_bytes=1), duration_s=1.0)
 ASK = MusicRequest(duration_s=1.0)
@@ -139,3 +142,47 @@ def test_limits_count_characters_of_texts() -> None:
     check_limits(card, SpeechRequest(text="abc", voice="v"))
     with pytest.raises(BadInput, match="4 characters"):
         check_limits(card, SpeechRequest(text="abcd", voice="v"))
+
+
+RESEARCH = License(name="CC-BY-NC-4.0", commercial_use=False)
+REVENUE = License(name="Community", commercial_use="conditional", condition="small studios")
+
+
+async def test_commercial_work_is_refused_before_any_backend_is_asked_with_what_may_be_used_instead() -> None:
+    backend = Answering("ray", ["bed", "free"], MUSIC)
+    router = Router(repository(model("bed", license=RESEARCH, default=True), model("free")), [backend])
+    for ask in (None, "bed"):
+        with pytest.raises(LicenceForbids, match=r"'bed' are under CC-BY-NC-4\.0.*use 'free'"):
+            await router.run(ASK, Call(), model=ask)
+        with pytest.raises(LicenceForbids, match="use 'free'"):
+            router.identity(ASK, model=ask)
+        with pytest.raises(LicenceForbids, match="use 'free'"):
+            router.permit("music", COMMERCIAL, model=ask)
+    assert backend.asked == []
+    await router.run(ASK, Call(use=NON_COMMERCIAL))
+    assert router.identity(ASK, use=NON_COMMERCIAL).commercial_use is False
+    router.permit("music", NON_COMMERCIAL)
+    router.permit("image", COMMERCIAL)
+    assert backend.asked == ["bed"]
+
+
+async def test_a_fallback_that_the_licence_forbids_is_left_out() -> None:
+    models = (model("bed", fallback=["nc", "free"]), model("nc", license=RESEARCH), model("free"))
+    for use, expected in ((COMMERCIAL, ["bed", "free"]), (NON_COMMERCIAL, ["bed", "nc"])):
+        busy, idle = Answering("ray", ["bed"], Unavailable("full")), Answering("ray", ["nc", "free"], MUSIC)
+        await Router(repository(*models), [busy, idle]).run(ASK, Call(use=use))
+        assert [*busy.asked, *idle.asked] == expected
+
+
+async def test_a_condition_is_met_where_the_operator_accepts_it() -> None:
+    backend, models = Answering("ray", ["bed"], MUSIC), repository(model("bed", license=REVENUE))
+    with pytest.raises(LicenceForbids, match="small studios"):
+        await Router(models, [backend]).run(ASK, Call())
+    await Router(models, [backend], LicenceSettings(accepted=["bed"])).run(ASK, Call())
+    assert Router(models, [], LicenceSettings(accepted=["bed"])).identity(ASK).condition == "small studios"
+
+
+def test_a_call_takes_its_use_along_to_a_replica() -> None:
+    sent = pickle.loads(pickle.dumps(Call(job_id="j", stage="s", use=NON_COMMERCIAL)))  # noqa: S301  our own
+    assert (sent.job_id, sent.stage, sent.use) == ("j", "s", NON_COMMERCIAL)
+    assert pickle.loads(pickle.dumps(Call())).use == COMMERCIAL  # noqa: S301

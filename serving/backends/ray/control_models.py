@@ -9,6 +9,8 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
@@ -30,8 +32,10 @@ from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.served import FunctionEngine, Infer, ServedModel
 from serving.errors import BadInput, Conflict, EngineFailed, NotFound, ReelmeshError, Unsupported, foreign_text
 from serving.protocol.control import UNLOADED, ModelState
+from serving.protocol.licences import COMMERCIAL
 from serving.protocol.oip_errors import error_text
 from serving.protocol.tasks import TaskRequest, TaskResult
+from serving.repository.licences import Licences, typed_task
 from serving.repository.load import Repository
 from serving.repository.model import TENSOR_TASK, Model
 from serving.repository.served import load_one, load_served, requested
@@ -70,6 +74,7 @@ class ModelSet:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._leaving: set[str] = set()
         self.models: dict[str, Model] = {}
+        self.licences = Licences(self.models, settings.licences)
         self.engines: dict[str, TypedEngine] = {}
 
     async def start(self, calls: Sequence[ModelCall] = ()) -> None:
@@ -178,6 +183,11 @@ class ModelSet:
             raise Unsupported(f"the model {name!r} has no typed task", fix="reach it by OIP inference")
         return self.models[name], self.engines[name]
 
+    def terms(self, name: str) -> dict[str, str]:
+        """What an :class:`Endpoint` tells of a model's task and licence; nothing of one that is just being loaded."""
+        model = self.models.get(name)
+        return {} if model is None else {"task": typed_task(model), "refuses": self.licences.reason(model)}
+
     def _known(self, repository: Repository) -> list[str]:
         return [model.name for model in repository.groups().get(self._group, ())]
 
@@ -230,6 +240,8 @@ class ModelSet:
     async def _added(self, model: Model) -> ServedModel:
         """Load a model and let it serve; where it cannot, nothing of it stays loaded."""
         served = await self._served(model)
+        if self.licences.reason(model):
+            served = replace(served, refuses=partial(self.licences.refusal, model, COMMERCIAL))
         try:
             self._plane.add(served)
         except BaseException:

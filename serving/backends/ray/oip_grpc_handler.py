@@ -7,6 +7,7 @@ The one invariant: every call ends with a status that names the fault; what is n
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -15,6 +16,7 @@ from google.protobuf.message import Message
 
 from serving.backends.ray.oip_grpc_service import Call, Kind, StreamCall
 from serving.errors import QueueFull, ReelmeshError
+from serving.protocol.licences import Use, use_of
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import parsed
 
@@ -30,6 +32,9 @@ class Context(Protocol):
         self, code: grpc.StatusCode, details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
     ) -> NoReturn:
         """End the call with a status."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+        """What the client sent beside the request."""
 
     def time_remaining(self) -> float | None:
         """Seconds until the client gives up; None where it does not say."""
@@ -60,7 +65,7 @@ def grpc_handler(
 def _unary(kind: Kind, call: Call) -> Callable[[bytes, Context], Awaitable[Message | bytes]]:
     async def answer(raw: bytes, context: Context) -> Message | bytes:
         try:
-            return await call(_read(kind, raw), context.time_remaining())
+            return await call(_read(kind, raw), context.time_remaining(), partial(_use, context))
         except Exception as error:  # whatever it is, the client is told
             return await _refuse(context, error)
 
@@ -70,7 +75,7 @@ def _unary(kind: Kind, call: Call) -> Callable[[bytes, Context], Awaitable[Messa
 def _stream(kind: Kind, call: StreamCall) -> Callable[[AsyncIterator[bytes], Context], AsyncGenerator[Message, None]]:
     async def answer(raws: AsyncIterator[bytes], context: Context) -> AsyncGenerator[Message, None]:
         try:
-            async with contextlib.aclosing(call(_messages(kind, raws))) as responses:
+            async with contextlib.aclosing(call(_messages(kind, raws), partial(_use, context))) as responses:
                 async for response in responses:
                     yield response
         except Exception as error:  # whatever it is, the client is told
@@ -82,6 +87,11 @@ def _stream(kind: Kind, call: StreamCall) -> Callable[[AsyncIterator[bytes], Con
 async def _messages(kind: Kind, raws: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
     async for raw in raws:
         yield _read(kind, raw)
+
+
+def _use(context: Context) -> Use:
+    metadata = context.invocation_metadata() or ()
+    return use_of({name: value for name, value in metadata if isinstance(value, str)})
 
 
 def _read(kind: Kind, raw: bytes) -> Any:  # noqa: ANN401  of that kind

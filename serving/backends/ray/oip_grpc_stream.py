@@ -7,6 +7,7 @@ their requests, as in Triton; what goes wrong with a request is told inside the 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -15,6 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.backends.ray.in_place import IN_PLACE_BYTES, answers_small, is_small
 from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import ReelmeshError
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.oip import InferRequest, InferResponse, Raw
 from serving.protocol.oip_errors import error_text
 from serving.protocol.oip_grpc import from_message, parsed, split_message, to_message
@@ -66,9 +68,11 @@ class RequestStream:
     Args:
         plane: answers.
         requests: reads messages.
+        use: what all of them are for.
     """
 
-    def __init__(self, plane: OipPlane, requests: GrpcRequests) -> None:
+    def __init__(self, plane: OipPlane, requests: GrpcRequests, use: Use = COMMERCIAL) -> None:
+        self._use = use
         self._plane = plane
         self._requests = requests
         self._responses: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue(_UNREAD)
@@ -115,7 +119,8 @@ class RequestStream:
         """A message and its request, or why it has none, which concerns that request alone."""
         message, contents = self._requests.parse(raw)
         try:
-            return message, self._requests.convert(message, contents)
+            request = self._requests.convert(message, contents)
+            return message, request if self._use == request.use else replace(request, use=self._use)
         except Exception as error:  # raised where it can be told inside the stream
             return message, error
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -19,6 +20,7 @@ from serving.backends.ray.in_place import answers_small, is_small
 from serving.backends.ray.oip_http_wire import JSON, ClientGone, Headers, answer, answer_error, read_body, until_gone
 from serving.backends.ray.oip_plane import OipPlane
 from serving.errors import BadInput, ReelmeshError, TooLarge
+from serving.protocol.licences import NON_COMMERCIAL, USE_HEADER
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_compression import accepted, compress
 from serving.protocol.oip_errors import error_body, wrong_method_body
@@ -32,6 +34,8 @@ Call = Callable[[tuple[str, str], Headers, Receive, Send], Awaitable[None]]
 
 _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer|generate|generate_stream)")
 _LENGTH: Final = HEADER_LENGTH.lower().encode()
+_USE: Final = USE_HEADER.encode()
+_NON_COMMERCIAL: Final = NON_COMMERCIAL.encode()
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _WORTH_COMPRESSING: Final = 1024
 
@@ -85,7 +89,7 @@ class InferApp:
         work = partial(decode_request, body, json_bytes, *model, check, self._plane.regions)
         asked = work() if is_small(body) else await asyncio.to_thread(work)
         async with until_gone(receive):
-            response = await self._plane.infer(asked, "http")
+            response = await self._plane.infer(_for_its_use(asked, headers), "http")
         encoding = accepted(headers.get(b"accept-encoding", b"").decode("latin-1"))
         if answers_small(response):
             whole, extra = _encoded(response, asked, encoding)
@@ -128,7 +132,7 @@ class InferApp:
         body = await read_body(receive, headers, self._limits.infer_bytes)
         self._check_json(len(body))
         work = partial(generate_request, body, specs, *model)
-        return work() if is_small(body) else await asyncio.to_thread(work)
+        return _for_its_use(work() if is_small(body) else await asyncio.to_thread(work), headers)
 
     def _check_json(self, size: int) -> None:
         """Parsing holds up every thread of the process, and its objects take many times their text."""
@@ -138,6 +142,10 @@ class InferApp:
                 field="request body",
                 fix=f"send tensors as binary data ({HEADER_LENGTH}), or raise limits.body_bytes",
             )
+
+
+def _for_its_use(asked: InferRequest, headers: Headers) -> InferRequest:
+    return replace(asked, use=NON_COMMERCIAL) if headers.get(_USE) == _NON_COMMERCIAL else asked
 
 
 def _encoded(response: InferResponse, asked: InferRequest, encoding: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:

@@ -1,6 +1,7 @@
 """OipPlane: what the HTTP and gRPC servers of a Ray replica share; between the wire and the models' engines.
 
-The one invariant: an engine sees only requests that fit the model's config.pbtxt, and every outcome is counted.
+The one invariant: an engine sees only requests that fit the model's config.pbtxt and its licence, and every outcome is
+counted.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from serving.backends.ray.outputs import with_outputs_as_asked
 from serving.backends.ray.running import Observe, RunningModel
 from serving.backends.ray.served import ServedModel
 from serving.errors import Unavailable, Unsupported
+from serving.protocol.licences import COMMERCIAL
 from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_config import RequestCheck
 from serving.protocol.oip_errors import check_version, unknown_model
@@ -122,6 +124,11 @@ class OipPlane:
         running = self._models.get(name)
         return running is not None and running.decoupled
 
+    def refuses(self, name: str) -> bool:
+        """Whether a model's licence refuses some uses; False for one that is not served."""
+        running = self._models.get(name)
+        return running is not None and running.served.refuses is not None
+
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """Model metadata."""
         config, answering = self.find(name, version)
@@ -191,6 +198,8 @@ class OipPlane:
         version = check_version(request.model_name, request.model_version, running.served.versions)
         if self.draining:
             raise Unavailable("the replica is shutting down", fix="send the request again")
+        if (refuses := running.served.refuses) is not None and request.use == COMMERCIAL and (error := refuses()):
+            raise error
         running.check(request)
         if request.model_version != version:
             request = replace(request, model_version=version)

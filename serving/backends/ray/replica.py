@@ -125,10 +125,12 @@ class EngineReplica:
         Raises:
             NotFound: the group does not hold the model.
             Unsupported: the model has no typed task; it is reached by OIP.
+            LicenceForbids: the model's licence does not allow the call's use.
             Unavailable: the replica already holds as many requests as it may.
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
         known, engine = self._models.typed(model)
+        self._models.licences.check(known, call.use)
         with counted(model, call), self._places.hold(model, call), in_use():
             check_limits(known.card, request)
             return await engine.run(request, call)
@@ -151,7 +153,8 @@ class EngineReplica:
         The place is taken before anything of the request is stored, and the request's deadline is the call's.
         """
         name = request.model_name
-        (model, engine), call = self._models.typed(name), Call(deadline_unix_s=request.deadline_unix_s)
+        (model, engine) = self._models.typed(name)
+        call = Call(deadline_unix_s=request.deadline_unix_s, use=request.use)
         with self._places.hold(name, call), in_use():
             typed = await from_tensors(TASKS[model.card.task].request, request.inputs, self._artifacts)
             check_limits(model.card, typed)
@@ -172,7 +175,9 @@ class EngineReplica:
         """What this replica tells the edge of itself."""
         http, grpc = (f"{self._host}:{port}" for port in self._ports)
         endpoints = [
-            Endpoint(model=name, http=http, grpc=grpc, straight=not self._in_sequences(name))
+            Endpoint(
+                model=name, http=http, grpc=grpc, straight=not self._in_sequences(name), **self._models.terms(name)
+            )
             for name in self._models.serving()
         ]
         return Heartbeat(

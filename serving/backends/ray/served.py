@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.errors import EngineFailed, ReelmeshError, Unsupported, foreign_text
+from serving.errors import EngineFailed, LicenceForbids, ReelmeshError, Unsupported, foreign_text
 from serving.protocol.oip import InferRequest, InferResponse
 
 log = structlog.get_logger()
@@ -46,6 +46,7 @@ class ServedModel:
         waiting: requests that wait for an instance, at most, where config.pbtxt has no ``max_queue_size``; None means
             the plane's own bound.
         labels: names of an output's classes in order, by output (``label_filename``).
+        refuses: says why commercial work may not reach it, if so; None where nothing forbids it.
     """
 
     config: ModelConfig
@@ -54,6 +55,7 @@ class ServedModel:
     instances: int = 0
     waiting: int | None = None
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    refuses: Callable[[], LicenceForbids | None] | None = None
 
     @property
     def name(self) -> str:

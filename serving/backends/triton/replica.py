@@ -33,6 +33,7 @@ from serving.exposition import Exposition, merge_expositions
 from serving.protocol.control import ControlCall, ModelState
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.tasks import TaskRequest, TaskResult
+from serving.repository.licences import Licences, typed_task
 from serving.repository.load import Repository
 from serving.repository.model import TRITON_GROUP, Model
 from serving.repository.served import load_served, requested, steps
@@ -66,6 +67,7 @@ class TritonReplica:
         self._heart: Heart | None = None
         self._watch: RepositoryWatch | None = None
         self._models: dict[str, Model] = {}
+        self._licences = Licences(self._models, settings.licences)
         self._adapters: dict[str, Adapter | None] = {}
         self.artifacts = ArtifactStore.of(settings)
         self._host = own_host(settings)
@@ -120,6 +122,7 @@ class TritonReplica:
             NotFound: the model is not in this replica's share, or unloaded.
             Unsupported: the model has no typed task; it is reached by OIP.
             BadInput: the request is over the model's limits.
+            LicenceForbids: the model's licence, or that of an ensemble's step, does not allow the call's use.
             Unavailable: Triton is restarting, or the replica holds as many requests as it may.
             ReelmeshError: whatever the adapter raises; foreign errors become :class:`EngineFailed`.
         """
@@ -128,6 +131,7 @@ class TritonReplica:
         adapter = self._adapters[model]
         if adapter is None:
             raise Unsupported(f"the model {model!r} has no typed task", fix="reach it by OIP inference")
+        self._licences.check(self._models[model], call.use)
         with counted(model, call), self._places.hold(model, call), in_use():
             check_limits(self._models[model].card, request)
             return await adapter.run(request, call)
@@ -205,6 +209,8 @@ class TritonReplica:
                 http_socket=sockets and sockets.http,
                 grpc_socket=sockets and sockets.grpc,
                 straight=not is_stateful(name, self.server.models),
+                task=typed_task(self._models[name]) if name in self._models else "",
+                refuses=self._licences.reason(self._models[name]) if name in self._models else "",
             )
             for name in sorted(ready)
         ]  # fmt: skip

@@ -90,7 +90,7 @@ async def main(home: str) -> dict[str, Any]:
 
     settings = Settings(home=Path(home), model_repositories=[Path(home, "models")]).resolved()
     handle = await asyncio.to_thread(start, settings)
-    backend = HandleBackend("render", handle, [MODEL])
+    backend = HandleBackend("render", handle, [MODEL], tells=True)
     picture = io.BytesIO()
     Image.new("RGB", (1280, 720), "teal").save(picture, "PNG")
     store = ArtifactStore(settings.artifacts_url, settings.home / "cache")
@@ -100,13 +100,17 @@ async def main(home: str) -> dict[str, Any]:
     answers = await handle.broadcast("record_autoscaling_stats").results_async(timeout_s=5, return_exceptions=True)
     seen: dict[str, Any] = {"replicas": len([answer for answer in answers if isinstance(answer, dict)])}
 
-    task = asyncio.create_task(backend.run(MODEL, request, Call()))
+    for asks in (Call(), Call(on_progress=(told := list[float]()).append)):  # by one answer, and by a stream
+        await backend.run(MODEL, request.model_copy(update={"duration_s": 2.0}), asks)
+    seen["told"] = list(told)
+
+    task = asyncio.create_task(backend.run(MODEL, request, Call(on_progress=told.append)))
     await until(lambda: is_working(home))
     task.cancel()
     seen["cancel"] = [await until(lambda: not is_working(home)), await outcome(task)]
 
     deadline = time.time() + 4
-    task = asyncio.create_task(backend.run(MODEL, request, Call(deadline_unix_s=deadline)))
+    task = asyncio.create_task(backend.run(MODEL, request, Call(deadline_unix_s=deadline, on_progress=told.append)))
     await until(lambda: is_working(home))
     how = await outcome(task)
     seen["deadline"] = [await until(lambda: not is_working(home)) + time.time() - deadline, how]

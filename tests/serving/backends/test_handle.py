@@ -30,6 +30,10 @@ async def test_work_ends_within_two_seconds_of_a_cancel_a_deadline_and_a_kill(tm
     assert process.returncode == 0
     seen = json.loads(out.splitlines()[-1])
     assert seen.pop("replicas") == 1
+    told = seen.pop("told")
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] <= 1
     assert {name: how for name, (_, how) in seen.items()} == {
         "cancel": "CancelledError",
         "deadline": "DeadlineExceeded",

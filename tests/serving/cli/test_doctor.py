@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from serving.cli import doctor_checks
 from serving.cli.doctor_checks import CHECKS, run_checks
 from serving.cli.main import run
 from serving.errors import MissingDependency
-from serving.settings import EdgeSettings, Settings
+from serving.settings import EdgeSettings, LicenceSettings, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +86,19 @@ def test_a_program_that_cannot_run_is_missing_not_a_crash(settings: Settings, tm
     broken.chmod(0o755)
     checks = {check.name: check for check in run_checks(settings.model_copy(update={"tritonserver": broken}))}
     assert checks["Triton"].state == "missing"
+
+
+def test_licences_tell_what_commercial_work_may_not_reach_and_what_is_accepted_in_vain(
+    tmp_path: Path, repository_root: Path
+) -> None:
+    home = Path(shutil.copytree(repository_root / "model_repository" / "music", tmp_path / "models" / "music"))
+    settings = Settings(home=tmp_path / "home", model_repositories=[tmp_path / "models"]).resolved()
+    assert doctor_checks.licences(settings).found == "commercial work may reach every model"
+    card = (home / "model.yaml").read_text()
+    (home / "model.yaml").write_text(card.replace("commercial_use: true", "commercial_use: false"))
+    check = doctor_checks.licences(settings)
+    assert (check.state, check.found) == ("ok", "commercial work may not reach music")
+    vain = settings.model_copy(update={"licences": LicenceSettings(accepted=["music", "musik"])})
+    check = doctor_checks.licences(vain)
+    assert (check.state, check.fix) == ("note", "correct REELMESH_LICENCES__ACCEPTED")
+    assert "'music' is accepted, and its licence never allows commercial use" in check.found

@@ -123,6 +123,21 @@ async def test_redrive_wants_jobs_or_all(site: Site, capsys: pytest.CaptureFixtu
     assert "--all" in capsys.readouterr().err
 
 
+async def test_submit_says_what_a_job_is_for_and_show_tells_it(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "film.yaml"
+    spec.write_text("title: A film\n")
+    wanted = ("jobs", "submit", "film", spec, "--no-wait", "--host", site.url)
+    assert await reelmesh(*wanted, "--use", "non_commercial") == 0
+    job_id = capsys.readouterr().out.strip()
+    assert (await site.office.store.get(job_id)).use == "non_commercial"
+    assert await reelmesh("jobs", "show", job_id, "--host", site.url) == 0
+    assert "for work that is not commercial" in capsys.readouterr().out
+    assert await reelmesh(*wanted, "--use", "personal") == 2
+    assert "use" in capsys.readouterr().err
+
+
 async def test_submit_takes_deadline_last_stage_cache_and_webhook(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

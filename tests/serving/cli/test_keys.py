@@ -37,8 +37,8 @@ def test_two_keys_differ_and_are_listed_and_removed(file, capsys):
     assert made[0]["key"] != made[1]["key"]
     assert run(["keys", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [
-        {"name": "anna", "calls": "infer", "models": ["*"], "rate": None},
-        {"name": "root", "calls": "control", "models": ["*"], "rate": None},
+        {"name": "anna", "calls": "infer", "models": ["*"], "rate": None, "use": "commercial"},
+        {"name": "root", "calls": "control", "models": ["*"], "rate": None, "use": "commercial"},
     ]
     assert run(["keys", "remove", "anna"]) == 0
     assert run(["keys", "list"]) == 0
@@ -53,6 +53,7 @@ def test_two_keys_differ_and_are_listed_and_removed(file, capsys):
         (["new", "a/b"], "NAME: is missing or no name"),
         (["new", "anna", "--models", "a b"], "--models: is no list of models"),
         (["new", "anna", "--calls", "all"], "--calls: 'all' is not allowed: use one of infer, jobs, control, metrics"),
+        (["new", "anna", "--use", "free"], "--use: 'free' is not allowed: use one of commercial, non_commercial"),
         (["new", "anna", "--rate", "2000000"], "--rate: is no number of requests per second"),
         (["new", "anna", "--file", "nowhere/keys.yaml"], "--file: there is no folder"),
         (["remove", "anna"], "cannot be read: No such file"),
@@ -70,3 +71,12 @@ def test_the_setting_names_the_file(file, capsys, monkeypatch, tmp_path):
     assert run(["keys", "new", "anna"]) == 0
     assert not file.exists()
     assert len(read_keys(tmp_path / "other.yaml")) == 1
+
+
+def test_a_key_for_work_that_is_not_commercial_says_so(file, capsys):
+    assert run(["keys", "new", "lab", "--use", "non_commercial"]) == 0
+    (key,) = read_keys(file)
+    assert key.grant.use == "non_commercial"
+    capsys.readouterr()
+    assert run(["keys", "list"]) == 0
+    assert "non_commercial" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,26 @@ def test_lint_as_json_has_every_part(capsys, tmp_path: Path) -> None:
     assert run(["models", "lint", "-r", str(tmp_path), "--json"]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
     assert set(finding) == {"severity", "file", "line", "field", "problem", "fix"}
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ("true", ("Apache-2.0", "commercial use allowed")),
+        ("false", ("Apache-2.0, not commercial", "no commercial use")),
+        ("conditional\n  condition: small studios", ("Apache-2.0, conditional", "commercial use if small studios")),
+    ],
+    ids=["allowed", "forbidden", "conditional"],
+)
+def test_licences_are_listed_and_shown_with_their_condition(
+    capsys, tmp_path: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch, terms: str, told: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = Path(shutil.copytree(repository_root / "model_repository" / "music", tmp_path / "music"))
+    card = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").write_text(card.replace("commercial_use: true", f"commercial_use: {terms}"))
+    assert told[0] in printed(capsys, "list", "-r", str(tmp_path))
+    assert told[1] in printed(capsys, "show", "music", "-r", str(tmp_path))
 
 
 def test_text_that_looks_like_markup_is_printed_as_it_is(capsys, tmp_path: Path, repository_root: Path) -> None:

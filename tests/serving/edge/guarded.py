@@ -11,9 +11,10 @@ from serving.backends.http_server import HttpServer
 from serving.edge.key_file import Key, add_key
 from serving.protocol.endpoint import Endpoint, Heartbeat
 from serving.protocol.keys import GRANT_HEADER, KEY_HEADER, Grant
+from serving.protocol.licences import USE_HEADER
 from tests.serving.edge.conftest import HOST, Edge
 
-SHOWN = (KEY_HEADER, GRANT_HEADER, "authorization")
+SHOWN = (KEY_HEADER, GRANT_HEADER, USE_HEADER, "authorization")
 
 
 async def _app(scope, receive, send):

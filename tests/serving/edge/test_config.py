@@ -9,6 +9,8 @@ from serving.edge.config import (
     infer_path,
     map_key,
     map_texts,
+    permit_pool,
+    refuse_pool,
     server_options,
     unmap_key,
 )
@@ -37,7 +39,7 @@ def test_each_kind_of_body_has_its_own_bound():
 
 def test_a_start_knows_the_same_as_the_commands_would_have_told():
     server = Server("grpc", "0", "127.0.0.1:9")
-    routes = Routes({"m": "0", "m/2": "1"}, frozenset({server}))
+    routes = Routes({"m": "0", "m/2": "1"}, frozenset({server}), {"1": "no"})
     text = config_text(CONFIG, routes)
     declared = next(line.strip() for line in text.splitlines() if line.strip().startswith("server "))
     added = add_server(server, CONFIG.limits)[0]
@@ -45,6 +47,7 @@ def test_a_start_knows_the_same_as_the_commands_would_have_told():
     assert map_texts(routes) == {
         "models.map": "m 0\nm/2 1\n",
         "paths.map": "/v2/models/m/infer 0\n/v2/models/m/versions/2/infer 1\n",
+        "licences.map": "1 no\n",
     }
 
 
@@ -84,3 +87,10 @@ def test_haproxy_leaves_half_the_machine_to_replicas(cpus, threads):
 def test_requests_in_flight_are_those_in_pools_and_queues():
     statistics = "# pxname,svname,qcur,qmax,scur,smax,\nhttp_0,BACKEND,1,9,2,9,\ngrpc_0,BACKEND,0,9,,9,\n"
     assert requests_in_flight(statistics) == 3
+
+
+def test_a_pool_is_refused_by_a_line_that_may_say_anything():
+    text = "'m' is under a \"licence\"; of 5 % \\ more: ü"
+    gone = "del map licences.map 7"
+    assert permit_pool("7") == (gone,)
+    assert refuse_pool("7", text) == (gone, f"add map licences.map <<\n7 {text}\n")

@@ -26,6 +26,9 @@ def test_an_entry_needs_a_name_and_a_hash_and_may_say_more(file):
         Key(HASH, Grant("anna", "infer")),
         Key(OTHER, Grant("b", "control", ("a", "b*")), 5),
     )
+    (research,) = parse_keys(f"- {{name: c, sha256: {HASH}, use: non_commercial}}", file)
+    assert research.grant.use == "non_commercial"
+    assert parse_keys(research.text(), file) == (research,)
     assert parse_keys("", file) == parse_keys("# none yet\n", file) == ()
 
 
@@ -51,6 +54,8 @@ ENTRY = f"- name: anna\n  sha256: {HASH}\n"
         pytest.param(f"{ENTRY}  models: [{', '.join(['m' * 60] * 9)}]", ":3:[0].models: is over 512", id="many"),
         pytest.param(f"{ENTRY}  calls: all", ":3:[0].calls: is not allowed: use one of infer, jobs", id="calls"),
         pytest.param(f"{ENTRY}  calls: [infer]", ":3:[0].calls: is not allowed", id="list of calls"),
+        pytest.param(f"{ENTRY}  use: free", ":3:[0].use: is not allowed: use one of commercial, non_comm", id="use"),
+        pytest.param(f"{ENTRY}  use: [commercial]", ":3:[0].use: is not allowed", id="list of uses"),
         pytest.param(f"{ENTRY}  rate: 0", ":3:[0].rate: is no number of requests per second", id="zero"),
         pytest.param(f"{ENTRY}  rate: 1.5", ":3:[0].rate: is no number of requests", id="fraction"),
         pytest.param(f"{ENTRY}  rate: true", ":3:[0].rate: is no number of requests", id="bool"),

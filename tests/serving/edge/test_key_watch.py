@@ -109,9 +109,13 @@ async def test_thousands_of_keys_are_no_trouble(guarded):
 
 
 def test_maps_follow_from_the_keys():
-    keys = [Key("0" * 64, Grant("anna", "infer")), Key("1" * 64, Grant("ben", "control", ("a", "b*")), 7)]
+    keys = [
+        Key("0" * 64, Grant("anna", "infer")),
+        Key("1" * 64, Grant("ben", "control", ("a", "b*"), "non_commercial"), 7),
+    ]
     maps = key_maps(keys)
-    assert maps[KEYS_MAP] == [f"{'0' * 64} anna/0/infer/*", f"{'1' * 64} ben/7/control/a,b*"]
+    lines = [f"{'0' * 64} anna/0/infer/*/commercial", f"{'1' * 64} ben/7/control/a,b*/non_commercial"]
+    assert maps[KEYS_MAP] == lines
     assert maps[MODELS_MAP] == ["ben/a 1"]
     assert maps[BEGINNINGS_MAP] == ["ben/b 1"]
     assert list(maps)[-1] == KEYS_MAP

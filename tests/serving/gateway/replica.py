@@ -15,6 +15,7 @@ from serving.backends.http_server import HttpServer
 from serving.errors import BadInput, EngineFailed, NotFound, Unsupported
 from serving.protocol.control import ModelState
 from serving.protocol.endpoint import Endpoint, Heartbeat
+from serving.protocol.licences import USE_HEADER
 from serving.protocol.oip_grpc import SERVICE
 
 
@@ -116,7 +117,7 @@ class Replica:
 
     def __init__(self, edge, replica_id, models=("echo", "decoupled", "silent", "together"), disk=("echo", "extra")):
         self.edge, self.replica_id, self._models, self._disk = edge, replica_id, models, disk
-        self.cancelled, self.seen, self.bodies = asyncio.Event(), [], []
+        self.cancelled, self.seen, self.bodies, self.uses = asyncio.Event(), [], [], []
 
     async def start(self):
         paths = ["", "/stats", "/config", "/ready", "/infer", "/generate", "/generate_stream"]
@@ -150,6 +151,7 @@ class Replica:
 
     async def _infer(self, message, context):
         self.seen.append(message)
+        self.uses.append(dict(context.invocation_metadata()).get(USE_HEADER))
         if message.model_name == "full":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "full", (("grpc-retry-pushback-ms", "7000"),))
         await asyncio.sleep(message.parameters["sleep_ms"].int64_param / 1000)
@@ -159,6 +161,7 @@ class Replica:
         return {"replica": pb.InferParameter(string_param=self.replica_id)}
 
     async def _stream(self, messages, context):
+        self.uses.append(dict(context.invocation_metadata()).get(USE_HEADER))
         async for message in messages:
             self.seen.append(message)
             if message.model_name == "silent":

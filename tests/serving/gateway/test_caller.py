@@ -1,8 +1,10 @@
 from typing import Any
 
+import httpx
 import pytest
 
 from serving.protocol.keys import GRANT_HEADER, KEY_HEADER
+from serving.protocol.licences import COMMERCIAL, NON_COMMERCIAL, USE_HEADER
 from tests.serving.gateway.site import Site
 
 
@@ -75,3 +77,42 @@ async def test_a_cursor_of_another_tenant_shows_nothing_of_it(site: Site) -> Non
     page = (await site.http.get("/v1/jobs?limit=1", headers=key("anna"))).json()
     assert page["data"][0]["id"] == made[-1]["id"]
     assert await listed(site, f"/v1/jobs?cursor={page['next_cursor']}", key("ben")) == set()
+
+
+def worker_for(use: str, name: str = "anna", calls: str = "jobs") -> dict[str, str]:
+    """What the edge sets for a key of that use."""
+    return {**key(name, calls), **({USE_HEADER: use} if use == NON_COMMERCIAL else {})}
+
+
+async def asked(site: Site, headers: dict[str, str], use: str | None = None) -> httpx.Response:
+    body = {"type": "film", "input": {"title": "x"}} | ({} if use is None else {"use": use})
+    return await site.http.post("/v1/jobs", json=body, headers=headers)
+
+
+async def test_a_job_is_for_what_its_key_is_for_and_a_commercial_key_takes_no_other(site: Site) -> None:
+    for headers, said, use in [
+        (worker_for(COMMERCIAL), None, COMMERCIAL),
+        (worker_for(COMMERCIAL), COMMERCIAL, COMMERCIAL),
+        (worker_for(NON_COMMERCIAL), None, NON_COMMERCIAL),
+        (worker_for(NON_COMMERCIAL), COMMERCIAL, COMMERCIAL),
+        ({}, None, COMMERCIAL),
+        ({}, NON_COMMERCIAL, NON_COMMERCIAL),
+        ({USE_HEADER: NON_COMMERCIAL}, None, NON_COMMERCIAL),
+    ]:
+        assert (await asked(site, headers, said)).json()["use"] == use, (headers, said)
+    refused = await asked(site, worker_for(COMMERCIAL), NON_COMMERCIAL)
+    assert refused.status_code == 403
+    told = refused.json()["error"]
+    assert (told["code"], told["param"]) == ("permission_denied", "use")
+    unknown = await asked(site, {}, "personal")
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (422, "use")
+
+
+@pytest.mark.parametrize("way", ["retry?from=score", "redrive"])
+async def test_a_key_that_became_commercial_goes_on_with_no_job_that_was_not(site: Site, way: str) -> None:
+    job = (await asked(site, worker_for(NON_COMMERCIAL))).json()
+    refused = await site.http.post(f"{job['url']}/{way}", headers=worker_for(COMMERCIAL))
+    assert refused.status_code == 403
+    for headers in (worker_for(NON_COMMERCIAL), worker_for(COMMERCIAL, "root", "control")):
+        answer = await site.http.post(f"{job['url']}/{way}", headers=headers)
+        assert answer.status_code == 409, "it has not ended, which is the only thing in the way"

@@ -63,6 +63,12 @@ async def test_a_failed_job_shows_stage_cause_and_fix(site: Site) -> None:
         assert word in text
 
 
+async def test_a_page_says_that_a_job_is_not_commercial(site: Site) -> None:
+    for use, said in (("non_commercial", True), ("commercial", False)):
+        job = await site.http.post("/v1/jobs", json={"type": "film", "input": {"title": "x"}, "use": use})
+        assert ("not commercial" in (await site.http.get(job.json()["page"])).text) is said
+
+
 async def test_the_cancel_button_works_without_script(site: Site) -> None:
     job = await site.office.submit()
     assert "Next in line" in (await site.http.get(f"/jobs/{job.id}")).text

@@ -14,6 +14,7 @@ from serving.backends.call import Call
 from serving.errors import BadInput, EngineFailed, Unavailable
 from serving.jobs.types import JobContext, JobOutput, JobState, JobType, Lane, Stage
 from serving.protocol.artifact import ArtifactRef
+from serving.protocol.licences import COMMERCIAL, Use
 from serving.protocol.tasks import Message, MusicRequest, MusicResult, TaskRequest, TaskResult
 from serving.repository.identity import Identity
 
@@ -30,7 +31,9 @@ class FilmRequest(Message):
     title: str = Field(min_length=1, max_length=120)
     clips: int = Field(default=3, ge=0, le=50)
     seconds: float = Field(default=0.02, gt=0, le=60, description="How long each call takes.")
-    trouble: Literal["none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf", "nan"] = "none"
+    trouble: Literal[
+        "none", "broken", "busy_once", "busy", "defect", "retake", "stray_cancel", "deaf", "nan", "tells"
+    ] = "none"
     poster: ArtifactRef | None = None
     actors: tuple[str, ...] = ()
 
@@ -97,7 +100,7 @@ class CountingRouter:
         self._busy: set[str] = set()
         self.revision = "1"
 
-    def identity(self, request: TaskRequest, *, model: str | None = None) -> Identity:
+    def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
         # Trouble is not part of the identity: it stands for what happens to a model, not for which one it is.
         return Identity("fiddle", "hf:studio/fiddle", self.revision, self.revision, "MIT", commercial_use=True)
 
@@ -106,7 +109,10 @@ class CountingRouter:
         name = f"{call.job_id} {call.stage} {request.seed}"
         self._write(f"begin {name}")
         try:
-            await asyncio.sleep(request.duration_s)
+            for quarter in range(1, 5):
+                await asyncio.sleep(request.duration_s / 4)
+                if model == "tells":
+                    call.tell(quarter / 4)
         except asyncio.CancelledError:
             self._write(f"cancel {name}")
             raise

@@ -46,6 +46,7 @@ async def test_what_is_told_of_a_new_job_is_what_the_database_has(database: Data
     full = replace(
         NEW, idempotency_key="t:k", tenant="t", deadline_at=5.0, stop_at="cut", use_cache=False, message_id="m",
         webhook={"url": "https://studio.example/", "events": []}, source="redis:films", edits={"shoot": {}},
+        use="non_commercial",
     )  # fmt: skip
     told = await accepted(Acceptance(database, queued_jobs=10), NEW, full)
     store = JobStore(database, queued_jobs=10)

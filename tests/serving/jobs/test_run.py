@@ -64,3 +64,13 @@ async def test_a_number_that_json_does_not_have_fails_the_job_and_says_where(
     record = await office.until((await office.submit(trouble="nan")).id)
     assert record.state is JobState.FAILED
     assert str(record.error) == "facts.sound.0.loudness_lufs: the graph returned a number that JSON does not have"
+
+
+async def test_a_call_that_tells_how_far_it_is_moves_its_jobs_bar(office: Office, start_worker: StartWorker) -> None:
+    await start_worker()
+    job = await office.until((await office.submit(clips=0, seconds=0.8, trouble="tells")).id)
+    assert job.state is JobState.COMPLETED
+    bar = [event.progress for event in await office.store.events(job.id)]
+    assert bar == sorted(bar)
+    silent = await office.until((await office.submit(clips=0, seconds=0.8)).id)
+    assert len(bar) >= len(await office.store.events(silent.id)) + 3

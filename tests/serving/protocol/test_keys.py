@@ -3,6 +3,7 @@
 import pytest
 
 from serving.protocol.keys import CALLS, GRANT_HEADER, KEY_HEADER, Grant, call_of, grant_of, may
+from serving.protocol.licences import NON_COMMERCIAL, USE_HEADER
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,16 @@ def test_where_no_keys_are_asked_for_everything_is_allowed():
     assert may(None, "control", "echo")
 
 
-@pytest.mark.parametrize("grant", [Grant("anna", "infer"), Grant("ben", "control", ("echo", "flux-*"))])
+@pytest.mark.parametrize(
+    "grant",
+    [
+        Grant("anna", "infer"),
+        Grant("ben", "control", ("echo", "flux-*")),
+        Grant("lab", "jobs", use=NON_COMMERCIAL),
+    ],
+)
 def test_a_grant_survives_the_headers(grant):
-    assert grant_of({KEY_HEADER: grant.name, GRANT_HEADER: grant.text}) == grant
+    assert grant_of({KEY_HEADER: grant.name, GRANT_HEADER: grant.text, USE_HEADER: grant.use}) == grant
 
 
 @pytest.mark.parametrize(

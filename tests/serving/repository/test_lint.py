@@ -110,6 +110,31 @@ def test_every_allowed_form_is_named(repository: Path, triton_model) -> None:
     assert lines(repository) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        pytest.param(
+            "conditional",
+            "m/model.yaml:5:license.condition: is missing, while commercial_use is conditional: say in one sentence",
+            id="no condition",
+        ),
+        pytest.param(
+            "true, condition: never",
+            "m/model.yaml:5:license.condition: has no meaning with commercial_use: true: remove it, or set",
+            id="a condition for nothing",
+        ),
+        pytest.param("false, condition: never", "has no meaning with commercial_use: false", id="nor for a refusal"),
+        pytest.param("conditional, condition: ''", "license.condition: '': string should have at least 1", id="empty"),
+        pytest.param("conditional, condition: small studios", "", id="right"),
+    ],
+)
+def test_a_conditional_licence_names_its_condition(repository: Path, triton_model, terms: str, expected: str) -> None:
+    triton_model("m", card=TRITON_CARD.replace("commercial_use: true", f"commercial_use: {terms}"))
+    found = lines(repository)
+    assert len(found) == bool(expected), found
+    assert expected in "".join(found)
+
+
 def test_a_missing_part_says_what_it_is_for(repository: Path, triton_model) -> None:
     triton_model("m", card=TRITON_CARD.replace("source:", "# source:"))
     assert lines(repository) == ["m/model.yaml:1:source: is missing: Where the weights come from"]

@@ -13,7 +13,7 @@ from serving.settings import Settings, WeightsSettings
 from serving.weights.cache import WeightsCache
 
 PICKLE = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s."
-QUICK: dict[str, Any] = {"retry_s": 0.01, "timeout_s": 5.0, "tries": 4}
+QUICK: dict[str, Any] = {"retry_s": 0.01, "timeout_s": 20.0, "tries": 4}
 
 
 def model(folder: Path, uri: str, name: str = "writer", **source: Any) -> Model:

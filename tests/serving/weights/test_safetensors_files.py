@@ -51,6 +51,7 @@ def test_names_dtypes_and_shapes_are_read_as_the_library_wrote_them(tmp_path: Pa
         pytest.param(file_of({"a": {**FLOAT, "shape": [True, 2]}}), "is damaged", id="a bool as a size"),
         pytest.param(file_of({"a": {**FLOAT, "dtype": "F31"}}), "unknown dtype 'F31'", id="unknown dtype"),
         pytest.param(file_of({"a": 1}), "is damaged", id="no tensor"),
+        pytest.param(file_of({"__metadata__": {"a": 1}}, b""), "is no map of texts", id="metadata"),
         pytest.param(file_of([]), "no JSON object", id="a list"),
         pytest.param(file_of(b"{"), "not JSON", id="no JSON"),
         pytest.param(file_of(b'{"a": 1, "a": 2}'), "distinct names", id="a name twice"),

@@ -71,6 +71,7 @@ def render(image: Path, request: ImageToVideoRequest, clip: Path, call: Call) ->
             call.checkpoint()
             seen = view(request.motion, number / max(1, frames - 1), request.seed)
             video.write(look(planes, seen, size))
+            call.tell((number + 1) / frames)
     return frames
 
 

@@ -21,7 +21,10 @@ from serving.repository.model import Model
 from serving.repository.read import CARD_FILE, CONFIG_FILE
 
 Maker = Callable[[Path], Mapping[str, Any]]
-"""Writes a checkpoint into an empty folder and returns the fields of the card that fit it: limits, options, ..."""
+"""Writes a checkpoint into an empty folder and returns the fields of the card that fit it: limits, options, ...
+
+Sources of parts and adapters among them are addresses relative to the checkpoint: ``file:controlnet``.
+"""
 
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "safetensors", "sentencepiece", "tokenizers", "ctranslate2")
 _CARD: Final = "card-changes.yaml"
@@ -73,15 +76,11 @@ def tiny_model_folder(model: Model, into: Path, cache: Path | None = None) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model.folder / CONFIG_FILE, folder / CONFIG_FILE)
     card = yaml.safe_load((model.folder / CARD_FILE).read_text(encoding="utf-8"))
-    card |= {
-        "precision": "fp32",
-        "memory": None,
-        "share": {"cpu": 0.1},
-        "optional": False,
-        "replica_group": "tiny",
-        "fallback": [],
-    }
+    card |= {"precision": "fp32", "memory": None, "share": {"cpu": 0.1}, "optional": False, "replica_group": "tiny"}
+    card["fallback"] = []  # models that need not be where this one goes
     card |= yaml.safe_load((checkpoint / _CARD).read_text(encoding="utf-8"))
+    for extra in [*card.get("adapters", {}).values(), *card.get("parts", {}).values()]:
+        extra["source"]["uri"] = f"file:{checkpoint / extra['source']['uri'].removeprefix('file:')}"
     card["description"] = f"Tiny random weights, for trying it out: {card['description']}"[:400]
     card["source"] = {"uri": f"file:{checkpoint}", "revision": checkpoint.name.rpartition("-")[2]}
     if allowed := model.card.source.allow_pickles:

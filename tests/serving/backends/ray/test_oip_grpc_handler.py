@@ -22,7 +22,7 @@ class Calls:
         self.answered = 0
         self.left_s = None
 
-    async def echo(self, message, left_s):
+    async def echo(self, message, left_s, _told):
         self.left_s = left_s
         if message.model_name == "fail":
             raise RuntimeError("secret")
@@ -36,12 +36,12 @@ class Calls:
                 raise
         return message
 
-    async def slow(self, messages):
+    async def slow(self, messages, _told):
         async for message in messages:
             await self.go_on.wait()
             yield message
 
-    async def double(self, messages):
+    async def double(self, messages, _told):
         try:
             async for message in messages:
                 yield message

@@ -35,7 +35,9 @@ def record(**changes: object) -> JobRecord:
 
 def test_a_message_is_the_body_of_a_submission() -> None:
     request = request_of(Delivery("1", b'{"type": "film", "input": {"title": "x"}, "lane": "high"}'), 1000)
-    assert (request.type, request.input, request.lane) == ("film", {"title": "x"}, Lane.HIGH)
+    assert (request.type, request.input, request.lane, request.use) == ("film", {"title": "x"}, Lane.HIGH, None)
+    free = request_of(Delivery("1", b'{"type": "film", "input": {}, "use": "non_commercial"}'), 1000)
+    assert free.use == "non_commercial"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,7 @@ def test_a_message_is_the_body_of_a_submission() -> None:
         pytest.param(b'{"type": "film"}', "input", id="without input"),
         pytest.param(b'{"type": "film", "input": {}, "colour": 1}', "colour", id="a stray field"),
         pytest.param(b'{"type": 5, "input": {}}', "type", id="a wrong type"),
+        pytest.param(b'{"type": "film", "input": {}, "use": "personal"}', "use", id="a use there is not"),
     ],
 )
 def test_a_malformed_message_is_told_with_the_field(body: bytes, field: str) -> None:

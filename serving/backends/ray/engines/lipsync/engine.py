@@ -128,6 +128,7 @@ class LipSyncEngine:
             for index in range(frames):
                 if index % CHECK_EVERY_FRAMES == 0:
                     call.checkpoint()
+                    call.tell(index / frames)
                 video.write(puppet.frame(index, track, motion))
 
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _NAMED: Final = 3
 """Keys that a message names; the others are counted."""
+_CONFIG: Final = "config.json"
 _FIX: Final = "use the checkpoint that belongs to this network, whole"
 
 
@@ -32,6 +33,8 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
     Raises:
         BadInput: no such files, or keys that are missing, unknown or of another shape.
     """
+    if not (folder / _CONFIG).is_file():  # without one, the library takes the class's defaults
+        raise BadInput(f"there is no {_CONFIG}", field=f"{model.name}: {folder.name}", fix=_FIX)
     pickles = bool(model.card.source.allow_pickles)
 
     def load() -> tuple[Any, Mapping[str, Any]]:
@@ -132,7 +135,11 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 @contextlib.contextmanager
 def _quiet(library: str) -> Iterator[None]:
-    """The library's own report of keys, a table in colours, says what our error says in a line."""
+    """The library's own report of keys, a table in colours, says what our error says in a line; bars are for people."""
+    if library == "transformers":
+        from transformers.utils import logging as bars
+
+        bars.disable_progress_bar()
     logger = logging.getLogger(library)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -24,7 +24,7 @@ from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput, MissingDependency
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult
-from serving.repository.model import Model
+from serving.repository.model import Model, Source
 
 if TYPE_CHECKING:
     from serving.weights.held import HeldWeights
@@ -64,6 +64,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         model: the checked model.
         placement: device, precision and memory.
         weights: the folder with the weights, held until the engine is closed.
+        parts: the same for every part with a source of its own, by name.
         threads: CPU threads the network may use.
         cold_start: what loading took.
     """
@@ -80,17 +81,22 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         self.placement: Placement = placement_of(model, context, self.precisions)
         self.threads = max(context.threads, int(model.card.share.cpu))
         self._artifacts, self._scratch = context.artifacts, context.scratch
-        self.weights: HeldWeights = context.weights.hold(model)
-        began = time.perf_counter()
+        self._cache = context.weights
+        self.weights: HeldWeights = self._cache.hold(model)
+        self.parts: dict[str, HeldWeights] = {}
         try:
+            for name, part in model.card.parts.items():
+                self.parts[name] = self.hold(part.source)
+            began = time.perf_counter()
             self.load()
         except BaseException:
-            self.weights.close()
+            self._let_go()
             raise
+        held = [self.weights, *self.parts.values()]
         self.cold_start = ColdStart(
-            download_s=self.weights.download_s,
+            download_s=sum(weights.download_s for weights in held),
             load_s=time.perf_counter() - began,
-            weights_bytes=_size_bytes(self.weights.folder),
+            weights_bytes=sum(_size_bytes(weights.folder) for weights in held),
             device=self.placement.device,
             precision=self.placement.precision,
         )
@@ -153,6 +159,11 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         """A small request to warm up with; None where the family has none."""
         return None
 
+    def rehearsal(self) -> Prepared | None:
+        """What :meth:`warm_up` runs: the smallest request, prepared; families whose requests bring files make it up."""
+        request = self.smallest()
+        return None if request is None else self.prepare(request, {})
+
     async def run(self, request: TaskRequest, call: Call) -> TaskResult:
         """Answer one request; see :class:`serving.backends.base.Engine`.
 
@@ -173,12 +184,11 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
 
     async def warm_up(self) -> None:
         """Run the family's smallest request, if it has one, and keep how long that took."""
-        request = self.smallest()
-        if request is None:
-            return
         began = time.perf_counter()
         with self.runner.coming():
-            prepared = await asyncio.to_thread(self.prepare, request, {})
+            prepared = await asyncio.to_thread(self.rehearsal)
+        if prepared is None:
+            return
         await self.runner.run(prepared, Call(), None)
         self.cold_start = self.cold_start.warmed(time.perf_counter() - began)
 
@@ -187,7 +197,15 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         await self.runner.close()
         await asyncio.to_thread(self.unload)
         free_memory(self.placement.device)
-        self.weights.close()
+        self._let_go()
+
+    def hold(self, source: Source) -> "HeldWeights":
+        """Weights beside the model's own, as those of an adapter; the caller closes them. Blocks."""
+        return self._cache.hold(self.model.with_source(source))
+
+    def _let_go(self) -> None:
+        for weights in (self.weights, *self.parts.values()):
+            weights.close()
 
     async def _files(self, request: Request) -> dict[str, Path]:
         found = {name: getattr(request, name) for name in type(request).model_fields}

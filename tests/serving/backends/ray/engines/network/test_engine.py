@@ -147,7 +147,11 @@ async def test_warming_up_counts_into_the_cold_start(engine: ToyEngine) -> None:
 async def test_a_closing_engine_refuses_what_waits_and_stops_what_runs(tmp_path: Path) -> None:
     engine = toy_engine(tmp_path, context_in(tmp_path))
     call, gate = Call(), threading.Event()
-    call.on_progress = lambda _done: None if gate.wait(10) else None
+
+    def hold_up(_done: float) -> None:
+        gate.wait(10)
+
+    call.on_progress = hold_up
     running = asyncio.create_task(music(engine, call, steps=200))
     waiting = asyncio.create_task(music(engine))
     await until(lambda: len(engine.runner.waiting) == 1)

@@ -1,0 +1,1 @@
+"""Engines of diffusers' pipelines: pictures, video and music, one file per family over a common base."""

@@ -1,0 +1,299 @@
+"""Tiny SDXL, ControlNet, AnimateDiff and Stable Video Diffusion checkpoints; made through serving.backends.ray.tiny.
+
+The one invariant: every file has the name, format and keys of the published pipelines; only the widths are small.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_TEXTS: Final = (
+    "a lighthouse on a rock at dusk, long exposure, film grain",
+    "two people talk in a quiet studio, warm light, shallow focus",
+    "a paper boat drifts down a rainy street, close up",
+    "worst quality, blurred, low contrast, watermark",
+)
+_WIDTH: Final = 16
+"""Channels of everything."""
+_SIDE_PX: Final = 64
+_ADAPTER_RANK: Final = 4
+_NOISE: Final[Mapping[str, Any]] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+"""Stable Diffusion's schedule."""
+_SPECIAL: Final = ("<|startoftext|>", "<|endoftext|>")
+
+
+def sdxl(folder: Path) -> Mapping[str, Any]:
+    """Stable Diffusion XL with two LoRA adapters beside it."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(0)
+    unet = _xl_unet()
+    _xl_pipeline(diffusers.StableDiffusionXLPipeline, unet).save_pretrained(folder)
+    _as_published(folder)
+    for seed, name in enumerate(("ink", "clay"), 1):
+        _adapter(unet, folder / "adapters" / name, seed)
+    return {"limits": _limits(), "options": {"steps": 4, "batch": 4}, "adapters": _adapters("ink", "clay")}
+
+
+def sdxl_controlnet(folder: Path) -> Mapping[str, Any]:
+    """Stable Diffusion XL, and a ControlNet in a folder of its own."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(0)
+    unet = _xl_unet()
+    _xl_pipeline(diffusers.StableDiffusionXLPipeline, unet).save_pretrained(folder / "base")
+    _as_published(folder)
+    control = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32))
+    _awake(control, "controlnet")
+    control.save_pretrained(folder / "controlnet")
+    return {
+        "limits": _limits(),
+        "options": {"pipeline": "StableDiffusionXLControlNetPipeline", "folder": "base", "steps": 4, "batch": 4},
+        "parts": {"controlnet": {"source": {"uri": "file:controlnet"}}},
+    }
+
+
+def animatediff(folder: Path) -> Mapping[str, Any]:
+    """A Stable Diffusion 1.5 with the safety checker its index names, and a motion module in a folder of its own."""
+    import diffusers
+    import torch
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer = _clip_tokenizer()
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+        cross_attention_dim=_WIDTH,
+        norm_num_groups=8,
+    )
+    base: Any = diffusers.StableDiffusionPipeline(
+        vae=_image_vae(),
+        text_encoder=CLIPTextModel(_clip_text(len(tokenizer))),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=diffusers.PNDMScheduler(**_NOISE, steps_offset=1, skip_prk_steps=True),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    base.save_pretrained(folder / "base")
+    _as_published(folder)
+    index = folder / "base" / "model_index.json"
+    told = json.loads(index.read_text(encoding="utf-8"))
+    told |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    index.write_text(json.dumps(told, indent=2), encoding="utf-8")
+    motion: Any = diffusers.MotionAdapter(
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        motion_layers_per_block=1,
+        motion_mid_block_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=8,
+        motion_max_seq_length=16,
+    )
+    _awake(motion, "proj_out")
+    motion.save_pretrained(folder / "motion")
+    return {
+        "limits": _limits() | {"fps": 30},
+        "options": {"pipeline": "AnimateDiffPipeline", "folder": "base", "steps": 4, "batch": 2, "frames": 16},
+        "parts": {"motion_adapter": {"source": {"uri": "file:motion"}}},
+        "adapters": {},
+    }
+
+
+def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
+    """Stable Video Diffusion; its image encoder reads 224 pixels, as the pipeline's code has it."""
+    import diffusers
+    import torch
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    unet = diffusers.UNetSpatioTemporalConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(2 * _WIDTH, 4 * _WIDTH),  # groups of 32 are fixed in its code
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        layers_per_block=1,
+        num_attention_heads=(2, 4),
+        transformer_layers_per_block=1,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        cross_attention_dim=_WIDTH,
+        num_frames=8,
+    )
+    vae = diffusers.AutoencoderKLTemporalDecoder(
+        block_out_channels=(2 * _WIDTH, 4 * _WIDTH), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=_WIDTH,
+        intermediate_size=_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=_WIDTH,
+        image_size=224,
+        patch_size=32,
+    )
+    pipeline: Any = diffusers.StableVideoDiffusionPipeline(
+        unet=unet,
+        vae=vae,
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            **_NOISE,
+            prediction_type="v_prediction",
+            timestep_type="continuous",
+            timestep_spacing="leading",
+            sigma_min=0.002,
+            sigma_max=700.0,
+            steps_offset=1,
+            use_karras_sigmas=True,
+        ),
+        feature_extractor=CLIPImageProcessor(size=224, crop_size=224),
+    )
+    pipeline.save_pretrained(folder)
+    return {
+        "limits": _limits() | {"fps": 30},
+        "options": {"pipeline": "StableVideoDiffusionPipeline", "steps": 4, "frames": 8},
+    }
+
+
+def _limits() -> dict[str, float]:
+    return {"prompt": 400, "width": 2 * _SIDE_PX, "height": 2 * _SIDE_PX, "steps": 50}
+
+
+def _adapters(*names: str) -> dict[str, Any]:
+    return {name: {"source": {"uri": f"file:adapters/{name}"}} for name in names}
+
+
+def _xl_unet() -> Any:  # noqa: ANN401  diffusers' own
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=6 * 8 + _WIDTH,
+        cross_attention_dim=2 * _WIDTH,
+        norm_num_groups=8,
+    )
+
+
+def _xl_pipeline(kind: Any, unet: Any) -> Any:  # noqa: ANN401  diffusers' own
+    from diffusers import EulerDiscreteScheduler
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer = _clip_tokenizer()
+    return kind(
+        vae=_image_vae(),
+        text_encoder=CLIPTextModel(_clip_text(len(tokenizer))),
+        text_encoder_2=CLIPTextModelWithProjection(_clip_text(len(tokenizer))),
+        tokenizer=tokenizer,
+        tokenizer_2=_clip_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )
+
+
+def _image_vae() -> Any:  # noqa: ANN401  diffusers' own
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=2 * _SIDE_PX,
+    )
+
+
+def _clip_text(vocabulary: int) -> Any:  # noqa: ANN401  transformers' own
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=_WIDTH,
+        intermediate_size=_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=_WIDTH,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+
+
+def _clip_tokenizer() -> Any:  # noqa: ANN401  transformers' own
+    """CLIP's byte-level BPE, trained on a few sentences; reads 77 tokens like the published one."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    raw.normalizer = normalizers.Lowercase()
+    words = pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True)
+    raw.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    raw.train_from_iterator(_TEXTS, trainer)
+    merges: list[Any] = [tuple(pair) for pair in json.loads(raw.to_str())["model"]["merges"]]
+    pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *_SPECIAL]))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def _as_published(folder: Path) -> None:
+    """Keep tokenizers as the published checkpoints have them: ``vocab.json`` and ``merges.txt``."""
+    for path in folder.rglob("tokenizer.json"):
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        path.with_name("vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+        path.with_name("merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.unlink()
+
+
+def _awake(module: Any, *names: str) -> None:  # noqa: ANN401  torch's own
+    """Give layers that start at zero some weight, so that what they do can be seen."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if any(part in name for part in names):
+                parameter.normal_(std=0.2)
+
+
+def _adapter(unet: Any, folder: Path, seed: int) -> None:  # noqa: ANN401  diffusers' own
+    """A LoRA of the UNet's attention in the format that diffusers' training scripts write."""
+    import torch
+    from safetensors.torch import save_file
+
+    random = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, module in unet.named_modules():
+        if name.endswith(("to_q", "to_v")):
+            outs, ins = module.weight.shape
+            tensors[f"unet.{name}.lora_A.weight"] = torch.randn(_ADAPTER_RANK, ins, generator=random) * 0.3
+            tensors[f"unet.{name}.lora_B.weight"] = torch.randn(outs, _ADAPTER_RANK, generator=random) * 0.3
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors")

@@ -1,0 +1,122 @@
+"""MusicGen on a tiny checkpoint of the published layout."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from serving.backends.call import Call
+from serving.backends.ray.engines.musicgen.engine import MusicgenEngine
+from serving.errors import BadInput, Cancelled, EngineFailed
+from tests.servers.tiny import context_in, tiny_engine
+from tests.serving.backends.ray.engines.voices.heard import Stop, play, samples_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("musicgen")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(home: Path) -> AsyncIterator[MusicgenEngine]:
+    engine = tiny_engine("musicgen_small", context_in(home))
+    assert isinstance(engine, MusicgenEngine)
+    yield engine
+    await engine.close()
+
+
+async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: MusicgenEngine) -> None:
+    first, again, other = [await play(engine, "slow piano", duration_s=0.5, seed=seed) for seed in (1, 1, 2)]
+    assert first.audio == again.audio
+    assert first.audio.sha256 != other.audio.sha256
+
+
+async def test_the_prompt_and_the_mood_are_heard(engine: MusicgenEngine) -> None:
+    requests: list[dict[str, Any]] = [
+        {"prompt": "slow piano"},
+        {"prompt": "fast drums"},
+        {"prompt": ""},
+        {"prompt": "", "mood": "dramatic"},
+    ]
+    heard = {(await play(engine, **request, duration_s=0.4)).audio.sha256 for request in requests}
+    assert len(heard) == 4
+
+
+async def test_the_answer_is_stereo_48_khz_exactly_as_long_as_asked_for(engine: MusicgenEngine, home: Path) -> None:
+    played = await play(engine, "slow piano", duration_s=0.73)
+    samples, info = await samples_of(home, played.audio)
+    assert (info.channels, info.subtype, info.samplerate, info.frames) == (2, "PCM_16", 48000, 35040)
+    assert played.duration_s == pytest.approx(0.73)
+    assert np.abs(samples[:30000]).max() > 0
+    assert np.abs(samples[-1]).max() == 0
+
+
+async def test_the_codec_makes_as_many_frames_as_were_asked_for(engine: MusicgenEngine) -> None:
+    output = await engine.runner.run(engine.prepare(request := engine.smallest(), {}), Call(), None)
+    assert output.output.shape == (round(request.duration_s * 32000), 1)
+
+
+async def test_requests_in_a_batch_sound_as_each_by_itself(engine: MusicgenEngine, home: Path) -> None:
+    pieces = [("slow piano", 1), ("a fast drum and a much longer prompt", 2), ("flute", 3)]
+    alone = [await play(engine, prompt, duration_s=0.5, seed=seed) for prompt, seed in pieces]
+    together = await asyncio.gather(*(play(engine, prompt, duration_s=0.5, seed=seed) for prompt, seed in pieces))
+    assert [played.made.batch for played in together if played.made] == [3] * 3
+    for one, shared in zip(alone, together, strict=True):
+        before, _ = await samples_of(home, one.audio)
+        after, _ = await samples_of(home, shared.audio)
+        assert np.abs(before - after).max() <= 1
+
+
+async def test_guidance_is_taken_from_the_request(engine: MusicgenEngine) -> None:
+    heard = {(await play(engine, "flute", duration_s=0.4, guidance=value)).audio.sha256 for value in (None, 3, 9, 1, 0)}
+    assert len(heard) == 3  # 3 is the model's own, up to 1 there is none
+
+
+async def test_progress_is_told_step_by_step(engine: MusicgenEngine) -> None:
+    told: list[float] = []
+    played = await play(engine, "slow piano", Call(on_progress=told.append), duration_s=0.4)
+    assert played.made is not None
+    assert played.made.steps == len(told) == 20 + 3
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+async def test_a_cancel_takes_effect_at_the_next_step(engine: MusicgenEngine) -> None:
+    stop = Stop()
+    with pytest.raises(Cancelled):
+        await play(engine, "slow piano", stop.call)
+    assert len(stop.told) == 1
+
+
+async def test_numbers_that_are_none_are_an_error_and_the_next_request_is_as_before(engine: MusicgenEngine) -> None:
+    before = await play(engine, "slow piano", duration_s=0.4)
+    weight = engine._network.decoder.lm_heads[1].weight
+    kept = weight.data.clone()
+    weight.data[3, 3] = float("nan")
+    try:
+        with pytest.raises(EngineFailed, match="musicgen_small: the network made scores that are no numbers"):
+            await play(engine, "slow piano", duration_s=0.4)
+    finally:
+        weight.data.copy_(kept)
+    assert (await play(engine, "slow piano", duration_s=0.4)).audio == before.audio
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        pytest.param({"prompt": "a" * 100}, r"101 tokens, and the model reads 64|102 tokens", id="prompt"),
+        pytest.param({"lyrics": "la la"}, "sings no words", id="lyrics"),
+        pytest.param({"duration_s": 0.01}, "0.01 s is too short", id="length"),
+    ],
+)
+async def test_what_the_model_cannot_do_is_told_by_name(
+    engine: MusicgenEngine, fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BadInput, match=told):
+        await play(engine, **{"prompt": "slow piano", **fields})
