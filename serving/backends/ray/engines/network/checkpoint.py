@@ -5,6 +5,7 @@ The one invariant: a network comes out whole, with every number from the checkpo
 
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -65,7 +66,9 @@ def reading(name: str, load: Callable[[], T], folder: Path) -> T:
         return load()
     except ReelmeshError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         field = f"{name}: {folder.name}"
         raise BadInput(f"{type(error).__name__}: {foreign_text(error)}", field=field, fix=_FIX) from error
 
