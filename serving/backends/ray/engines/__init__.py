@@ -30,6 +30,7 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "sadtalker": {"face_motion": f"{_HERE}.sadtalker:SadTalkerEngine"},
     "xception": {"manipulation_detection": f"{_HERE}.xception:XceptionEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
+    "coqui": {"speech": f"{_HERE}.coqui.engine:coqui_engine"},
     "transformers": {
         "music": f"{_HERE}.musicgen.engine:MusicgenEngine",
         "speech": f"{_HERE}.voices.vits:VitsEngine",
