@@ -50,7 +50,7 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
         )
         return loaded
 
-    with _quiet("transformers"):
+    with quiet():
         loaded, info = reading(model.name, load, folder)
     check_info(info, field=f"{model.name}: {folder.name}")
     return loaded.eval()
@@ -137,7 +137,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(library: str) -> Iterator[None]:
+def quiet(library: str = "transformers") -> Iterator[None]:
     """The library's own report of keys, a table in colours, says what our error says in a line; bars are for people."""
     if library == "transformers":
         from transformers.utils import logging as bars
