@@ -14,7 +14,6 @@ import soundfile
 from PIL import Image
 
 from serving.artifacts.store import ArtifactStore
-from serving.backends.ray.engines.network.inputs import read_sound
 from serving.backends.ray.engines.network.seeds import generator, seeded
 from serving.protocol.tasks import (
     ImageRequest,
@@ -116,12 +115,11 @@ def translation(engine: Any, request: TranslationRequest, _: Mapping[str, Path])
     import torch
 
     def direct(_: Path) -> None:
+        tokenizer = engine.family.tokenizer
         with torch.inference_mode():
-            told = engine.family.tokenizer(request.texts, return_tensors="pt", padding=True)
-            written = engine.network.generate(
-                **told, num_beams=engine.beams, do_sample=False, max_new_tokens=engine.tokens
-            )
-            engine.family.decode(written.tolist())
+            told = tokenizer(request.texts, return_tensors="pt", padding=True)
+            written = engine.network.generate(**told, num_beams=engine.beams, max_new_tokens=engine.tokens)
+        tokenizer.batch_decode(written, skip_special_tokens=True)
 
     return direct
 
@@ -147,12 +145,17 @@ def musicgen(engine: Any, request: MusicRequest, files: Mapping[str, Path]) -> D
 
 
 def whisper(engine: Any, request: TranscriptionRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
-    """``transcribe`` of faster-whisper with times of words, from the decoded sound on."""
+    """``transcribe`` of faster-whisper with times of words."""
 
     def direct(_: Path) -> None:
-        sound = read_sound(files["audio"], "audio", RATE_HZ, most_s=60)
         segments, _info = engine.network.transcribe(
-            sound, language="en", beam_size=engine.beams, word_timestamps=True, temperature=0.0
+            str(files["audio"]),
+            language=request.language,
+            beam_size=engine.beams,
+            temperature=0.0,
+            max_new_tokens=engine.tokens,
+            word_timestamps=True,
+            condition_on_previous_text=False,
         )
         list(segments)
 
