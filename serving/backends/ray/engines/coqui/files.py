@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.backends.ray.engines.network.checkpoint import check_shapes, reading
@@ -40,6 +41,12 @@ def coqui(module: str) -> Any:  # noqa: ANN401  a library without types
             return importlib.import_module(f"TTS.{module}")
     except ImportError as error:
         raise MissingDependency("coqui-tts is not installed whole", fix="run `scripts/bootstrap full`") from error
+
+
+def without_spectrograms(config: Any) -> Any:  # noqa: ANN401  Coqui's class
+    """A configuration of VITS whose sound is rates alone: training's spectrograms, which need numba, are not set up."""
+    config.audio = SimpleNamespace(sample_rate=int(config.audio.sample_rate), hop_length=int(config.audio.hop_length))
+    return config
 
 
 def read_state(model: Model, folder: Path) -> dict[str, "torch.Tensor"]:
