@@ -16,7 +16,7 @@ from serving.backends.call import Call
 from serving.backends.limits import check_limits, within_limits
 from serving.errors import BadInput, NotFound, ReelmeshError, Unavailable
 from serving.protocol.licences import COMMERCIAL, Use
-from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
+from serving.protocol.tasks import TASKS, TaskRequest, TaskResult, adapter_of
 from serving.repository.identity import Identity, identity_of
 from serving.repository.licences import Licences
 from serving.repository.load import Repository
@@ -81,7 +81,7 @@ class Router:
             BadInput: the model does another task.
             LicenceForbids: its licence does not allow the use; so no result of it is found in a cache either.
         """
-        return identity_of(self._allowed(task_of(request), model, use)[0])
+        return identity_of(self._allowed(task_of(request), model, use, adapter_of(request))[0])
 
     def permit(self, task: str, use: Use, *, model: str | None = None) -> None:
         """Raise :class:`LicenceForbids` where the first candidate's licence does not allow the use.
@@ -91,11 +91,11 @@ class Router:
         if model is not None or self._repository.for_task(task):
             self._allowed(task, model, use)
 
-    def _allowed(self, task: str, model: str | None, use: Use) -> list[Model]:
+    def _allowed(self, task: str, model: str | None, use: Use, adapter: str | None = None) -> list[Model]:
         """The candidates; a fallback whose licence forbids the use is left out, the first model refuses it."""
         first, *others = candidates(self._repository, task, model)
-        self._licences.check(first, use)
-        return [first, *(each for each in others if self._licences.refusal(each, use) is None)]
+        self._licences.check(first, use, adapter)
+        return [first, *(each for each in others if self._licences.refusal(each, use, adapter) is None)]
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         """Run one request to its result.
@@ -105,7 +105,7 @@ class Router:
             LicenceForbids: the first model's licence does not allow the call's use; such fallbacks are left out.
             ReelmeshError: the last candidate's error, or :class:`DeadlineExceeded` once the deadline has passed.
         """
-        models = self._allowed(task_of(request), model, call.use)
+        models = self._allowed(task_of(request), model, call.use, adapter_of(request))
         check_limits(models[0].card, request)
         models = [models[0], *(each for each in models[1:] if within_limits(each.card, request))]
         last: ReelmeshError = Unavailable("no replica took the request")

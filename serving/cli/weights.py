@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli.output import ExitCode, exit_code, print_error, print_json, print_line, print_note, stderr
-from serving.errors import BadInput, MissingDependency, ReelmeshError
+from serving.errors import BadInput, MissingDependency, NotFound, ReelmeshError
 from serving.settings import Settings
 
 if TYPE_CHECKING:
-    from serving.repository.model import Model
     from serving.weights.cache import WeightsCache
+    from serving.weights.needed import Needed
     from serving.weights.progress import Progress
+
+    Bar = Callable[[str, Progress], None]
 
 app = typer.Typer(add_completion=False)
 
@@ -46,20 +48,21 @@ def pull(
     if not wanted:
         print_note("no model has weights to fetch")
     with _bars(silent=as_json) as bar:
-        for model in wanted:
+        for one in wanted:
             try:
-                rows.append(_pull(cache, model, bar, again=again))
+                rows.append(_pull(cache, one, bar, again=again))
             except ReelmeshError as error:
+                _place(error, one)
                 if len(wanted) == 1:
                     raise
                 failed.append(error)
-                rows.append({"model": model.name, "error": str(error)})
+                rows.append({"model": one.model.name, "field": one.field, "error": str(error)})
     if as_json:
         print_json(rows)
     else:
         _print_rows([row for row in rows if "error" not in row])
-        for one in failed:
-            print_error(one)
+        for problem in failed:
+            print_error(problem)
     if failed:
         raise typer.Exit(exit_code(failed[0]))
 
@@ -67,25 +70,30 @@ def pull(
 @app.command()
 def verify(models: Models = None, repository: Repositories = None, as_json: AsJson = False) -> None:
     """Read every byte of the weights that are here: digests, safetensors, shards; exit code 1 when one is wrong."""
-    cache, found = _cache(), []
-    for model in _wanted(models, repository, every=not models):
+    cache = _cache()
+    found: list[dict[str, Any]] = []
+    for one in _wanted(models, repository, every=not models):
+        row: dict[str, Any] = {"model": one.model.name, "field": one.field, "label": one.label, "problems": []}
         try:
-            problems = cache.verify(model)
-        except MissingDependency:
+            again = f" (`reelmesh models pull --again {one.model.name}`)"
+            row["problems"] = [problem + again for problem in cache.verify(one.model)]
+        except (MissingDependency, NotFound) as error:
+            _place(error, one)
             if models:
                 raise
-            found.append({"model": model.name, "state": "not cached", "problems": []})
+            found.append({**row, "state": "not here"})
             continue
         except ReelmeshError as error:
-            problems = [str(error)]
-        found.append({"model": model.name, "state": "damaged" if problems else "good", "problems": problems})
+            _place(error, one)
+            row["problems"] = [str(error)]
+        found.append({**row, "state": "damaged" if row["problems"] else "good"})
     if as_json:
         print_json(found)
     else:
         for row in found:
-            print(f"{row['model']}: {row['state']}")
+            print(f"{row['label']}: {row['state']}")
             for problem in row["problems"]:
-                print_line(f"{problem} (`reelmesh models pull --again {row['model']}`)")
+                print_line(problem)
     if any(row["problems"] for row in found):
         raise typer.Exit(ExitCode.FAILED)
 
@@ -111,14 +119,16 @@ def gc(
     print_note(f"{would} {_size(sum(one.size_bytes for one in removed))}; {_size(stay)} stay")
 
 
-def _pull(cache: "WeightsCache", model: "Model", bar: "Callable[[Progress], None]", *, again: bool) -> dict[str, Any]:
-    if again and not cache.discard(model):
+def _pull(cache: "WeightsCache", one: "Needed", bar: "Bar", *, again: bool) -> dict[str, Any]:
+    if again and not cache.discard(one.model):
         fix = "stop what uses them, or pull without --again"
-        raise BadInput(f"weights of {model.name} are in use", field="--again", fix=fix)
-    with cache.pull(model, progress=bar) as held:
+        raise BadInput(f"weights of {one.label} are in use", field="--again", fix=fix)
+    with cache.pull(one.model, progress=lambda progress: bar(one.label, progress)) as held:
         return {
-            "model": model.name,
-            "uri": model.card.source.uri,
+            "model": one.model.name,
+            "field": one.field,
+            "label": one.label,
+            "uri": one.model.card.source.uri,
             "revision": held.revision,
             "digest": held.digest,
             "size_bytes": held.manifest.size_bytes,
@@ -127,28 +137,36 @@ def _pull(cache: "WeightsCache", model: "Model", bar: "Callable[[Progress], None
         }
 
 
+def _place(error: ReelmeshError, one: "Needed") -> None:
+    """Errors of a part's or an adapter's source name that one in the card."""
+    if error.field is not None:
+        error.field = error.field.replace("/model.yaml:source", f"/model.yaml:{one.field}")
+
+
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """One line a model on stdout: its name and the folder; what was done to stderr."""
     for row in rows:
-        print(f"{row['model']}\t{row['folder']}")
+        print(f"{row['label']}\t{row['folder']}")
         how = f"fetched in {row['download_s']:.1f} s" if row["download_s"] else "was here"
         revision = f" at {row['revision']}" if row["revision"] else ""
-        print_note(f"{row['model']}: {_size(row['size_bytes'])}{revision} {how}")
+        print_note(f"{row['label']}: {_size(row['size_bytes'])}{revision} {how}")
 
 
-def _wanted(names: list[str] | None, repository: list[Path] | None, *, every: bool) -> "list[Model]":
-    """The models that are named, or all that have weights to look after."""
+def _wanted(names: list[str] | None, repository: list[Path] | None, *, every: bool) -> "list[Needed]":
+    """The sources of the models that are named, or of all that have weights to look after."""
     from serving.repository.load import load_repository
-    from serving.weights.cache import has_weights
+    from serving.weights.needed import Needed, sources_of
 
     paths = [path.expanduser() for path in repository or Settings().model_repositories]
     known = load_repository(paths)
     if names and not every:
-        return [known.get(name) for name in names]
+        named = [known.get(name) for name in names]
+        # A record is kept in, for the error that says so.
+        return [one for model in named for one in sources_of(model) or [Needed(model.name, "source", model)]]
     if not every or names:
         problem = "no model is named" if not names else "both names and --all are given"
         raise BadInput(problem, field="MODEL", fix="give names or --all")
-    return [model for model in known.models.values() if has_weights(model)]
+    return [one for model in known.models.values() for one in sources_of(model)]
 
 
 def _cache() -> "WeightsCache":
@@ -158,8 +176,8 @@ def _cache() -> "WeightsCache":
 
 
 @contextmanager
-def _bars(*, silent: bool) -> "Iterator[Callable[[Progress], None]]":
-    """A bar for each model on a terminal; nothing where nobody looks."""
+def _bars(*, silent: bool) -> "Iterator[Bar]":
+    """A bar for each source on a terminal; nothing where nobody looks."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
@@ -168,10 +186,10 @@ def _bars(*, silent: bool) -> "Iterator[Callable[[Progress], None]]":
     bars = Bars(*columns, TimeRemainingColumn(), console=console, disable=silent or not console.is_terminal)
     tasks: dict[str, Any] = {}
 
-    def show(progress: "Progress") -> None:
-        if progress.model not in tasks:
-            tasks[progress.model] = bars.add_task(progress.model, total=None)
-        bars.update(tasks[progress.model], completed=progress.done_bytes, total=progress.total_bytes)
+    def show(label: str, progress: "Progress") -> None:
+        if label not in tasks:
+            tasks[label] = bars.add_task(label, total=None)
+        bars.update(tasks[label], completed=progress.done_bytes, total=progress.total_bytes)
 
     with bars:
         yield show

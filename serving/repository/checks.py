@@ -17,7 +17,7 @@ from serving.repository.checks_backend import check_backend
 from serving.repository.checks_batching import check_batching
 from serving.repository.checks_ensemble import check_ensemble, check_ensembles
 from serving.repository.checks_instances import check_instances
-from serving.repository.checks_source import check_source
+from serving.repository.checks_source import check_sources
 from serving.repository.checks_tensors import check_tensors
 from serving.repository.derive import (
     DEFAULT_FILES,
@@ -130,7 +130,7 @@ def _check_card(raw: RawModel, card: ModelCard) -> Iterator[Finding]:
     if card.memory is not None and card.memory.peak_mib < card.memory.weights_mib:
         yield at_card(raw, "memory.peak_mib", "is below weights_mib, which it includes", "measure it again")
     yield from _check_license(raw, card.license)
-    yield from check_source(raw, card.source)
+    yield from check_sources(raw, card)
     if card.voices and card.task != "speech":
         yield at_card(raw, "voices", f"a model of task {card.task!r} has no voices", "remove it")
     if card.task in TASKS:

@@ -11,10 +11,11 @@ from typing import Final
 from serving.errors import LicenceForbids, plain_text
 from serving.protocol.endpoint import Endpoint
 from serving.protocol.licences import COMMERCIAL, Use, refusal
-from serving.repository.model import TENSOR_TASK, Model
+from serving.repository.model import TENSOR_TASK, License, Model
 from serving.repository.served import steps
 from serving.settings import LicenceSettings
 
+_OTHER_ADAPTER: Final = "ask for another adapter or none; or say that the work is non_commercial, if it is"
 _REASON_CHARS: Final = Endpoint.model_fields["refuses"].metadata[0].max_length
 
 
@@ -31,34 +32,48 @@ class Licences:
         self._accepted = frozenset(settings.accepted)
         self._allows_unknown = settings.unknown == "allow"
 
-    def check(self, model: Model, use: Use) -> None:
-        """Raise :class:`LicenceForbids` where the model's licence does not allow the use."""
-        if (error := self.refusal(model, use)) is not None:
+    def check(self, model: Model, use: Use, adapter: str | None = None) -> None:
+        """Raise :class:`LicenceForbids` where the licence of the model, or of its fine-tune, does not allow the use."""
+        if (error := self.refusal(model, use, adapter)) is not None:
             raise error
 
-    def refusal(self, model: Model, use: Use) -> LicenceForbids | None:
+    def refusal(self, model: Model, use: Use, adapter: str | None = None) -> LicenceForbids | None:
         """Why a model may not be used for that, with what may be instead; None where it may."""
-        if use != COMMERCIAL or not (reason := self.reason(model)):
+        if use != COMMERCIAL:
+            return None
+        reason = self.reason(model)
+        fine_tune = model.card.adapters.get(adapter or "")
+        if not reason and fine_tune is not None and fine_tune.license is not None:
+            reason = _line(self._reason_of(fine_tune.license, f"the adapter {adapter!r} of {model.name!r}", model.name))
+            return LicenceForbids(reason, field="adapter", fix=_OTHER_ADAPTER) if reason else None
+        if not reason:
             return None
         return refusal(reason, typed_task(model), self._alternatives(model))
 
     def reason(self, model: Model) -> str:
         """Why commercial work may not reach a model, on one line of at most 600 characters; empty where it may."""
-        if model.card.license.commercial_use is True and not model.config.HasField("ensemble_scheduling"):
+        alone = not model.card.parts and not model.config.HasField("ensemble_scheduling")
+        if model.card.license.commercial_use is True and alone:
             return ""  # by far the most
         found = (self._own_reason(each) for each in self._parts(model))
-        text = next((reason for reason in found if reason), "")
-        return " ".join(plain_text(text).split())[:_REASON_CHARS]
+        return _line(next((reason for reason in found if reason), ""))
 
     def _own_reason(self, model: Model) -> str:
-        terms = model.card.license
-        weights = f"the weights of {model.name!r} are under {terms.name}"
+        """Of the model and its parts."""
+        reasons = [self._reason_of(model.card.license, repr(model.name), model.name)]
+        for name, part in model.card.parts.items():
+            if part.license is not None:
+                reasons.append(self._reason_of(part.license, f"{name!r}, a part of {model.name!r},", model.name))
+        return next((reason for reason in reasons if reason), "")
+
+    def _reason_of(self, terms: License, whose: str, model: str) -> str:
+        weights = f"the weights of {whose} are under {terms.name}"
         if terms.commercial_use is False:
             return f"{weights}, which allows no commercial use"
-        if terms.commercial_use is True or model.name in self._accepted:
+        if terms.commercial_use is True or model in self._accepted:
             return ""
         if terms.is_unknown:
-            said = f"nobody has said what the terms of the weights of {model.name!r} are, in a model.yaml"
+            said = f"nobody has said what the terms of the weights of {whose} are, in a model.yaml"
             return "" if self._allows_unknown else said
         return (
             f"{weights}, which allows commercial use on a condition that REELMESH_LICENCES__ACCEPTED does not "
@@ -96,6 +111,10 @@ def accepted_problems(models: Mapping[str, Model], settings: LicenceSettings) ->
             word = "allows" if model.card.license.commercial_use else "never allows"
             problems.append(f"{name!r} is accepted, and its licence {word} commercial use")
     return problems
+
+
+def _line(text: str) -> str:
+    return " ".join(plain_text(text).split())[:_REASON_CHARS]
 
 
 def typed_task(model: Model) -> str:

@@ -37,7 +37,8 @@ class FolderRemote:
             BadInput: more files than a model has.
         """
         if not self._path.exists():
-            raise NotFound(f"{self._uri} is not there: {self._path}", field="source.uri", fix="correct the path")
+            fix = "put the weights there, or correct the path"
+            raise NotFound(f"{self._uri} is not there: {self._path}", field="source.uri", fix=fix)
         paths = [self._path] if self._path.is_file() else list(_files(self._path, self._uri))
         return Listing(None, tuple(_listed(path, self.folder) for path in sorted(paths)))
 

@@ -42,7 +42,7 @@ from serving.protocol.oip import InferRequest, InferResponse
 from serving.protocol.oip_statistics import Times
 from serving.protocol.shared_memory import Regions
 from serving.protocol.task_tensors import from_tensors, to_tensors
-from serving.protocol.tasks import TASKS, TaskRequest, TaskResult
+from serving.protocol.tasks import TASKS, TaskRequest, TaskResult, adapter_of
 from serving.settings import Settings
 from serving.weights.cache import WeightsCache
 
@@ -130,7 +130,7 @@ class EngineReplica:
             ReelmeshError: whatever the engine raises; foreign errors become :class:`EngineFailed`.
         """
         known, engine = self._models.typed(model)
-        self._models.licences.check(known, call.use)
+        self._models.licences.check(known, call.use, adapter_of(request))
         with counted(model, call), self._places.hold(model, call), in_use():
             check_limits(known.card, request)
             return await engine.run(request, call)
@@ -158,6 +158,7 @@ class EngineReplica:
         with self._places.hold(name, call), in_use():
             typed = await from_tensors(TASKS[model.card.task].request, request.inputs, self._artifacts)
             check_limits(model.card, typed)
+            self._models.licences.check(model, call.use, adapter_of(typed))
             result = await engine.run(typed, call)
             outputs = await to_tensors(result, self._artifacts, request.wants)
         return InferResponse(model_name=name, id=request.id, outputs=outputs)

@@ -133,6 +133,7 @@ __all__ = [
     "VoiceActivityRequest",
     "VoiceActivityResult",
     "Word",
+    "adapter_of",
 ]
 
 
@@ -163,3 +164,9 @@ TASKS: Final[Mapping[str, TaskSpec]] = {
     "composition": TaskSpec(CompositionRequest, CompositionResult),
 }
 """Every task by name; a model of task ``tensor`` has no typed form and is reached by OIP alone."""
+
+
+def adapter_of(request: TaskRequest) -> str | None:
+    """The fine-tune that a request names, where its task knows any."""
+    name = getattr(request, "adapter", None)
+    return name if isinstance(name, str) else None

@@ -73,23 +73,23 @@ def test_lint_as_json_has_every_part(capsys, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("terms", "listed", "shown"),
+    ("terms", "told"),
     [
-        ("true", "Apache-2.0", "commercial use allowed"),
-        ("false", "Apache-2.0, not commercial", "no commercial use"),
-        ("conditional\n  condition: small studios", "Apache-2.0, conditional", "commercial use if small studios"),
+        ("true", ("Apache-2.0", "commercial use allowed")),
+        ("false", ("Apache-2.0, not commercial", "no commercial use")),
+        ("conditional\n  condition: small studios", ("Apache-2.0, conditional", "commercial use if small studios")),
     ],
     ids=["allowed", "forbidden", "conditional"],
 )
 def test_licences_are_listed_and_shown_with_their_condition(
-    capsys, tmp_path: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch, terms: str, listed: str, shown: str
+    capsys, tmp_path: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch, terms: str, told: tuple[str, str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     folder = Path(shutil.copytree(repository_root / "model_repository" / "music", tmp_path / "music"))
     card = (folder / "model.yaml").read_text()
     (folder / "model.yaml").write_text(card.replace("commercial_use: true", f"commercial_use: {terms}"))
-    assert listed in printed(capsys, "list", "-r", str(tmp_path))
-    assert shown in printed(capsys, "show", "music", "-r", str(tmp_path))
+    assert told[0] in printed(capsys, "list", "-r", str(tmp_path))
+    assert told[1] in printed(capsys, "show", "music", "-r", str(tmp_path))
 
 
 def test_text_that_looks_like_markup_is_printed_as_it_is(capsys, tmp_path: Path, repository_root: Path) -> None:

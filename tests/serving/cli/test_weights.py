@@ -75,7 +75,7 @@ def test_all_are_pulled_then_verified_then_removed(
     assert "hf:studio/writer at 1111" in capsys.readouterr().out
     assert run(["models", "verify", "--json"]) == 0
     states = {row["model"]: row["state"] for row in json.loads(capsys.readouterr().out)}
-    assert states == {"writer": "not cached", "local": "good"}
+    assert states == {"writer": "not here", "local": "good"}
     assert run(["models", "verify", "writer"]) == 3
 
 
@@ -124,10 +124,40 @@ def test_one_that_fails_does_not_keep_the_others(
     assert "the hub shows no model studio/none" in told.err
 
 
+def test_parts_and_adapters_are_looked_after_too(
+    repository: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.put("studio/control", {"model.safetensors": FILES["model.safetensors"]})
+    card = repository / "writer" / "model.yaml"
+    further = (
+        "parts: {control: {source: {uri: 'hf:studio/control'}}}\nadapters: {noir: {source: {uri: 'hf:studio/none'}}}\n"
+    )
+    card.write_text(card.read_text() + further)
+    assert run(["models", "pull", "writer"]) == 2
+    told = capsys.readouterr()
+    assert [line.partition("\t")[0] for line in told.out.splitlines()] == ["writer", "writer parts.control"]
+    assert "reelmesh: writer/model.yaml:adapters.noir.source.uri: the hub shows no model studio/none" in told.err
+    assert run(["models", "verify"]) == 0
+    states = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert states == {
+        "writer": "good", "writer parts.control": "good", "writer adapters.noir": "not here", "local": "good"
+    }  # fmt: skip
+
+
 def test_what_to_pull_must_be_said(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "pull"]) == 2
     assert run(["models", "pull", "local", "--all"]) == 2
     assert "give names or --all" in capsys.readouterr().err
+
+
+def test_weights_that_somebody_has_yet_to_bring_are_not_damaged(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(repository, "other", "file:own-weights")
+    assert run(["models", "verify"]) == 0
+    assert "other: not here" in capsys.readouterr().out
+    assert run(["models", "verify", "other"]) == 2
+    assert "put the weights there" in capsys.readouterr().err
 
 
 def test_damage_to_a_folder_used_in_place_is_found(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Heartbeats become routes, and routes become steps."""
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +20,9 @@ from serving.protocol.control import Control
 from serving.protocol.endpoint import Endpoint, Heartbeat
 
 
-def endpoint(model, port=1, version=""):
-    return Endpoint(model=model, version=version, http=f"127.0.0.1:{port}", grpc=f"127.0.0.1:{port + 1000}")
+def endpoint(model, port=1, version="", refuses="", task=""):
+    http, grpc = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1000}"
+    return Endpoint(model=model, version=version, http=http, grpc=grpc, refuses=refuses, task=task)
 
 
 def beat(replica, *endpoints):
@@ -137,6 +140,29 @@ def test_servers_come_before_keys_and_go_after_them():
     assert len(steps) == 6
 
 
+def test_the_pools_of_every_version_are_refused_with_what_may_be_used_instead():
+    models = [
+        endpoint("m", 1, "1", "no", "speech"),
+        endpoint("m", 1, "2", "no", "speech"),
+        endpoint("free", 2, "", "", "speech"),
+    ]
+    routes = routes_of(table(a=models), Routes())
+    refused = {routes.pools[key] for key in ("m", "m/1", "m/2")}
+    assert set(routes.terms) == refused
+    assert all(text.startswith("model: no: use 'free'") for text in routes.terms.values())
+
+
+def test_a_pool_is_refused_before_a_key_leads_to_it_and_permitted_once_none_that_was_refused_does():
+    old = routes_of(table(a=[endpoint("m", 1, refuses="no")]), Routes())
+    new = routes_of(table(a=[endpoint("n", 1)], b=[endpoint("o", 2, refuses="no")]), old)
+    steps = changes(old, new)
+    names = [field.name for field in fields(Changes)]
+    assert names.index("refuse") < names.index("map") and names.index("unmap") < names.index("permit")
+    assert names.index("permit") < names.index("map"), "the heir of a pool is never refused"
+    assert (old.terms.keys(), {pool for pool, _ in steps.refuse}) == ({old.pools["m"]}, {new.pools["o"]})
+    assert new.pools["n"] == old.pools["m"] and steps.permit == (old.pools["m"],)
+
+
 def test_nothing_new_is_no_step():
     routes = routes_of(table(a=[endpoint("m", 1)]), Routes())
     assert changes(routes, routes) == Changes()
@@ -155,7 +181,13 @@ def test_a_server_is_named_after_its_address():
 TABLES = st.dictionaries(
     st.sampled_from("abcd"),
     st.lists(
-        st.builds(endpoint, st.sampled_from(["m", "n", "*"]), st.integers(1, 4), st.sampled_from(["", "1", "3"])),
+        st.builds(
+            endpoint,
+            st.sampled_from(["m", "n", "*"]),
+            st.integers(1, 4),
+            st.sampled_from(["", "1", "3"]),
+            st.sampled_from(["", "", "no", "never"]),
+        ),
         max_size=4,
     ),
     max_size=4,
@@ -170,6 +202,7 @@ def test_the_steps_always_lead_from_one_state_to_the_next(tables):
         steps = changes(known, wanted)
         pools = {key: pool for key, pool in known.pools.items() if key not in steps.unmap} | dict(steps.map)
         servers = (known.servers | set(steps.add)) - set(steps.remove)
-        known = Routes(pools, frozenset(servers))
+        terms = {pool: text for pool, text in known.terms.items() if pool not in steps.permit} | dict(steps.refuse)
+        known = Routes(pools, frozenset(servers), terms)
         assert known == wanted
         assert len(set(pools.values())) == len(pools)

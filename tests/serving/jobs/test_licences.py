@@ -118,7 +118,9 @@ async def test_a_fork_is_for_what_its_parent_was(office: Office) -> None:
 
 
 async def test_a_job_whose_models_are_forbidden_is_refused_before_it_has_a_row(office: Office) -> None:
-    repository = Repository({each.name: each for each in (model("fiddle", RESEARCH), model("organ", FREE))})
+    repository = Repository(
+        {each.name: each for each in (model("fiddle", RESEARCH, default=True), model("organ", FREE))}
+    )
     catalog = {"film": film_type(models=lambda _request: {"music": None, "image": None})}
     desk = JobDesk(office.store, catalog, office.artifacts, permit=Router(repository, ()))
     wanted = JobRequest(type="film", input={"title": "x"})

@@ -10,7 +10,8 @@ from serving.errors import LicenceForbids
 from serving.protocol.licences import COMMERCIAL, NON_COMMERCIAL, USES
 from serving.repository.derive import derived_card
 from serving.repository.licences import Licences, accepted_problems, typed_task
-from serving.repository.model import License, Model, ModelCard, Source
+from serving.repository.load import Repository
+from serving.repository.model import Adapter, Component, License, Model, ModelCard, Source
 from serving.settings import LicenceSettings
 
 FREE = License(name="MIT", commercial_use=True)
@@ -111,3 +112,41 @@ def test_what_is_accepted_for_nothing_is_told() -> None:
         "'nc' is accepted, and its licence never allows commercial use",
         "'free' is accepted, and its licence allows commercial use",
     ]
+
+
+def test_who_names_no_model_is_not_led_to_weights_that_commercial_work_may_not_reach() -> None:
+    def first(*models: Model) -> list[str]:
+        return [each.name for each in Repository({each.name: each for each in models}).for_task("speech")]
+
+    assert first(model("a", RESEARCH), model("b", REVENUE), model("c", FREE)) == ["c", "a", "b"]
+    assert first(model("a", RESEARCH, default=True), model("c", FREE)) == ["a", "c"], "somebody asked for it"
+    assert first(model("a", RESEARCH)) == ["a"]
+
+
+def test_a_part_with_terms_of_its_own_binds_the_whole_model() -> None:
+    whole = model("sketch", FREE)
+    part = Component(source=Source(uri="file:part"), license=RESEARCH)
+    card = whole.card.model_copy(update={"parts": {"controlnet": part}})
+    joined = Model(whole.name, whole.folder, card, whole.config, whole.versions)
+    with pytest.raises(LicenceForbids, match=r"'controlnet', a part of 'sketch', are under CC-BY-NC-4\.0"):
+        licences(joined).check(joined, COMMERCIAL)
+    licences(joined).check(joined, NON_COMMERCIAL)
+
+
+def test_a_fine_tune_with_terms_of_its_own_binds_the_requests_that_name_it() -> None:
+    base = model("sdxl", FREE)
+    adapters = {
+        "ink": Adapter(source=Source(uri="file:ink"), license=RESEARCH),
+        "clay": Adapter(source=Source(uri="file:clay")),
+    }
+    card = base.card.model_copy(update={"adapters": adapters})
+    tuned = Model(base.name, base.folder, card, base.config, base.versions)
+    for allowed in (None, "clay"):
+        licences(tuned).check(tuned, COMMERCIAL, allowed)
+    with pytest.raises(LicenceForbids) as caught:
+        licences(tuned).check(tuned, COMMERCIAL, "ink")
+    assert str(caught.value) == (
+        "adapter: the weights of the adapter 'ink' of 'sdxl' are under CC-BY-NC-4.0, which allows no commercial use: "
+        "ask for another adapter or none; or say that the work is non_commercial, if it is"
+    )
+    licences(tuned).check(tuned, NON_COMMERCIAL, "ink")

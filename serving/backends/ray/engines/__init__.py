@@ -23,15 +23,20 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "puppet": {"lip_sync": f"{_HERE}.lipsync:LipSyncEngine"},
     "compositor": {"composition": f"{_HERE}.compositor:CompositorEngine"},
     "audio_mix": {"audio_mix": f"{_HERE}.audio_mix:AudioMixEngine"},
-    "diffusers": {"image": f"{_HERE}.diffusion.families:engine_of"},
+    "diffusers": dict.fromkeys(
+        ("image", "text_to_video", "image_to_video", "music"), f"{_HERE}.diffusion.families:engine_of"
+    ),
     "title_card": {"image": f"{_HERE}.title_card:TitleCardEngine"},
     "wav2lip": {"lip_sync": f"{_HERE}.wav2lip:Wav2LipEngine"},
     "fomm": {"face_animation": f"{_HERE}.fomm:FommEngine"},
     "sadtalker": {"face_motion": f"{_HERE}.sadtalker:SadTalkerEngine"},
     "xception": {"manipulation_detection": f"{_HERE}.xception:XceptionEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
+    "faster_whisper": {"transcription": f"{_HERE}.whisper.faster:FasterWhisperEngine"},
     "coqui": {"speech": f"{_HERE}.coqui.engine:coqui_engine"},
     "transformers": {
+        "transcription": f"{_HERE}.whisper.transformers:TransformersWhisperEngine",
+        "translation": f"{_HERE}.translation.engine:TranslationEngine",
         "music": f"{_HERE}.musicgen.engine:MusicgenEngine",
         "speech": f"{_HERE}.voices.vits:VitsEngine",
     },

@@ -56,6 +56,113 @@ def sdxl_controlnet(folder: Path) -> Mapping[str, Any]:
     }
 
 
+def animatediff(folder: Path) -> Mapping[str, Any]:
+    """A Stable Diffusion 1.5 with the safety checker its index names, and a motion module in a folder of its own."""
+    import diffusers
+    import torch
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer = _clip_tokenizer()
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+        cross_attention_dim=_WIDTH,
+        norm_num_groups=8,
+    )
+    base: Any = diffusers.StableDiffusionPipeline(
+        vae=_image_vae(),
+        text_encoder=CLIPTextModel(_clip_text(len(tokenizer))),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=diffusers.PNDMScheduler(**_NOISE, steps_offset=1, skip_prk_steps=True),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    base.save_pretrained(folder / "base")
+    _as_published(folder)
+    index = folder / "base" / "model_index.json"
+    told = json.loads(index.read_text(encoding="utf-8"))
+    told |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    index.write_text(json.dumps(told, indent=2), encoding="utf-8")
+    motion: Any = diffusers.MotionAdapter(
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        motion_layers_per_block=1,
+        motion_mid_block_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=8,
+        motion_max_seq_length=16,
+    )
+    _awake(motion, "proj_out")
+    motion.save_pretrained(folder / "motion")
+    return {
+        "limits": _limits() | {"fps": 30},
+        "options": {"pipeline": "AnimateDiffPipeline", "folder": "base", "steps": 4, "batch": 2, "frames": 16},
+        "parts": {"motion_adapter": {"source": {"uri": "file:motion"}}},
+        "adapters": {},
+    }
+
+
+def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
+    """Stable Video Diffusion; its image encoder reads 224 pixels, as the pipeline's code has it."""
+    import diffusers
+    import torch
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    unet = diffusers.UNetSpatioTemporalConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(2 * _WIDTH, 4 * _WIDTH),  # groups of 32 are fixed in its code
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        layers_per_block=1,
+        num_attention_heads=(2, 4),
+        transformer_layers_per_block=1,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        cross_attention_dim=_WIDTH,
+        num_frames=8,
+    )
+    vae = diffusers.AutoencoderKLTemporalDecoder(
+        block_out_channels=(2 * _WIDTH, 4 * _WIDTH), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=_WIDTH,
+        intermediate_size=_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=_WIDTH,
+        image_size=224,
+        patch_size=32,
+    )
+    pipeline: Any = diffusers.StableVideoDiffusionPipeline(
+        unet=unet,
+        vae=vae,
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            **_NOISE,
+            prediction_type="v_prediction",
+            timestep_type="continuous",
+            timestep_spacing="leading",
+            sigma_min=0.002,
+            sigma_max=700.0,
+            steps_offset=1,
+            use_karras_sigmas=True,
+        ),
+        feature_extractor=CLIPImageProcessor(size=224, crop_size=224),
+    )
+    pipeline.save_pretrained(folder)
+    return {
+        "limits": _limits() | {"fps": 30},
+        "options": {"pipeline": "StableVideoDiffusionPipeline", "steps": 4, "frames": 8},
+    }
+
+
 def _limits() -> dict[str, float]:
     return {"prompt": 400, "width": 2 * _SIDE_PX, "height": 2 * _SIDE_PX, "steps": 50}
 

@@ -57,6 +57,8 @@ class Adapters:
     ) -> None:
         self._pipeline, self._cards, self._hold, self._done = pipeline, cards, hold, loaded
         self._most = max(1, most)
+        if cards and not hasattr(pipeline, "load_lora_weights"):
+            raise BadInput(f"{type(pipeline).__name__} takes no adapters", field="adapters", fix="remove them")
         self._read: OrderedDict[str, Tensors] = OrderedDict()
         self._reading = threading.Lock()
         self.loaded: OrderedDict[str, None] = OrderedDict()

@@ -109,6 +109,8 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         with naming(folder):
             self.pipeline = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, **parts, **self.fixed)
         self.pipeline.set_progress_bar_config(disable=True)
+        if at is not None:
+            self.pipeline.to(self.placement.device)  # parts that the pipeline made of others
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
         self._alive: Callable[[], None] | None = None
@@ -124,12 +126,16 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def check(self, request: Request) -> None:
         """Refuse sizes the network cannot make and adapters it has not."""
         if size := size_of(request):
-            check_sides(size["width"], size["height"], self.multiple_px, self.least_px())
+            check_sides(size["width"], size["height"], self.multiple(), self.least_px())
         self.adapters.check(adapter_of(request))
+
+    def multiple(self) -> int:
+        """What sides are multiples of, of the loaded network."""
+        return self.multiple_px
 
     def least_px(self) -> int:
         """Shortest side: one position of the innermost block."""
-        return max(16, self.multiple_px)
+        return max(16, self.multiple())
 
     def prepare(self, request: Request, files: Mapping[str, Path]) -> Asked[Request]:
         """Count the prompt's tokens, fetch its adapter, and decode its pictures."""
@@ -188,7 +194,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             output = self.pipeline(
                 num_inference_steps=self.steps_of(first),
                 generator=[generator(getattr(asked.request, "seed", 0)) for asked in batch],
-                callback_on_step_end=after_step,
+                **self.hook(after_step),
                 output_type=self.output_type,
                 **size_of(first),
                 **self.arguments(batch),
@@ -196,6 +202,10 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         finally:
             self._alive = None
         return self.results(output, batch)
+
+    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+        """How the pipeline is told to call after each step, with itself, the step, its time and tensors."""
+        return {"callback_on_step_end": after_step}
 
     def recover(self) -> None:
         """Let offloaded parts go back to the host, and the decoder to its precision."""

@@ -18,6 +18,22 @@ FAMILIES: Final[Mapping[str, Mapping[str, str]]] = {
         "StableDiffusionXLPipeline": f"{_HERE}.sdxl:SdxlEngine",
         "StableDiffusionXLControlNetPipeline": f"{_HERE}.sdxl:SdxlControlEngine",
     },
+    "text_to_video": {
+        "AnimateDiffPipeline": f"{_HERE}.animatediff:AnimateDiffEngine",
+        "CogVideoXPipeline": f"{_HERE}.cogvideox:CogVideoXEngine",
+        "LTXPipeline": f"{_HERE}.ltx:LtxEngine",
+        "LTX2Pipeline": f"{_HERE}.ltx:Ltx2Engine",
+    },
+    "image_to_video": {
+        "StableVideoDiffusionPipeline": f"{_HERE}.svd:StableVideoEngine",
+        "CogVideoXImageToVideoPipeline": f"{_HERE}.cogvideox:CogVideoXPictureEngine",
+        "LTXImageToVideoPipeline": f"{_HERE}.ltx:LtxPictureEngine",
+        "LTX2ImageToVideoPipeline": f"{_HERE}.ltx:Ltx2PictureEngine",
+    },
+    "music": {
+        "StableAudioPipeline": f"{_HERE}.music:StableAudioEngine",
+        "AceStepPipeline": f"{_HERE}.music:AceStepEngine",
+    },
 }
 """Task, and the pipeline's class in diffusers, to ``module:class``; the first of a task is its default."""
 

@@ -5,6 +5,7 @@ The one invariant: a network comes out whole, with every number from the checkpo
 
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -65,7 +66,9 @@ def reading(name: str, load: Callable[[], T], folder: Path) -> T:
         return load()
     except ReelmeshError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         field = f"{name}: {folder.name}"
         raise BadInput(f"{type(error).__name__}: {foreign_text(error)}", field=field, fix=_FIX) from error
 
@@ -134,12 +137,13 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet(library: str = "transformers") -> Iterator[None]:
     """The library's own report of keys, a table in colours, says what our error says in a line; bars are for people."""
-    from transformers.utils import logging as bars
+    if library == "transformers":
+        from transformers.utils import logging as bars
 
-    bars.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logger = logging.getLogger("transformers")
+        bars.disable_progress_bar()
+    logger = logging.getLogger(library)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -17,7 +17,7 @@ from serving.backends.call import Call
 from serving.backends.ray.engines.network.batching import next_batch
 from serving.backends.ray.engines.network.faults import translated
 from serving.backends.ray.engines.network.steps import Steps
-from serving.errors import ReelmeshError, Unavailable
+from serving.errors import OutOfMemory, ReelmeshError, Unavailable
 
 log = structlog.get_logger()
 
@@ -184,7 +184,9 @@ class Runner:
             outputs = self._generate([waiting.prepared for waiting in batch], steps)
         except Exception as error:
             failed = translated(error, self._model, self._lower)
-            if not isinstance(error, ReelmeshError):
+            if isinstance(failed, OutOfMemory):
+                log.warning("out_of_memory", model=self._model, error=str(failed))
+            elif not isinstance(error, ReelmeshError):
                 log.exception("network_failed", model=self._model)
             error.__traceback__ = None  # its frames hold the tensors that are to be freed
             self._recover()

@@ -46,3 +46,7 @@ class Steps:
                 call.tell(done / total if total else 1.0)
         if len(self._gone) == len(self._calls):
             raise Cancelled("nobody waits for the batch any more")
+
+    def gone(self, index: int) -> bool:
+        """Whether nobody waits for that request any more, so that its part of the work may be left out."""
+        return index in self._gone

@@ -43,7 +43,8 @@ def read_checkpoint(path: Path, *, pickles: bool = False) -> Mapping[str, object
         raise MissingDependency(f"there is no file {path.name}", field="weights", fix="fetch the model's weights")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            loaded: Mapping[str, object] = load_file(path)
+            return loaded
         if not pickles:
             raise BadInput(
                 f"{path.name} is a pickle", field="weights", fix="convert it to safetensors, or allow it by name"

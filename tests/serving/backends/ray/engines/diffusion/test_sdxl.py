@@ -1,5 +1,9 @@
 """Stable Diffusion XL and its ControlNet, on tiny random weights in the published format."""
 
+import asyncio
+import dataclasses
+import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +143,26 @@ async def test_a_guide_of_one_pixel_is_refused(guided: Any, store: ArtifactStore
     dot = await laws.stored(store, tmp_path, Image.new("RGB", (1, 1)), "dot.png")
     asked = PICTURE.model_copy(update={"control": dot})
     await laws.refused(lambda: guided.run(asked, Call()), BadInput, "control", "the picture is 1x1 pixels")
+
+
+async def test_the_operator_may_choose_the_precision(context: EngineContext) -> None:
+    engine: Any = tiny_engine("sdxl", dataclasses.replace(context, precision="bf16"))
+    made = (await engine.run(PICTURE, Call())).made
+    assert made.precision == "bf16"
+    assert {str(part.dtype) for part in (engine.pipeline.unet, engine.pipeline.text_encoder)} == {"torch.bfloat16"}
+    await engine.close()
+
+
+async def test_a_share_that_is_too_small_is_told_with_what_to_lower(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.serving.backends.ray.engines.diffusion.starved", str(tmp_path),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    told, complaint = await child.communicate()
+    assert child.returncode == 0, complaint.decode()[-2000:]
+    before, error, after = json.loads(told.decode().splitlines()[-1])
+    assert error == ["width: sdxl ran out of memory: lower width, height, or give the model a larger share", True]
+    assert after == before
 
 
 async def test_warm_up_runs_without_a_request(engine: Any, guided: Any) -> None:
