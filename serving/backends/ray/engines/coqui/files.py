@@ -84,20 +84,24 @@ def read_pickle(model: Model, path: Path) -> Any:  # noqa: ANN401  whatever is i
     """
     import torch
 
-    name = model.name
     if not matches(path.name, model.card.source.allow_pickles):
         raise pickle_refused(model.card.source.uri, path.name)
 
-    try:
-        with _known_settings():
-            return reading(name, lambda: torch.load(path, map_location="cpu", weights_only=True), path)
-    except pickle.UnpicklingError as error:
-        named = _GLOBAL.search(str(error))
-        what = f", such as {named[1]}" if named else ""
-        fix = "convert it to model.safetensors where you trust it"
-        raise BadInput(f"the file holds more than numbers{what}", field=f"{name}: {path.name}", fix=fix) from error
-    except EOFError as error:
-        raise BadInput("the file is cut short", field=f"{name}: {path.name}", fix="fetch it again") from error
+    def load() -> Any:  # noqa: ANN401
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            named = _GLOBAL.search(str(error))
+            if named is None:
+                raise
+            fix = "convert it to model.safetensors where you trust it"
+            problem = f"the file holds more than numbers, such as {named[1]}"
+            raise BadInput(problem, field=f"{model.name}: {path.name}", fix=fix) from error
+        except EOFError as error:
+            raise BadInput("the file is cut short", field=f"{model.name}: {path.name}", fix="fetch it again") from error
+
+    with _known_settings():
+        return reading(model.name, load, path)
 
 
 @contextlib.contextmanager
