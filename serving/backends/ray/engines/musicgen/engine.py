@@ -16,10 +16,10 @@ from serving.backends.ray.engines.audio_signal import wav_bytes
 from serving.backends.ray.engines.musicgen.sampling import Sampling
 from serving.backends.ray.engines.musicgen.sound import RATE_HZ, finished
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
+from serving.backends.ray.engines.network.decoding import Watch
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
 from serving.backends.ray.engines.network.inputs import check_tokens
 from serving.backends.ray.engines.network.steps import Steps
-from serving.backends.ray.engines.network.told import Told
 from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import MusicRequest
 
@@ -102,9 +102,9 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
             do_sample=False,
             guidance_scale=first.guidance if first.guidance > 1 else None,
             max_new_tokens=total,
-            logits_processor=[sampling],
-            stopping_criteria=[Told(lambda tokens: steps(tokens, total))],
+            logits_processor=[Watch(self.model.name, lambda tokens: steps(tokens, total)), sampling],
         )
+        steps(total, total)
         return [self._checked(wave) for wave in waves.float().cpu().numpy()]
 
     def write(self, request: MusicRequest, output: NDArray[np.float32], folder: Path) -> Written:
