@@ -1,7 +1,7 @@
 """`make bench-engines`: what the engines cost over the libraries they run, what batches gain, how fast weights load.
 
-Every figure stands beside its baseline, run in turns with it in the same minutes on tiny and medium random-weight models
-on the CPU. The one invariant: the baseline calls the very network the engine loaded, and makes the same file.
+Every figure stands beside its baseline, run in turns with it in the same minutes on tiny and medium random-weight
+models on the CPU. The one invariant: the baseline calls the very network the engine loaded, and makes the same file.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 The one invariant: it counts as Ray does: a replica lies in one pod whole, and a group has at most its maxReplicas pods.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -48,17 +48,21 @@ class Pod:
             self.amounts[name] -= amount
 
 
-def capacity_problems(service: Manifest, config: Mapping[str, Any]) -> Iterator[Problem]:
+def capacity_problems(
+    service: Manifest, config: Mapping[str, Any], beside: Sequence[Amounts] = ()
+) -> Iterator[Problem]:
     """Every deployment whose replicas do not find a pod when all deployments have as many as they may.
 
     Args:
         service: the RayService.
         config: its Serve configuration, parsed.
+        beside: what pods have that are no group's of it yet.
     """
     groups = service["spec"]["rayClusterConfig"].get("workerGroupSpecs", [])
     free = [
         Pod(pod_amounts(group), group.get("labels", {})) for group in groups for _ in range(group.get("maxReplicas", 0))
     ]
+    free += [Pod(dict(amounts), {}) for amounts in beside]
     fresh = [Pod(dict(pod.amounts), pod.labels) for pod in free]
     # The pickiest first: own resources, then GPUs, then CPUs.
     for need in sorted(needs(config), key=_size, reverse=True):

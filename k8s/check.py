@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from k8s.capacity import capacity_problems
+from k8s.capacity import Amounts, capacity_problems
 from k8s.names import PROXY_PORT, Manifest
 from k8s.operator_rules import operator_problems
 from k8s.pods import grace_s
@@ -16,16 +16,21 @@ from k8s.problems import Problem, identity
 from k8s.references import reference_problems, templates
 
 
-def check(objects: Sequence[Manifest]) -> list[Problem]:
-    """Everything wrong with a set of objects that are applied together."""
+def check(objects: Sequence[Manifest], beside: Sequence[Amounts] = ()) -> list[Problem]:
+    """Everything wrong with a set of objects that are applied together.
+
+    Args:
+        objects: to be applied.
+        beside: what Ray may lease in pods of groups that a kustomize component adds to them.
+    """
     problems: list[Problem] = []
     for each in objects:
         if each.get("kind") == "RayService":
-            problems += _ray_service(each)
+            problems += _ray_service(each, beside)
     return problems + list(reference_problems(objects))
 
 
-def _ray_service(service: Manifest) -> Iterator[Problem]:
+def _ray_service(service: Manifest, beside: Sequence[Amounts]) -> Iterator[Problem]:
     for broken in operator_problems(service):
         yield Problem(identity(service), *broken)
     config = serve_config_of(service)
@@ -34,7 +39,7 @@ def _ray_service(service: Manifest) -> Iterator[Problem]:
         return
     if any(broken.field.endswith("spec.containers") for broken in operator_problems(service)):
         return
-    yield from capacity_problems(service, config)
+    yield from capacity_problems(service, config, beside)
     yield from _pods(service, config)
 
 

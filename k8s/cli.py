@@ -33,6 +33,10 @@ def render(
             help="Folder of models; may be given more than once, the first one wins.",
         ),
     ] = None,
+    with_models: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="An optional model to serve as well; may be given more than once, '*' means all."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write a kustomize base into this folder instead of printing YAML.")
     ] = None,
@@ -47,8 +51,10 @@ def render(
     """
     from k8s.render import files, objects, outdated, stream, write
     from serving.repository.load import load_repository
+    from serving.repository.served import with_optional
 
-    loaded = load_repository([path.expanduser() for path in repository or Settings().model_repositories])
+    found = load_repository([path.expanduser() for path in repository or Settings().model_repositories])
+    loaded = with_optional(found, with_models or [])
     if check:
         _report(outdated(files(loaded), out or BASE), out or BASE, as_json=as_json)
     elif out is not None:

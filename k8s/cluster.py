@@ -4,12 +4,13 @@ The one invariant: the ConfigMap alone holds them, so that an overlay may change
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from k8s.names import EDGE_PORTS
 from serving.repository.serve_config import public_settings
-from serving.settings import EdgeSettings, LogSettings, Settings
+from serving.settings import EdgeSettings, InferenceSettings, LogSettings, Settings
 
 HOME: Final = "/var/lib/reelmesh"
 """Where a pod keeps what it may lose: caches and scratch space. What must last lies in the stores."""
@@ -28,9 +29,13 @@ def unset() -> Settings:
     return Settings.model_construct()
 
 
-def cluster_settings() -> Settings:
-    """What differs from a laptop; nothing here is a secret."""
-    return Settings.model_construct(
+def cluster_settings(optional: Sequence[str] = ()) -> Settings:
+    """What differs from a laptop; nothing here is a secret.
+
+    Args:
+        optional: models marked optional that the cluster serves.
+    """
+    found = Settings.model_construct(
         home=Path(HOME),
         model_repositories=[Path(MODELS)],
         replica_network="node",
@@ -44,6 +49,8 @@ def cluster_settings() -> Settings:
         ),
         log=LogSettings(style="json"),
     )
+    asked = InferenceSettings(optional_models=list(optional))
+    return found.model_copy(update={"inference": asked}) if optional else found
 
 
 def variables(settings: Settings) -> dict[str, str]:

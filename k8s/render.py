@@ -5,12 +5,14 @@ The one invariant: it is pure but for write(), and what it returns has passed ch
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from k8s import around
+from k8s.capacity import Amounts
 from k8s.check import check
 from k8s.cluster import cluster_settings, unset, variables
 from k8s.names import NAME, SETTINGS, Manifest
@@ -32,15 +34,23 @@ CONTAINER_PATHS: Final = tuple(
 """Where a RayService names ConfigMaps and Secrets, which kustomize does not know by itself."""
 
 
+GPU_POD: Final[Amounts] = {"CPU": Decimal(7), "GPU": Decimal(1)}
+"""What Ray may lease in a pod of the component gpu-workers, which models that lease a GPU need."""
+GPU_PODS: Final = 4
+
+
 def objects(repository: Repository) -> list[Manifest]:
     """Everything to apply, the settings as a plain ConfigMap among it.
+
+    Args:
+        repository: what the cluster serves, and no other optional models.
 
     Raises:
         BadInput: the objects would be refused, or the deployments do not fit the groups.
     """
     found = [each for part in parts(repository).values() for each in part]
-    found.insert(1, around.config_map(variables(cluster_settings())))
-    refuse(check(found))
+    found.insert(1, around.config_map(variables(cluster_settings(_optional(repository)))))
+    refuse(check(found, [GPU_POD] * GPU_PODS))
     return found
 
 
@@ -59,6 +69,10 @@ def parts(repository: Repository) -> dict[str, list[Manifest]]:
     return {name: [json.loads(json.dumps(each)) for each in part] for name, part in found.items()}
 
 
+def _optional(repository: Repository) -> list[str]:
+    return [model.name for model in repository.models.values() if model.card.optional]
+
+
 def refuse(problems: list[Problem]) -> None:
     """Raise the first problem as :class:`BadInput`, and how many more there are."""
     if problems:
@@ -71,7 +85,7 @@ def files(repository: Repository) -> dict[str, str]:
     """The text of every file of the base, by name; raises as :func:`objects` does."""
     objects(repository)
     found = parts(repository)
-    lines = [f"{name}={value}" for name, value in variables(cluster_settings()).items()]
+    lines = [f"{name}={value}" for name, value in variables(cluster_settings(_optional(repository))).items()]
     return {
         KUSTOMIZATION: HEADER + dump(_kustomization(list(found))),
         REFERENCES: HEADER + dump(_references()),

@@ -16,32 +16,7 @@ from serving.repository.model import Model
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "models.md"
 RESULTS = ROOT / "bench" / "results" / "engines.json"
-HEAD = """# Models
-
-Every model of the repository. This page is made by `python -m tests.models_page` from the folders in `model_repository/`, the
-tests and the last `make bench-engines`; a test keeps it current.
-
-- **use**: what the licence of the *weights* allows; how that is enforced is in [licences.md](licences.md). Licences were
-  read once and change: look at the link in the card before you rely on one.
-- **memory**: of the card: weights, and the highest use while answering, with where the figures come from in the card.
-- **tiny**: the tests run the engine on a random-weight checkpoint of the real format (`reelmesh models tiny NAME`).
-- **cold start**: of that tiny checkpoint on two CPU cores: load, and first request. Your own, with real weights, is shown
-  by `reelmesh models show NAME`.
-
-Models without a mark are served by default; *(optional)* ones where they are asked for: `reelmesh up --with NAME`.
-"""
-MISSING = """
-## Names that are not here, and what stands in
-
-| asked for | why not | instead |
-|---|---|---|
-| Jukebox | gone from transformers 5; non-commercial | `ace_step`, `stable_audio`, `musicgen_*`: see [model_repository/_jukebox](../model_repository/_jukebox/README.md) |
-| audiocraft | 1.3.0 pins torch 2.1 and does not install beside the others | the same MusicGen weights by transformers |
-| TTS 0.22 | unmaintained, drags numpy to 1.26 | its maintained fork coqui-tts, with the same import name |
-| Runway Gen-2, Dream Machine | served by their makers alone, no weights | a SaaS backend, not built yet |
-| CogVideo | its successor has taken its place | `cogvideox_*` |
-| face-alignment, dlib | download weights by themselves; source only | `face_detection` and `face_landmarks`, real weights served by Triton |
-"""
+TEMPLATE = ROOT / "docs" / "models.in.md"
 
 
 def page() -> str:
@@ -52,7 +27,7 @@ def page() -> str:
     tasks: dict[str, list[Model]] = {}
     for model in models:
         tasks.setdefault(model.card.task, []).append(model)
-    parts = [HEAD]
+    parts: list[str] = []
     for task, of_task in sorted(tasks.items()):
         parts.append(f"\n## {task}\n")
         parts.append("| model | engine | licence | use | memory, MiB | tiny | cold start |")
@@ -60,7 +35,7 @@ def page() -> str:
         parts += [row(model, tested, starts) for model in sorted(of_task, key=lambda each: each.name)]
         gaps = [f"- `{model.name}`: {gap}" for model in of_task for gap in model.card.gaps]
         parts += ["\nNot served, and why:\n", *gaps] if gaps else []
-    return "\n".join(parts) + "\n" + MISSING
+    return TEMPLATE.read_text(encoding="utf-8").replace("{{ tasks }}\n", "\n".join(parts) + "\n")
 
 
 def row(model: Model, tested: set[str], starts: dict[str, str]) -> str:

@@ -43,9 +43,9 @@ class Repository:
     def for_task(self, task: str) -> list[Model]:
         """Models of a task, the one to use first in front: its card says ``default: true``, else the first by name.
 
-        An optional default goes before the other: somebody asked for it. Weights that not everybody may use for
-        commercial work come last unless a card asks for them: who names no model, a pipeline for one, is not refused
-        for what somebody fetched beside the others.
+        An optional default goes before the other, since somebody asked for it; other optional models come after.
+        Weights that not everybody may use for commercial work come last unless a card asks for them: who names no
+        model, a pipeline for one, is not refused for what somebody fetched beside the others.
         """
         models = [model for model in self.models.values() if model.card.task == task]
         return sorted(models, key=_place_in_task)
@@ -126,7 +126,7 @@ def read_repositories(paths: Sequence[Path], engines: Engines | None = None) -> 
 def _place_in_task(model: Model) -> tuple[bool, bool, bool, str]:
     card, terms = model.card, model.card.license
     bound = terms.commercial_use is not True and not terms.is_unknown
-    return not card.default, bound, not card.optional, model.name
+    return not card.default, bound, card.optional is not card.default, model.name
 
 
 def is_model(path: Path) -> bool:

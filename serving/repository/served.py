@@ -38,7 +38,7 @@ def load_served(settings: Settings, engines: Engines | None = None) -> Repositor
     inference = settings.inference
     strict = inference.model_control_mode == "none"
     repository = (load_repository if strict else load_sound)(settings.model_repositories, engines)
-    repository = _wanted(repository, inference.optional_models)
+    repository = with_optional(repository, inference.optional_models)
     if inference.triton == "off":
         repository = _without_triton(repository)
         if strict and repository.broken:
@@ -126,7 +126,7 @@ def replica_groups(repository: Repository, inference: InferenceSettings) -> Mapp
     return MappingProxyType(groups)
 
 
-def _wanted(repository: Repository, asked: Sequence[str]) -> Repository:
+def with_optional(repository: Repository, asked: Sequence[str]) -> Repository:
     """The repository without the optional models that nobody asked for, which others then do not fall back to either.
 
     Raises:

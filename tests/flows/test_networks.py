@@ -1,4 +1,4 @@
-"""Engines of networks in a mesh from first to last: tiny models made by the command, served, asked by OIP on both wires."""
+"""Engines of networks in a mesh from first to last: tiny models made by the command, served, asked on both wires."""
 
 import asyncio
 import io

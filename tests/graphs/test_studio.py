@@ -12,11 +12,17 @@ from serving.artifacts.store import ArtifactStore
 from serving.errors import BadInput
 from serving.jobs.types import JobState, Lane
 from serving.protocol.tasks import TASKS
-from serving.repository.load import load_repository
+from serving.repository.load import Repository
+from serving.repository.served import load_served
+from serving.settings import Settings
+
+
+def served(root: Path) -> Repository:
+    return load_served(Settings(model_repositories=[root / "model_repository"]).resolved())
 
 
 def test_the_studio_knows_voices_and_languages_of_the_models_that_answer(repository_root: Path) -> None:
-    studio = studio_of(load_repository([repository_root / "model_repository"]))
+    studio = studio_of(served(repository_root))
     assert {"asha", "ravi", "narrator"} <= set(studio.voices)
     assert "hi" in studio.languages["speech"]
     assert studio.models["log_mel"].license
@@ -28,7 +34,7 @@ def test_the_studio_knows_voices_and_languages_of_the_models_that_answer(reposit
 def test_a_language_nobody_knows_is_refused_with_those_that_are(
     repository_root: Path, task: str, language: str
 ) -> None:
-    studio = studio_of(load_repository([repository_root / "model_repository"]))
+    studio = studio_of(served(repository_root))
     with pytest.raises(BadInput, match=r"one of: .*en"):
         check_language(language, studio, task)
 
@@ -61,21 +67,21 @@ DEFAULTS = {
 
 
 def test_every_pipeline_is_a_job_type_with_its_defaults(repository_root: Path) -> None:
-    types = job_types(load_repository([repository_root / "model_repository"]))
+    types = job_types(served(repository_root))
     assert {name: (kind.lane, kind.timeout_s, kind.tries) for name, kind in types.items()} == DEFAULTS
     assert all(kind.stages and kind.check and kind.predict and kind.description for kind in types.values())
 
 
 def test_the_stages_of_a_pipeline_only_move_a_job_forward(repository_root: Path) -> None:
     order = list(JobState)
-    for kind in job_types(load_repository([repository_root / "model_repository"])).values():
+    for kind in job_types(served(repository_root)).values():
         states = [order.index(stage.state) for stage in kind.stages]
         assert states == sorted(states), kind.name
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 async def test_examples_are_taken_and_cost_something(repository_root: Path, tmp_path: Path, name: str) -> None:
-    kind = job_types(load_repository([repository_root / "model_repository"]))[name]
+    kind = job_types(served(repository_root))[name]
     (path,) = (file for file in (repository_root / "examples").glob("*/*.yaml") if name in file.read_text())
     store = ArtifactStore(tmp_path.as_uri(), tmp_path / "cache")
 

@@ -10,6 +10,7 @@ import pytest
 from k8s.names import Manifest
 from k8s.render import objects
 from serving.repository.load import Repository, load_repository
+from serving.repository.served import with_optional
 
 from .crds import strict_schema
 from .kustomizer import build
@@ -21,7 +22,7 @@ OVERLAYS = ("k8s/base", "kustomize/overlays/local", "kustomize/overlays/gpu")
 
 @pytest.fixture(scope="session")
 def repository() -> Repository:
-    return load_repository([ROOT / "model_repository"])
+    return with_optional(load_repository([ROOT / "model_repository"]), [])
 
 
 @pytest.fixture(scope="session")

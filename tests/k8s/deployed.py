@@ -21,13 +21,14 @@ from k8s.names import Manifest
 from k8s.render import objects
 from serving.cli.sentinel import sentinel
 from serving.repository.load import load_repository
+from serving.repository.served import with_optional
 
 READY_S = 180
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(home: str, http: int, grpc: int, metrics: int, dashboard: int, proxy: int) -> dict[str, Any]:
-    rendered = objects(load_repository([ROOT / "model_repository"]))
+    rendered = objects(with_optional(load_repository([ROOT / "model_repository"]), []))
     service = next(each for each in rendered if each["kind"] == "RayService")
     os.environ |= next(each for each in rendered if each["kind"] == "ConfigMap")["data"]
     os.environ |= {

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from k8s.names import CLIENT_PORTS, RAY_VERSION, Manifest
-from k8s.render import files, objects, outdated
+from k8s.render import GPU_POD, files, objects, outdated
 from serving.repository.load import Repository, load_repository
 from serving.repository.serve_config import serve_config
+from serving.repository.served import with_optional
 from serving.settings import Settings
 
 from .conftest import ROOT
@@ -108,17 +110,17 @@ def test_files_that_differ_lack_or_are_left_over_are_named(repository: Repositor
     assert {"service.yaml", "old.yaml", "rayservice.yaml"} <= set(stale)
 
 
-def test_a_repository_that_needs_a_gpu_says_that_no_group_has_one(tmp_path: Path) -> None:
+def test_a_repository_that_needs_more_gpus_than_a_pod_has_is_refused(tmp_path: Path) -> None:
     from serving.errors import BadInput
 
     folder = tmp_path / "models" / "speech"
     folder.mkdir(parents=True)
     source = ROOT / "model_repository" / "speech"
     (folder / "config.pbtxt").write_text((source / "config.pbtxt").read_text())
-    card = yaml.safe_load((source / "model.yaml").read_text()) | {"share": {"cpu": 1, "gpu": 0.5}}
+    card = yaml.safe_load((source / "model.yaml").read_text()) | {"share": {"cpu": 1, "gpu": 2}}
     (folder / "model.yaml").write_text(yaml.safe_dump(card))
     with pytest.raises(
-        BadInput, match=r"deployments\[audio\]: a replica leases CPU 1, GPU 0.5, label \S+ and no pod"
+        BadInput, match=r"deployments\[audio\]: a replica leases CPU 1, GPU 2, label \S+ and no pod"
     ) as caught:
         objects(load_repository([tmp_path / "models"]))
     assert "gateway CPU 1, edge 1; models CPU 4" in str(caught.value)
@@ -127,3 +129,15 @@ def test_a_repository_that_needs_a_gpu_says_that_no_group_has_one(tmp_path: Path
 def test_the_ray_version_is_the_one_that_the_project_asks_for() -> None:
     minor = ".".join(RAY_VERSION.split(".")[:2])
     assert f"ray[serve]>={minor}," in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_optional_models_are_rendered_where_they_are_asked_for() -> None:
+    found = load_repository([ROOT / "model_repository"])
+    plain, whisper = (objects(with_optional(found, asked)) for asked in ([], ["whisper_large_v3"]))
+    assert "whisper_large_v3" not in json.dumps(plain)
+    assert "name: whisper_large_v3" in json.dumps(whisper)
+    component = yaml.safe_load((ROOT / "kustomize/components/gpu-workers/group.yaml").read_text())
+    [pod] = [each["value"] for each in component if each["path"].endswith("/2/resources")]
+    assert {name: Decimal(value) for name, value in pod.items()} == GPU_POD
+    settings = next(each for each in whisper if each["kind"] == "ConfigMap")["data"]
+    assert settings["REELMESH_INFERENCE__OPTIONAL_MODELS"] == '["whisper_large_v3"]'

@@ -128,7 +128,7 @@ def test_a_part_with_terms_of_its_own_binds_the_whole_model() -> None:
     part = Component(source=Source(uri="file:part"), license=RESEARCH)
     card = whole.card.model_copy(update={"parts": {"controlnet": part}})
     joined = Model(whole.name, whole.folder, card, whole.config, whole.versions)
-    with pytest.raises(LicenceForbids, match="'controlnet', a part of 'sketch', are under CC-BY-NC-4.0"):
+    with pytest.raises(LicenceForbids, match=r"'controlnet', a part of 'sketch', are under CC-BY-NC-4\.0"):
         licences(joined).check(joined, COMMERCIAL)
     licences(joined).check(joined, NON_COMMERCIAL)
 

@@ -33,6 +33,7 @@ ENGINES: Final[Mapping[str, Mapping[str, str]]] = {
     "xception": {"manipulation_detection": f"{_HERE}.xception:XceptionEngine"},
     "ken_burns": {"image_to_video": f"{_HERE}.ken_burns:KenBurnsEngine"},
     "faster_whisper": {"transcription": f"{_HERE}.whisper.faster:FasterWhisperEngine"},
+    "coqui": {"speech": f"{_HERE}.coqui.engine:coqui_engine"},
     "transformers": {
         "transcription": f"{_HERE}.whisper.transformers:TransformersWhisperEngine",
         "translation": f"{_HERE}.translation.engine:TranslationEngine",

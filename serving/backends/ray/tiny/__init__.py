@@ -10,6 +10,10 @@ from typing import Final
 _HERE: Final = "serving.backends.ray.tiny"
 
 TINY: Final[Mapping[str, str]] = {
+    "m2m100_418m": f"{_HERE}.translation:make_m2m100",
+    "nllb_600m": f"{_HERE}.translation:make_nllb",
+    "opus_mt_en_hi": f"{_HERE}.translation:make_marian",
+    "seamless_m4t_v2": f"{_HERE}.translation:make_seamless",
     "mms_tts_eng": f"{_HERE}.voices:mms_english",
     "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
     "musicgen_medium": f"{_HERE}.musicgen:musicgen",

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.backends.ray.engines.audio_signal import wav_bytes
-from serving.backends.ray.engines.musicgen.sampling import Sampling, Told
+from serving.backends.ray.engines.musicgen.sampling import Sampling
 from serving.backends.ray.engines.musicgen.sound import RATE_HZ, finished
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
 from serving.backends.ray.engines.network.inputs import check_tokens
 from serving.backends.ray.engines.network.steps import Steps
+from serving.backends.ray.engines.network.told import Told
 from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import MusicRequest
 
@@ -102,7 +103,7 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
             guidance_scale=first.guidance if first.guidance > 1 else None,
             max_new_tokens=total,
             logits_processor=[sampling],
-            stopping_criteria=[Told(lambda tokens: steps(tokens - 1, total))],
+            stopping_criteria=[Told(lambda tokens: steps(tokens, total))],
         )
         return [self._checked(wave) for wave in waves.float().cpu().numpy()]
 

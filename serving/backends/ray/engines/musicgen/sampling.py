@@ -1,11 +1,11 @@
-"""Sampling of MusicGen's tokens with a generator for each request, and its steps; used by MusicgenEngine.
+"""Sampling of MusicGen's tokens with a generator for each request; used by MusicgenEngine.
 
 transformers draws a whole batch from the process's one generator, so that a request would sound otherwise in company.
 The one invariant: a request's tokens come from its own seed, whatever shares its batch, but for rounding.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.network.seeds import generator
 from serving.errors import EngineFailed
@@ -61,21 +61,3 @@ class Sampling:
         tokens = places.gather(1, torch.cat(drawn).to(places.device))
         chosen = torch.full_like(guided, _NEVER).scatter_(1, tokens, 0.0).to(scores.dtype)
         return torch.cat([chosen, chosen]) if self._guidance > 1 else chosen
-
-
-class Told:
-    """A stopping criterion that never stops; it tells each step.
-
-    Args:
-        step: called with the number of tokens so far.
-    """
-
-    def __init__(self, step: Callable[[int], None]) -> None:
-        self._step = step
-
-    def __call__(self, input_ids: "torch.Tensor", scores: object, **_: Any) -> "torch.Tensor":  # noqa: ANN401
-        """Tell, and go on; what ``step`` raises ends the generation."""
-        import torch
-
-        self._step(int(input_ids.shape[-1]))
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

@@ -5,6 +5,7 @@ The one invariant: a network comes out whole, with every number from the checkpo
 
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -49,7 +50,7 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
         )
         return loaded
 
-    with _quiet("transformers"):
+    with quiet():
         loaded, info = reading(model.name, load, folder)
     check_info(info, field=f"{model.name}: {folder.name}")
     return loaded.eval()
@@ -65,7 +66,9 @@ def reading(name: str, load: Callable[[], T], folder: Path) -> T:
         return load()
     except ReelmeshError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         field = f"{name}: {folder.name}"
         raise BadInput(f"{type(error).__name__}: {foreign_text(error)}", field=field, fix=_FIX) from error
 
@@ -134,7 +137,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(library: str) -> Iterator[None]:
+def quiet(library: str = "transformers") -> Iterator[None]:
     """The library's own report of keys, a table in colours, says what our error says in a line; bars are for people."""
     if library == "transformers":
         from transformers.utils import logging as bars

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from serving.backends.ray.engines.musicgen.sampling import Sampling, Told
-from serving.errors import Cancelled, EngineFailed
+from serving.backends.ray.engines.musicgen.sampling import Sampling
+from serving.errors import EngineFailed
 
 CODEBOOKS, TOKENS = 2, 16
 
@@ -40,17 +40,3 @@ def test_scores_that_are_no_numbers_are_an_error() -> None:
     given[0, 0] = float("nan")
     with pytest.raises(EngineFailed, match="no numbers"):
         drawn([1], given)
-
-
-def test_steps_are_told_and_never_stop_the_music() -> None:
-    heard: list[int] = []
-    assert not Told(heard.append)(torch.zeros(4, 7), None).any()
-    assert heard == [7]
-
-
-def test_what_a_step_raises_ends_it() -> None:
-    def cancel(_tokens: int) -> None:
-        raise Cancelled("enough")
-
-    with pytest.raises(Cancelled):
-        Told(cancel)(torch.zeros(4, 7), None)

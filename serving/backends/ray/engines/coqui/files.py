@@ -1,0 +1,111 @@
+"""Coqui's files: its modules, configurations and checkpoints; read by the engines of Coqui's voices in ``load``.
+
+The one invariant: a checkpoint is read as numbers (``weights_only``); no file's code is ever run.
+"""
+
+import contextlib
+import importlib
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from serving.backends.ray.engines.network.checkpoint import check_shapes, reading
+from serving.errors import BadInput, MissingDependency
+from serving.repository.model import Model
+from serving.weights.selection import matches, pickle_refused
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_FILES: Final = ("model.safetensors", "model.pth", "model_file.pth", "best_model.pth")
+"""Names of checkpoints, the first that is there counts: converted, XTTS, the model zoo, training."""
+
+_GLOBAL: Final = re.compile(r"GLOBAL ([\w.]{1,120})")
+"""What torch says a pickle would have run."""
+
+
+def coqui(module: str) -> Any:  # noqa: ANN401  a library without types
+    """A module of coqui-tts.
+
+    Raises:
+        MissingDependency: it or what it needs is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=SyntaxWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            return importlib.import_module(f"TTS.{module}")
+    except ImportError as error:
+        raise MissingDependency("coqui-tts is not installed whole", fix="run `scripts/bootstrap full`") from error
+
+
+def read_state(model: Model, folder: Path) -> dict[str, "torch.Tensor"]:
+    """The tensors of a checkpoint, by key, on the CPU.
+
+    Args:
+        model: its card says which pickles may be read.
+        folder: where the checkpoint is.
+
+    Raises:
+        BadInput: there is none, it is damaged, a pickle that the card does not allow, or holds more than numbers.
+    """
+    name = model.name
+    path = next((folder / file for file in MODEL_FILES if (folder / file).is_file()), None)
+    if path is None:
+        fix = f"the file is one of {', '.join(MODEL_FILES)}"
+        raise BadInput("there is no checkpoint", field=f"{name}: {folder.name}", fix=fix)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return reading(name, lambda: load_file(path), path)
+    held = read_pickle(model, path)
+    state = held.get("model", held) if isinstance(held, Mapping) else None
+    if not isinstance(state, Mapping) or not all(hasattr(value, "shape") for value in state.values()):
+        fix = "use the file that training or the model zoo wrote"
+        raise BadInput("the file holds no network", field=f"{name}: {path.name}", fix=fix)
+    return dict(state)
+
+
+def read_pickle(model: Model, path: Path) -> Any:  # noqa: ANN401  whatever is in it
+    """What ``torch.save`` wrote, as far as it is numbers, names and Coqui's own settings.
+
+    Raises:
+        BadInput: the card does not allow it by name, it is damaged, or it holds more than that.
+    """
+    import torch
+
+    name = model.name
+    if not matches(path.name, model.card.source.allow_pickles):
+        raise pickle_refused(model.card.source.uri, path.name)
+
+    try:
+        with _known_settings():
+            return reading(name, lambda: torch.load(path, map_location="cpu", weights_only=True), path)
+    except pickle.UnpicklingError as error:
+        named = _GLOBAL.search(str(error))
+        what = f", such as {named[1]}" if named else ""
+        fix = "convert it to model.safetensors where you trust it"
+        raise BadInput(f"the file holds more than numbers{what}", field=f"{name}: {path.name}", fix=fix) from error
+    except EOFError as error:
+        raise BadInput("the file is cut short", field=f"{name}: {path.name}", fix="fetch it again") from error
+
+
+@contextlib.contextmanager
+def _known_settings() -> Iterator[None]:
+    """XTTS was published with its settings beside the weights: classes of fields, which may be read."""
+    with coqui("tts.models.xtts")._legacy_safe_globals():
+        yield
+
+
+def fill(network: Any, state: Mapping[str, "torch.Tensor"], *, field: str) -> None:  # noqa: ANN401  a torch module
+    """Put a checkpoint's tensors into a network.
+
+    Raises:
+        BadInput: keys that are missing, unknown or of another shape.
+    """
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    check_shapes(found, {key: tuple(value.shape) for key, value in network.state_dict().items()}, field=field)
+    network.load_state_dict(state)

@@ -1,0 +1,51 @@
+"""Tiny checkpoints of Coqui's voices, VITS and XTTS, as its training writes them; made by tiny.build.
+
+XTTS fixes the sizes of its decoder and its speaker encoder: its checkpoint cannot be under 90 MB. The one invariant: as
+in serving.backends.ray.tiny, equal runs write equal numbers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from serving.backends.ray.engines.coqui.files import coqui
+from serving.backends.ray.engines.network.checkpoint import quiet
+from serving.backends.ray.engines.network.seeds import seeded
+
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz.,!?'-"
+_LANGUAGES: Final = ("en", "es", "fr", "de", "it", "pt", "pl", "tr", "ru", "nl", "cs", "ar", "hu", "hi")
+_SPEAKERS: Final = ("Claribel Dervla", "Damien Black")
+_SPECIAL: Final = ("[STOP]", "[UNK]", "[SPACE]", "[START]", *(f"[{language}]" for language in _LANGUAGES))
+
+
+def xtts(folder: Path) -> Mapping[str, Any]:
+    """XTTS v2 with a GPT of one layer, and two speakers."""
+    import torch
+    from tokenizers import Tokenizer, models
+
+    vocabulary = {token: index for index, token in enumerate((*_SPECIAL, *_LETTERS))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="[UNK]"))  # noqa: S106  a token of text
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    tokenizer.save(str(folder / "vocab.json"))
+    config = coqui("tts.configs.xtts_config").XttsConfig()
+    config.model_args = coqui("tts.configs.xtts_config").XttsArgs(
+        gpt_layers=1, gpt_n_model_channels=64, gpt_n_heads=2, gpt_max_audio_tokens=8, gpt_max_text_tokens=100,
+        gpt_num_audio_tokens=34, gpt_start_audio_token=32, gpt_stop_audio_token=33, decoder_input_dim=64,
+        gpt_use_perceiver_resampler=True, gpt_number_text_tokens=len(vocabulary),
+        gpt_start_text_token=vocabulary["[START]"], gpt_stop_text_token=vocabulary["[STOP]"],
+    )  # fmt: skip
+    config.save_json(str(folder / "config.json"))
+    with seeded(1), quiet():
+        network = coqui("tts.models.xtts").Xtts(config)
+        network.gpt.init_gpt_for_inference()
+        torch.save({"model": network.state_dict(), "config": {}}, folder / "model.pth")
+        speakers = {
+            name: {"gpt_cond_latent": torch.randn(1, 32, 64), "speaker_embedding": torch.randn(1, 512, 1)}
+            for name in _SPEAKERS
+        }
+    torch.save(speakers, folder / "speakers_xtts.pth")
+    return {
+        "limits": {"text": 500},
+        "options": {"network": "xtts", "voices_held": 2},
+        "languages": list(_LANGUAGES),
+    }
