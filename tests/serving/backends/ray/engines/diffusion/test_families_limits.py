@@ -74,10 +74,9 @@ def test_parts_that_only_these_pipelines_have_are_checked_too(
 
 
 def test_a_card_that_names_another_pipeline_than_the_checkpoint_is_refused(context: EngineContext) -> None:
-    options = {"pipeline": "LTXPipeline"}
     model = tiny_model("cogvideox_2b")
     with pytest.raises(BadInput, match="is of 'CogVideoXPipeline': name a checkpoint of LTXCond"):
-        load_engine(changed(model, options=options), context)
+        load_engine(changed(model, architecture="LTXPipeline"), context)
 
 
 async def test_memory_that_ends_is_told_with_what_to_lower_and_the_next_request_is_as_before(tmp_path: Path) -> None:
