@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from serving.backends.base import EngineContext
+from serving.backends.call import Call
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.engines.diffusion import memory
 from serving.backends.ray.engines.network.switches import Switches
@@ -124,10 +125,22 @@ async def test_savers_of_memory_leave_the_output_what_it_was(
     await engine.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [("cogvideox_5b", CLIP), ("ltx_video", CLIP), ("ltx2", CLIP), ("stable_audio", MUSIC), ("ace_step", MUSIC)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_half_precision_runs_from_words_to_file(name: str, request_: TaskRequest, context: EngineContext) -> None:
+    engine: Any = tiny_engine(name, context, precision="bf16")
+    result = await engine.run(request_, Call())
+    assert result.made.precision == "bf16"
+    parts = [part for part in engine.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert {str(part.dtype) for part in parts} == {"torch.bfloat16"}
+    await engine.close()
+
+
 async def test_two_batches_of_other_lengths_run_one_after_the_other(context: EngineContext) -> None:
     """A request that fits no batch waits for it, and is answered."""
-    from serving.backends.call import Call
-
     engine: Any = tiny_engine("ltx_video", context)
     requests = [CLIP, CLIP.model_copy(update={"seed": 4}), CLIP.model_copy(update={"duration_s": 2, "fps": 8})]
     found = await asyncio.gather(*(engine.run(request, Call()) for request in requests))
