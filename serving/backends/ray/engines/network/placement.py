@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 FLOATS: Final = ("fp32", "fp16", "bf16")
-_MIB: Final = 1 << 20
+_SHARES: Final[dict[str, dict[str, float]]] = {}
+"""Shares of the models that this process has placed, by device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,19 @@ def placement_of(
         if wanted == "fp16":
             raise BadInput("fp16 on a CPU is slow and imprecise", field=field, fix="use fp32 or bf16, or a GPU")
         return Placement("cpu", wanted)
-    share_bytes = _share_bytes(model.card.share.gpu, context.device) if uses_torch else None
+    share_bytes = _share_bytes(model, context.device) if uses_torch else None
     return Placement(context.device, wanted, share_bytes)
 
 
-def _share_bytes(share: float, device: str) -> int | None:
+def _share_bytes(model: Model, device: str) -> int | None:
+    """What the model's own share is, after the process was bound to the shares of all that it holds.
+
+    torch knows one bound for a process, and a replica group holds several models; what one that is gone leaves stays
+    the group's, whose lease does not change.
+    """
     import torch
 
-    total = int(torch.cuda.get_device_properties(device).total_memory)
-    if not 0 < share < 1:
-        return total
-    torch.cuda.set_per_process_memory_fraction(share, device)
-    return int(total * share)
+    shares = _SHARES.setdefault(device, {})
+    shares[model.name] = share = min(1.0, model.card.share.gpu or 1.0)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, sum(shares.values())), device)
+    return int(int(torch.cuda.get_device_properties(device).total_memory) * share)
