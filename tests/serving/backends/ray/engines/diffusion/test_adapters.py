@@ -138,7 +138,7 @@ async def test_an_adapter_that_fails_half_way_is_not_in_the_next_picture(
 
 
 async def test_an_adapter_that_others_pushed_out_while_it_waited_is_read_again(engine: Any) -> None:
-    faint = [await laws.sha(engine, PICTURE, adapter=name) for name in ("faint", "ink", "clay")][0]
+    faint, *_ = [await laws.sha(engine, PICTURE, adapter=name) for name in ("faint", "ink", "clay")]
     engine.adapters.fetch("faint")
     engine.adapters._read.clear()
     await engine.runner.call(lambda: engine.adapters.use("faint"))
