@@ -96,7 +96,7 @@ async def test_a_sentence_is_what_the_library_makes_of_the_same_noise(
         timed = torch.randn(2, len(line.ids), generator=generator(_noise_seed(line)))
         monkeypatch.setattr(torch, "randn", lambda *_: timed.unsqueeze(0))
         monkeypatch.setattr(torch, "randn_like", lambda _: spoken.T.unsqueeze(0))
-        whole = engine._passes._network(torch.tensor([line.ids])).waveform[0].numpy()
+        whole = engine.network(torch.tensor([line.ids])).waveform[0].numpy()
     assert np.abs(whole - sound.samples).max() < 1e-6
 
 
@@ -121,7 +121,7 @@ async def test_a_failure_in_the_network_leaves_the_next_request_as_it_was(engine
     def fail(*_: object) -> None:
         raise ZeroDivisionError("somewhere inside")
 
-    hook = engine._passes._network.flow.register_forward_hook(fail)
+    hook = engine.network.flow.register_forward_hook(fail)
     with pytest.raises(EngineFailed, match="mms_tts_eng: ZeroDivisionError: somewhere inside"):
         await say(engine, TEXT, seed=3)
     hook.remove()
@@ -132,7 +132,7 @@ async def test_a_failure_in_the_network_leaves_the_next_request_as_it_was(engine
     ("part", "told"), [("decoder.conv_pre.bias", "not sound"), ("text_encoder.embed_tokens.weight", "no numbers")]
 )
 async def test_numbers_that_are_none_are_an_error_and_no_file(engine: VitsEngine, part: str, told: str) -> None:
-    weight = engine._passes._network.get_parameter(part)
+    weight = engine.network.get_parameter(part)
     kept = weight.data.clone()
     weight.data.fill_(float("nan"))
     try:

@@ -57,7 +57,8 @@ def test_a_network_of_several_speakers_speaks_each_line_with_its_own(stochastic:
         vocab_size=9, hidden_size=16, num_hidden_layers=1, ffn_dim=32, flow_size=16, spectrogram_bins=17,
         upsample_initial_channel=32, duration_predictor_filter_channels=16, prior_encoder_num_flows=2,
         prior_encoder_num_wavenet_layers=1, posterior_encoder_num_wavenet_layers=1, num_speakers=3,
-        speaker_embedding_size=8, use_stochastic_duration_prediction=stochastic,
+        speaker_embedding_size=8, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
+        use_stochastic_duration_prediction=stochastic,
     )  # fmt: skip
     with seeded(1), torch.inference_mode():
         network = VitsModel(config).eval()
