@@ -78,7 +78,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         if context.weights is None:
             raise MissingDependency(f"{model.name} needs weights, and this replica has no cache of them")
         self.model = model
-        self.placement: Placement = placement_of(model, context, self.precisions)
+        self.placement: Placement = placement_of(model, context, self.precisions, uses_torch=self.uses_torch)
         self.threads = max(context.threads, int(model.card.share.cpu))
         self._artifacts, self._scratch = context.artifacts, context.scratch
         self._cache = context.weights
