@@ -103,7 +103,7 @@ async def test_a_cancel_takes_effect_at_the_next_step(engine: MusicgenEngine) ->
 
 async def test_numbers_that_are_none_are_an_error_and_the_next_request_is_as_before(engine: MusicgenEngine) -> None:
     before = await play(engine, "slow piano", duration_s=0.4)
-    weight = engine._network.decoder.lm_heads[1].weight
+    weight = engine.network.decoder.lm_heads[1].weight
     kept = weight.data.clone()
     weight.data[3, 3] = float("nan")
     try:
