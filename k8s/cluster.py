@@ -35,7 +35,7 @@ def cluster_settings(optional: Sequence[str] = ()) -> Settings:
     Args:
         optional: models marked optional that the cluster serves.
     """
-    return Settings.model_construct(
+    found = Settings.model_construct(
         home=Path(HOME),
         model_repositories=[Path(MODELS)],
         replica_network="node",
@@ -48,8 +48,9 @@ def cluster_settings(optional: Sequence[str] = ()) -> Settings:
             allow_anonymous=True,
         ),
         log=LogSettings(style="json"),
-        **({"inference": InferenceSettings(optional_models=list(optional))} if optional else {}),
     )
+    asked = InferenceSettings(optional_models=list(optional))
+    return found.model_copy(update={"inference": asked}) if optional else found
 
 
 def variables(settings: Settings) -> dict[str, str]:

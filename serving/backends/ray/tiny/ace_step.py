@@ -15,7 +15,6 @@ from serving.backends.ray.engines.network.seeds import seeded
 CHANGES: Final[Mapping[str, Any]] = {
     "limits": {"prompt": 400, "lyrics": 2000, "duration_s": 4, "steps": 50},
     "options": {
-        "pipeline": "AceStepPipeline",
         "batch": 4,
         "steps": 4,
         "prompt_tokens": 320,

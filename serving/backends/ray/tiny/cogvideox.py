@@ -28,7 +28,7 @@ def make_2b(folder: Path) -> Mapping[str, Any]:
             "scheduler": diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
         }
     t5.save_beside(diffusers.CogVideoXPipeline(**parts), folder)
-    return _changes("CogVideoXPipeline")
+    return _changes()
 
 
 def make_5b(folder: Path) -> Mapping[str, Any]:
@@ -46,7 +46,7 @@ def make_5b(folder: Path) -> Mapping[str, Any]:
             ),
         }  # fmt: skip
     t5.save_beside(diffusers.CogVideoXPipeline(**parts), folder)
-    return _changes("CogVideoXPipeline")
+    return _changes()
 
 
 def make_5b_i2v(folder: Path) -> Mapping[str, Any]:
@@ -66,13 +66,13 @@ def make_5b_i2v(folder: Path) -> Mapping[str, Any]:
             ),
         }  # fmt: skip
     t5.save_beside(diffusers.CogVideoXImageToVideoPipeline(**parts), folder)
-    return _changes("CogVideoXImageToVideoPipeline")
+    return _changes()
 
 
-def _changes(pipeline: str) -> Mapping[str, Any]:
+def _changes() -> Mapping[str, Any]:
     return {
         "limits": {"prompt": 400, "duration_s": 2, "width": 64, "height": 64, "steps": 50},
-        "options": {"pipeline": pipeline, "batch": 4, "steps": 4, "guidance": 6.0, "frames": 9},
+        "options": {"batch": 4, "steps": 4, "guidance": 6.0, "frames": 9},
     }
 
 

@@ -17,16 +17,7 @@ TOKENS: Final = 24
 
 
 def make(folder: Path) -> Mapping[str, Any]:
-    """Write one in the layout of Lightricks/LTX-Video, to be told in words."""
-    return _make(folder, "LTXPipeline")
-
-
-def make_i2v(folder: Path) -> Mapping[str, Any]:
-    """Write the same one, to be shown a picture."""
-    return _make(folder, "LTXImageToVideoPipeline")
-
-
-def _make(folder: Path, kind: str) -> Mapping[str, Any]:
+    """Write one in the layout of Lightricks/LTX-Video; for words and for pictures alike."""
     diffusers = library("diffusers")
     with seeded(30):
         vae = diffusers.AutoencoderKLLTXVideo(
@@ -48,5 +39,5 @@ def _make(folder: Path, kind: str) -> Mapping[str, Any]:
     t5.save_beside(pipeline, folder)
     return {
         "limits": {"prompt": 400, "duration_s": 2, "width": 96, "height": 96, "steps": 50},
-        "options": {"pipeline": kind, "batch": 4, "steps": 4, "guidance": 3.0, "frames": 17},
+        "options": {"batch": 4, "steps": 4, "guidance": 3.0, "frames": 17},
     }

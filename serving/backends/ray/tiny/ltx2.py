@@ -18,16 +18,7 @@ _MELS: Final = 8
 
 
 def make(folder: Path) -> Mapping[str, Any]:
-    """Write one in the layout of Lightricks/LTX-2, to be told in words."""
-    return _make(folder, "LTX2Pipeline")
-
-
-def make_i2v(folder: Path) -> Mapping[str, Any]:
-    """Write the same one, to be shown a picture."""
-    return _make(folder, "LTX2ImageToVideoPipeline")
-
-
-def _make(folder: Path, kind: str) -> Mapping[str, Any]:
+    """Write one in the layout of Lightricks/LTX-2; for words and for pictures alike."""
     diffusers = library("diffusers")
     with seeded(40):
         pipeline = diffusers.LTX2Pipeline(
@@ -41,7 +32,7 @@ def _make(folder: Path, kind: str) -> Mapping[str, Any]:
     pipeline.save_pretrained(folder, safe_serialization=True)
     return {
         "limits": {"prompt": 400, "duration_s": 2, "width": 96, "height": 96, "steps": 50},
-        "options": {"pipeline": kind, "batch": 4, "steps": 4, "guidance": 4.0, "frames": 17},
+        "options": {"batch": 4, "steps": 4, "guidance": 4.0, "frames": 17},
     }
 
 

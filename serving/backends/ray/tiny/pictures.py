@@ -51,7 +51,7 @@ def sdxl_controlnet(folder: Path) -> Mapping[str, Any]:
     control.save_pretrained(folder / "controlnet")
     return {
         "limits": _limits(),
-        "options": {"pipeline": "StableDiffusionXLControlNetPipeline", "folder": "base", "steps": 4, "batch": 4},
+        "options": {"folder": "base", "steps": 4, "batch": 4},
         "parts": {"controlnet": {"source": {"uri": "file:controlnet"}}},
     }
 
@@ -64,16 +64,7 @@ def animatediff(folder: Path) -> Mapping[str, Any]:
 
     torch.manual_seed(0)
     tokenizer = _clip_tokenizer()
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=_SIDE_PX // 2,
-        block_out_channels=(_WIDTH, 2 * _WIDTH),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=4,
-        cross_attention_dim=_WIDTH,
-        norm_num_groups=8,
-    )
+    unet = _plain_unet()
     base: Any = diffusers.StableDiffusionPipeline(
         vae=_image_vae(),
         text_encoder=CLIPTextModel(_clip_text(len(tokenizer))),
@@ -102,7 +93,7 @@ def animatediff(folder: Path) -> Mapping[str, Any]:
     motion.save_pretrained(folder / "motion")
     return {
         "limits": _limits() | {"fps": 30},
-        "options": {"pipeline": "AnimateDiffPipeline", "folder": "base", "steps": 4, "batch": 2, "frames": 16},
+        "options": {"folder": "base", "steps": 4, "batch": 2, "frames": 16},
         "parts": {"motion_adapter": {"source": {"uri": "file:motion"}}},
         "adapters": {},
     }
@@ -115,19 +106,7 @@ def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(0)
-    unet = diffusers.UNetSpatioTemporalConditionModel(
-        sample_size=_SIDE_PX // 2,
-        block_out_channels=(2 * _WIDTH, 4 * _WIDTH),  # groups of 32 are fixed in its code
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        layers_per_block=1,
-        num_attention_heads=(2, 4),
-        transformer_layers_per_block=1,
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24,
-        cross_attention_dim=_WIDTH,
-        num_frames=8,
-    )
+    unet = _motion_unet()
     vae = diffusers.AutoencoderKLTemporalDecoder(
         block_out_channels=(2 * _WIDTH, 4 * _WIDTH), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
     )
@@ -159,8 +138,43 @@ def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
     pipeline.save_pretrained(folder)
     return {
         "limits": _limits() | {"fps": 30},
-        "options": {"pipeline": "StableVideoDiffusionPipeline", "steps": 4, "frames": 8},
+        "options": {"steps": 4, "frames": 8},
     }
+
+
+def _motion_unet() -> Any:  # noqa: ANN401  diffusers' own
+    """Stable Video Diffusion's; its groups of 32 are fixed in its code."""
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    return UNetSpatioTemporalConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(2 * _WIDTH, 4 * _WIDTH),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        layers_per_block=1,
+        num_attention_heads=(2, 4),
+        transformer_layers_per_block=1,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        cross_attention_dim=_WIDTH,
+        num_frames=8,
+    )
+
+
+def _plain_unet() -> Any:  # noqa: ANN401  diffusers' own
+    """Stable Diffusion 1.5's."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=_SIDE_PX // 2,
+        block_out_channels=(_WIDTH, 2 * _WIDTH),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+        cross_attention_dim=_WIDTH,
+        norm_num_groups=8,
+    )
 
 
 def _limits() -> dict[str, float]:

@@ -17,7 +17,7 @@ TOKENS: Final = 64
 """``model_max_length`` of the tokenizer; 128 in the published one."""
 CHANGES: Final[Mapping[str, Any]] = {
     "limits": {"prompt": 400, "duration_s": 2, "steps": 50},
-    "options": {"pipeline": "StableAudioPipeline", "batch": 4, "steps": 4, "guidance": 7.0},
+    "options": {"batch": 4, "steps": 4, "guidance": 7.0},
 }
 _LATENTS: Final = 32
 """Of 2048 samples each: 1.49 s; 1024 in the published one."""

@@ -14,7 +14,7 @@ from serving.backends.ray.engines.diffusion import memory
 from serving.backends.ray.engines.diffusion.adapters import Adapters
 from serving.backends.ray.engines.diffusion.loading import library, load_parts, naming, read_index, read_tensors
 from serving.backends.ray.engines.diffusion.outputs import pixels
-from serving.backends.ray.engines.diffusion.prompts import check_prompt
+from serving.backends.ray.engines.diffusion.prompts import Prompts
 from serving.backends.ray.engines.network.engine import NetworkEngine
 from serving.backends.ray.engines.network.inputs import check_sides
 from serving.backends.ray.engines.network.seeds import generator
@@ -54,6 +54,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         usual_guidance: the same of guidance.
         fixed: arguments of the pipeline's constructor beside its parts.
         pipeline: the loaded one.
+        prompts: counts their tokens.
         adapters: the fine-tunes.
     """
 
@@ -113,6 +114,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             self.pipeline.to(self.placement.device)  # parts that the pipeline made of others
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
+        self.prompts = Prompts(self.tokenizers())
         self._alive: Callable[[], None] | None = None
         self._watch_decoder()
         self.adapters = Adapters(
@@ -140,7 +142,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def prepare(self, request: Request, files: Mapping[str, Path]) -> Asked[Request]:
         """Count the prompt's tokens, fetch its adapter, and decode its pictures."""
         for name, text in self.texts(request).items():
-            check_prompt(text, name, self.tokenizers())
+            self.prompts.check(text, name)
         self.adapters.fetch(adapter_of(request))
         return Asked(request, self.pictures(request, files))
 

@@ -1,6 +1,6 @@
 """Which engine runs which of diffusers' pipelines; the table of engines names ``engine_of`` for ``diffusers``.
 
-The one invariant: the card alone decides (``options.pipeline``); nothing heavy is imported before it has.
+The one invariant: the card alone decides (``architecture``); nothing heavy is imported before it has.
 """
 
 import importlib
@@ -45,11 +45,11 @@ def engine_of(model: Model, context: EngineContext) -> Engine:
         BadInput: no such pipeline for the task; otherwise what the engine raises.
     """
     families = FAMILIES[model.card.task]
-    wanted = model.card.options.get("pipeline", next(iter(families)))
-    if not isinstance(wanted, str) or wanted not in families:
+    wanted = model.card.architecture or next(iter(families))
+    if wanted not in families:
         raise BadInput(
             f"no engine runs {shown(wanted)} for the task {model.card.task!r}",
-            field=f"{model.name}/model.yaml:options.pipeline",
+            field=f"{model.name}/model.yaml:architecture",
             fix=f"use one of {', '.join(families)}",
         )
     module, _, name = families[wanted].partition(":")

@@ -56,7 +56,7 @@ def read_index(folder: Path, accepted: Collection[str]) -> dict[str, Any]:
         raise BadInput(f"cannot be read: {foreign_text(error)}", field=str(path), fix=_FIX) from error
     name = index.get("_class_name") if isinstance(index, dict) else None
     if name not in accepted:
-        fix = f"name a checkpoint of {' or '.join(sorted(accepted))}, or another options.pipeline"
+        fix = f"name a checkpoint of {' or '.join(sorted(accepted))}, or another architecture"
         raise BadInput(f"the checkpoint is of {shown(name)}", field=str(path), fix=fix)
     return dict(index)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
-from serving.backends.ray.engines.diffusion.prompts import check_prompt
 from serving.backends.ray.engines.diffusion.sounds import at_rate, faded, of_length, stereo, write_wav
 from serving.backends.ray.engines.network.engine import Written, needs
 from serving.errors import BadInput
@@ -39,9 +38,14 @@ class MusicEngine(DiffusionEngine[MusicRequest, "NDArray[np.float32]"]):
     lower: ClassVar[Sequence[str]] = ("duration_s",)
 
     def load(self) -> None:
-        """Load the pipeline; its decoder is of torch's old way."""
+        """Load the pipeline; its decoder is of torch's old way, and takes one row at a time.
+
+        Decoding grows with the rows while denoising hardly does. On a CPU core, eight pieces of four steps took
+        1.2 times as long as eight single ones with rows decoded together, and 0.6 times with one after the other.
+        """
         with old_norms():
             super().load()
+        self.pipeline.vae.enable_slicing()
 
     @abstractmethod
     def rate_hz(self) -> int:
@@ -162,7 +166,7 @@ class AceStepEngine(MusicEngine):
     def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Asked[MusicRequest]:
         """Count the tokens of both, which have bounds of their own."""
         for name, text in self.texts(request).items():
-            check_prompt(text, name, self.tokenizers(), self.most_tokens(name))
+            self.prompts.check(text, name, self.most_tokens(name))
         return Asked(request)
 
     def most_tokens(self, field: str) -> int:
@@ -171,8 +175,7 @@ class AceStepEngine(MusicEngine):
 
     def batch_key(self, prepared: Asked[MusicRequest]) -> Hashable | None:
         """Rows must have as many tokens, too: the network does not tell padding from words."""
-        tokenizer = self.pipeline.tokenizer
-        counts = tuple(len(tokenizer(text).input_ids) for text in self.texts(prepared.request).values())
+        counts = tuple(sum(self.prompts.count(text)) for text in self.texts(prepared.request).values())
         return (super().batch_key(prepared), counts)
 
     def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:

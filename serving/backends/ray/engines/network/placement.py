@@ -65,15 +65,16 @@ def placement_of(
         if wanted == "fp16":
             raise BadInput("fp16 on a CPU is slow and imprecise", field=field, fix="use fp32 or bf16, or a GPU")
         return Placement("cpu", wanted)
-    share_bytes = _share_bytes(model.card.share.gpu, context.device) if uses_torch else None
+    share_bytes = _share_bytes(model.card.share.gpu, context) if uses_torch else None
     return Placement(context.device, wanted, share_bytes)
 
 
-def _share_bytes(share: float, device: str) -> int | None:
+def _share_bytes(share: float, context: EngineContext) -> int:
+    """The model's own part; the process is held to what its replica leases, which is every model's of its group."""
     import torch
 
-    total = int(torch.cuda.get_device_properties(device).total_memory)
-    if not 0 < share < 1:
-        return total
-    torch.cuda.set_per_process_memory_fraction(share, device)
-    return int(total * share)
+    total = int(torch.cuda.get_device_properties(context.device).total_memory)
+    leased = context.gpu_share or share
+    if 0 < leased < 1:
+        torch.cuda.set_per_process_memory_fraction(leased, context.device)
+    return int(total * share) if 0 < share < 1 else total
