@@ -98,9 +98,10 @@ def _maker(name: str) -> tuple[str, Maker]:
 
 
 def _key(module: str) -> str:
-    """Of the maker's source and the libraries that write; another one is another checkpoint."""
-    source = importlib.import_module(module).__file__ or ""
-    digest = hashlib.sha256(Path(source).read_bytes())
+    """Of the makers' sources, which share parts, and the libraries that write; another one is another checkpoint."""
+    digest = hashlib.sha256(module.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
     for library in _LIBRARIES:
         try:
             digest.update(f"{library}={importlib.metadata.version(library)}\n".encode())

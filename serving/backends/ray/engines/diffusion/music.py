@@ -38,9 +38,14 @@ class MusicEngine(DiffusionEngine[MusicRequest, "NDArray[np.float32]"]):
     lower: ClassVar[Sequence[str]] = ("duration_s",)
 
     def load(self) -> None:
-        """Load the pipeline; its decoder is of torch's old way."""
+        """Load the pipeline; its decoder is of torch's old way, and takes one row at a time.
+
+        Decoding grows with the rows while denoising hardly does. On a CPU core, eight pieces of four steps took
+        1.2 times as long as eight single ones with rows decoded together, and 0.6 times with one after the other.
+        """
         with old_norms():
             super().load()
+        self.pipeline.vae.enable_slicing()
 
     @abstractmethod
     def rate_hz(self) -> int:

@@ -155,7 +155,7 @@ async def test_the_operator_may_choose_the_precision(context: EngineContext) -> 
 
 async def test_a_share_that_is_too_small_is_told_with_what_to_lower(tmp_path: Path) -> None:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.serving.backends.ray.engines.diffusion.starved", str(tmp_path),
+        sys.executable, "-m", "tests.serving.backends.ray.engines.diffusion.starved", str(tmp_path), "sdxl",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, complaint = await child.communicate()
