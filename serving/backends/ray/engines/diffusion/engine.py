@@ -3,6 +3,7 @@
 The one invariant: a pipeline's own code makes the output; the engine adds seeds of each request, steps, and bounds.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         fixed: arguments of the pipeline's constructor beside its parts.
         pipeline: the loaded one.
         adapters: the fine-tunes.
+        counters: copies of the tokenizers: how one cuts and pads is its state, which may not change while another
+            thread reads with it.
     """
 
     kind: ClassVar[str]
@@ -115,6 +118,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         self._vae_dtype = self.pipeline.vae.dtype
         self._alive: Callable[[], None] | None = None
         self._watch_decoder()
+        self.counters = copy.deepcopy(self.tokenizers())
         self.adapters = Adapters(
             self.pipeline,
             self.model.card.adapters,
@@ -140,13 +144,17 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def prepare(self, request: Request, files: Mapping[str, Path]) -> Asked[Request]:
         """Count the prompt's tokens, fetch its adapter, and decode its pictures."""
         for name, text in self.texts(request).items():
-            check_prompt(text, name, self.tokenizers())
+            check_prompt(text, name, self.counters, self.most_tokens(name))
         self.adapters.fetch(adapter_of(request))
         return Asked(request, self.pictures(request, files))
 
     def texts(self, request: Request) -> Mapping[str, str]:
         """Texts the network reads, by field."""
         return {name: getattr(request, name) for name in ("prompt", "negative_prompt") if hasattr(request, name)}
+
+    def most_tokens(self, field: str) -> int | None:
+        """Of a text that the network reads; None is what its tokenizer's file says."""
+        return None
 
     def tokenizers(self) -> Sequence[Any]:
         """That read the prompt."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
-from serving.backends.ray.engines.diffusion.prompts import check_prompt
 from serving.backends.ray.engines.diffusion.sounds import at_rate, faded, of_length, stereo, write_wav
 from serving.backends.ray.engines.network.engine import Written, needs
 from serving.errors import BadInput
@@ -164,20 +163,14 @@ class AceStepEngine(MusicEngine):
         )
         return {"prompt": prompt, "lyrics": lyrics}
 
-    def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Asked[MusicRequest]:
-        """Count the tokens of both, which have bounds of their own."""
-        for name, text in self.texts(request).items():
-            check_prompt(text, name, self.tokenizers(), self.most_tokens(name))
-        return Asked(request)
-
     def most_tokens(self, field: str) -> int:
-        """Of ``prompt`` or ``lyrics``."""
+        """Of prompt and lyrics, which have bounds of their own."""
         return int(self.option(f"{field}_tokens", {"prompt": 256, "lyrics": 2048}[field]))
 
     def batch_key(self, prepared: Asked[MusicRequest]) -> Hashable | None:
         """Rows must have as many tokens, too: the network does not tell padding from words."""
-        tokenizer = self.pipeline.tokenizer
-        counts = tuple(len(tokenizer(text).input_ids) for text in self.texts(prepared.request).values())
+        (counter,) = self.counters
+        counts = tuple(len(counter(text, verbose=False).input_ids) for text in self.texts(prepared.request).values())
         return (super().batch_key(prepared), counts)
 
     def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:
