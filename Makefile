@@ -19,11 +19,11 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 # Two installs into one venv at a time would spoil it, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo up test bench check format clean
+.PHONY: help demo up test bench bench-engines check format clean
 
 help: ## List the targets
 	@printf 'Reelmesh\n\n'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nARGS="..." is passed on, for example: make up ARGS="--http-port 9000"\n'
 
 demo: $(CORE) $(TRITON) ## Start the mesh, make a podcast video of examples/podcast, check it, stop
@@ -41,6 +41,10 @@ test: check $(TRITON) $(BENCH) $(SERVERS) ## Run every check, then the whole tes
 bench: $(FULL) $(TRITON) $(BENCH) $(SERVERS) ## Measure the mesh on this machine and print a summary
 	$(call say,Measuring the mesh)
 	@$(BIN)/python -m tests.servers.with_postgres $(BIN)/python -m loadtests.bench $(ARGS)
+
+bench-engines: $(FULL) ## Measure engines against the libraries they run
+	$(call say,Measuring the engines)
+	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.engines $(ARGS)
 
 check: $(FULL) ## Lint, format check, types, the import law, the model repository
 	$(call say,ruff check)

@@ -1,17 +1,34 @@
 """One request per family, and the same work by the family's own library; measured by bench.engines.
 
-The one invariant: both make the same file from the same weights, with the same steps, seed and size.
+The one invariant: both make the same kind of file from the same weights, with the same steps, seed and size.
 """
 
+import io
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+import soundfile
+from PIL import Image
+
 from serving.artifacts.store import ArtifactStore
-from serving.backends.ray.engines.network.seeds import generator
-from serving.protocol.tasks import ImageRequest, TaskRequest
+from serving.backends.ray.engines.network.seeds import generator, seeded
+from serving.protocol.tasks import (
+    ImageRequest,
+    ImageToVideoRequest,
+    MusicRequest,
+    SpeechRequest,
+    TaskRequest,
+    TextToVideoRequest,
+    TranscriptionRequest,
+    TranslationRequest,
+)
 
 Direct = Callable[[Path], None]
+PROMPT: Final = "a lighthouse at dusk"
+RATE_HZ: Final = 16_000
 
 
 class Case(NamedTuple):
@@ -28,26 +45,133 @@ class Case(NamedTuple):
     direct: Callable[[Any, Any, Mapping[str, Path]], Direct]
 
 
-async def _image(_: ArtifactStore, number: int) -> ImageRequest:
-    return ImageRequest(prompt="a lighthouse at dusk", width=64, height=64, steps=4, seed=number)
+async def image(_: ArtifactStore, number: int) -> ImageRequest:
+    """A small picture in four steps."""
+    return ImageRequest(prompt=PROMPT, width=64, height=64, steps=4, seed=number)
 
 
-def _sdxl(engine: Any, request: ImageRequest, _: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+async def clip(_: ArtifactStore, number: int, *, side: int, fps: int, seconds: float) -> TextToVideoRequest:
+    """A short clip from words."""
+    return TextToVideoRequest(prompt=PROMPT, width=side, height=side, fps=fps, duration_s=seconds, steps=4, seed=number)
+
+
+async def motion(store: ArtifactStore, number: int, *, side: int, fps: int, seconds: float) -> ImageToVideoRequest:
+    """A short clip from a picture."""
+    picture = io.BytesIO()
+    Image.linear_gradient("L").resize((side, side)).convert("RGB").save(picture, "PNG")
+    ref = await store.put_bytes(picture.getvalue(), media_type="image/png", name="still.png")
+    return ImageToVideoRequest(image=ref, width=side, height=side, fps=fps, duration_s=seconds, steps=4, seed=number)
+
+
+async def music(_: ArtifactStore, number: int, *, seconds: float = 1.0) -> MusicRequest:
+    """A second of music."""
+    return MusicRequest(duration_s=seconds, prompt="slow strings", steps=4, seed=number)
+
+
+async def speech(_: ArtifactStore, number: int) -> SpeechRequest:
+    """A sentence."""
+    return SpeechRequest(text="good morning to all of you", voice="narrator", seed=number)
+
+
+async def lines(_: ArtifactStore, number: int) -> TranslationRequest:
+    """One line of subtitles."""
+    return TranslationRequest(texts=[f"Good morning number {number}"], source_language="en", target_language="hi")
+
+
+async def recording(store: ArtifactStore, number: int) -> TranscriptionRequest:
+    """Ten seconds of something like speech."""
+    rng = np.random.default_rng(number)
+    sound = rng.normal(0, 0.05, 10 * RATE_HZ) * (1 + np.sin(np.arange(10 * RATE_HZ) / 900))
+    wav = io.BytesIO()
+    soundfile.write(wav, sound.astype(np.float32), RATE_HZ, format="WAV")
+    return TranscriptionRequest(
+        audio=await store.put_bytes(wav.getvalue(), media_type="audio/wav", name="voice.wav"), language="en"
+    )
+
+
+def diffusers(engine: Any, request: Any, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401  any family's
+    """The pipeline as a script calls it, and the same encoder."""
     import torch
+
+    asked = engine.prepare(request, files)
+    sides = {} if isinstance(request, MusicRequest) else {"width": request.width, "height": request.height}
 
     def direct(folder: Path) -> None:
         with torch.inference_mode():
-            made = engine.pipeline(
-                prompt=[request.prompt],
-                num_inference_steps=request.steps,
-                guidance_scale=engine.guidance_of(request),
-                width=request.width,
-                height=request.height,
+            output = engine.pipeline(
+                num_inference_steps=engine.steps_of(request),
                 generator=[generator(request.seed)],
+                output_type="np",
+                **sides,
+                **engine.arguments([asked]),
             )
-        made.images[0].save(folder / "image.png")
+        engine.write(request, engine.results(output, [asked])[0], folder)
 
     return direct
 
 
-CASES: Final[tuple[Case, ...]] = (Case("sdxl", _image, _sdxl),)
+def translation(engine: Any, request: TranslationRequest, _: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+    """``generate`` of transformers."""
+    import torch
+
+    def direct(_: Path) -> None:
+        tokenizer = engine.family.tokenizer
+        with torch.inference_mode():
+            told = tokenizer(request.texts, return_tensors="pt", padding=True)
+            written = engine.network.generate(**told, num_beams=engine.beams, max_new_tokens=engine.tokens)
+        tokenizer.batch_decode(written, skip_special_tokens=True)
+
+    return direct
+
+
+def musicgen(engine: Any, request: MusicRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+    """``generate`` of transformers, and the same encoder."""
+    import torch
+
+    piece = engine.prepare(request, files)
+
+    def direct(folder: Path) -> None:
+        with torch.inference_mode(), seeded(request.seed):
+            told = engine._tokenizer([piece.prompt], padding=True, return_tensors="pt")
+            waves = engine._network.generate(
+                **told,
+                do_sample=True,
+                guidance_scale=piece.guidance,
+                max_new_tokens=piece.frames + engine._codebooks - 1,
+            )
+        engine.write(request, np.ascontiguousarray(waves[0].numpy().T), folder)
+
+    return direct
+
+
+def whisper(engine: Any, request: TranscriptionRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+    """``transcribe`` of faster-whisper with times of words."""
+
+    def direct(_: Path) -> None:
+        segments, _info = engine.network.transcribe(
+            str(files["audio"]),
+            language=request.language,
+            beam_size=engine.beams,
+            temperature=0.0,
+            max_new_tokens=engine.tokens,
+            word_timestamps=True,
+            condition_on_previous_text=False,
+        )
+        list(segments)
+
+    return direct
+
+
+CASES: Final[tuple[Case, ...]] = (
+    Case("sdxl", image, diffusers),
+    Case("animatediff", partial(clip, side=64, fps=8, seconds=1.0), diffusers),
+    Case("stable_video_diffusion", partial(motion, side=64, fps=7, seconds=1.0), diffusers),
+    Case("cogvideox_2b", partial(clip, side=64, fps=8, seconds=1.0), diffusers),
+    Case("ltx_video", partial(clip, side=64, fps=8, seconds=1.0), diffusers),
+    Case("ltx2", partial(clip, side=64, fps=8, seconds=1.0), diffusers),
+    Case("stable_audio", music, diffusers),
+    Case("ace_step", music, diffusers),
+    Case("musicgen_small", music, musicgen),
+    Case("opus_mt_en_hi", lines, translation),
+    Case("whisper_large_v3", recording, whisper),
+)

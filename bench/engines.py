@@ -230,7 +230,9 @@ async def run(names: Sequence[str], home: Path) -> Report:
             progress.advance(task)
         for load in loads:
             progress.update(task, description=f"loading {load.model}")
-            mib, read_ms, load_ms = await asyncio.to_thread(load.measure, home / "medium")
+            tiny_model_folder(repository.get(load.model), home / "models")
+            told = await asyncio.to_thread(load.measure, home / "models", home / "medium", context)
+            mib, read_ms, load_ms = told
             report.loads.append(Loading(model=load.model, mib=mib, read_ms=read_ms, load_ms=load_ms))
             progress.advance(task)
     return report

@@ -123,6 +123,11 @@ class EspeakPool:
         header, _ = await self._ask({"op": "phonemes", "text": text, "voice": voice})
         return [str(name) for _, name in header["phonemes"]]
 
+    async def ipa(self, text: str, voice: str) -> str:
+        """A text in IPA, spaces between its words, without its punctuation; raises :class:`EngineFailed`."""
+        header, _ = await self._ask({"op": "ipa", "text": text, "voice": voice})
+        return str(header["ipa"])
+
     async def close(self) -> None:
         """Stop every process; later calls raise :class:`Unavailable`."""
         self._closed = True

@@ -6,13 +6,15 @@ The one invariant: it imports nothing of the mesh and the mesh loads nothing of 
 Every message is one JSON line. ``{"op": "speak", "text", "voice", "rate", "pitch", "range", "gap", "seed"}`` gets
 ``{"rate_hz", "bytes", "words": [[first, length, sample]], "phonemes": [[sample, ipa]]}`` and then ``bytes`` bytes of
 mono 16-bit PCM; ``first`` counts characters from 0 and a phoneme ``""`` is a silence. ``{"op": "phonemes", "text",
-"voice"}`` is answered by ``{"bytes": 0, "phonemes": [[-1, ipa], ...]}``. A request that cannot be served is answered by
+"voice"}`` is answered by ``{"bytes": 0, "phonemes": [[-1, ipa], ...]}``, ``{"op": "ipa", "text", "voice"}`` by
+``{"bytes": 0, "ipa"}``, a text with spaces between its words. A request that cannot be served is answered by
 ``{"error"}``.
 """
 
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 from typing import Any, BinaryIO, ClassVar
@@ -106,13 +108,26 @@ class Espeak:
 
     def phonemes(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """The pronunciation of a text, without sound."""
+        names = [name for part in self._parts(request) for name in part.replace(" ", "_").split("_")]
+        return {"bytes": 0, "phonemes": [(-1, name) for name in names if name]}, b""
+
+    def ipa(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The pronunciation of a text, word by word; languages of foreign words, which it marks, are left out."""
+        told = " ".join(part.strip().replace("_", "") for part in self._parts(request))
+        return {"bytes": 0, "ipa": re.sub(r"\([a-z-]+\)", "", told)}, b""
+
+    def _parts(self, request: dict[str, Any]) -> list[str]:
+        """Clauses in IPA, underscores between their phonemes."""
         self._set_voice(request["voice"])
         pointer = ctypes.c_char_p(request["text"].encode())
-        names: list[str] = []
+        parts: list[str] = []
         while pointer.value is not None:
             part = self._lib.espeak_TextToPhonemes(ctypes.byref(pointer), UTF8, IPA_SEPARATED_BY_UNDERSCORE)
-            names.extend((part or b"").decode("utf-8", "ignore").replace(" ", "_").split("_"))
-        return {"bytes": 0, "phonemes": [(-1, name) for name in names if name]}, b""
+            parts.append((part or b"").decode("utf-8", "ignore"))
+        return parts
+
+
+_OPERATIONS = {"speak": Espeak.speak, "phonemes": Espeak.phonemes, "ipa": Espeak.ipa}
 
 
 def answer(espeak: Espeak, line: bytes, answers: BinaryIO) -> None:
@@ -122,7 +137,7 @@ def answer(espeak: Espeak, line: bytes, answers: BinaryIO) -> None:
     signal.alarm(REQUEST_LIMIT_S)
     try:
         request = json.loads(line)
-        header, pcm = {"speak": espeak.speak, "phonemes": espeak.phonemes}[request["op"]](request)
+        header, pcm = _OPERATIONS[request["op"]](espeak, request)
     except (ValueError, KeyError, TypeError) as error:
         header, pcm = {"error": f"{type(error).__name__}: {error}", "bytes": 0}, b""
     answers.write(json.dumps(header).encode() + b"\n" + pcm)

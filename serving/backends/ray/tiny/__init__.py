@@ -18,6 +18,7 @@ TINY: Final[Mapping[str, str]] = {
     "mms_tts_hin": f"{_HERE}.voices:mms_hindi",
     "musicgen_medium": f"{_HERE}.musicgen:musicgen",
     "musicgen_small": f"{_HERE}.musicgen:musicgen",
+    "vits_vctk": f"{_HERE}.coqui:vits",
     "xtts_v2": f"{_HERE}.coqui:xtts",
     "sdxl": f"{_HERE}.pictures:sdxl",
     "sdxl_controlnet": f"{_HERE}.pictures:sdxl_controlnet",

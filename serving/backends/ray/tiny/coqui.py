@@ -4,17 +4,19 @@ XTTS fixes the sizes of its decoder and its speaker encoder: its checkpoint cann
 in serving.backends.ray.tiny, equal runs write equal numbers.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from serving.backends.ray.engines.coqui.files import coqui
+from serving.backends.ray.engines.coqui.files import coqui, without_spectrograms
 from serving.backends.ray.engines.network.checkpoint import quiet
 from serving.backends.ray.engines.network.seeds import seeded
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz.,!?'-"
 _LANGUAGES: Final = ("en", "es", "fr", "de", "it", "pt", "pl", "tr", "ru", "nl", "cs", "ar", "hu", "hi")
 _SPEAKERS: Final = ("Claribel Dervla", "Damien Black")
+_VCTK: Final = ("VCTK_p225", "VCTK_p226")
 _SPECIAL: Final = ("[STOP]", "[UNK]", "[SPACE]", "[START]", *(f"[{language}]" for language in _LANGUAGES))
 
 
@@ -49,3 +51,32 @@ def xtts(folder: Path) -> Mapping[str, Any]:
         "options": {"network": "xtts", "voices_held": 2},
         "languages": list(_LANGUAGES),
     }
+
+
+def vits(folder: Path) -> Mapping[str, Any]:
+    """VITS as the model zoo has it for VCTK: phonemes, speakers by name, and a rest of training."""
+    import torch
+
+    vits_config = coqui("tts.configs.vits_config")
+    arguments = vits_config.VitsArgs(
+        hidden_channels=16, hidden_channels_ffn_text_encoder=32, num_layers_text_encoder=1, num_layers_flow=2,
+        num_layers_posterior_encoder=1, out_channels=17, upsample_initial_channel_decoder=32,
+        use_speaker_embedding=True, speaker_embedding_channels=8, init_discriminator=False,
+    )  # fmt: skip
+    config = vits_config.VitsConfig(model_args=arguments, phonemizer="espeak", phoneme_language="en")
+    speakers = {name: index for index, name in enumerate(_VCTK)}
+    (folder / "speaker_ids.json").write_text(json.dumps(speakers), encoding="utf-8")
+    with seeded(1):
+        characters = coqui("tts.models.vits").VitsCharacters()
+        config.characters = characters.to_config()
+        config.characters.characters_class = "TTS.tts.models.vits.VitsCharacters"
+        config.model_args.num_chars = len(characters.vocab)
+        config.use_phonemes, arguments.speakers_file = True, "speaker_ids.json"
+        config.save_json(str(folder / "config.json"))
+        config.use_phonemes, arguments.speakers_file = False, str(folder / "speaker_ids.json")
+        network = coqui("tts.models.vits").Vits(without_spectrograms(config))
+        # A frame or two for each symbol, not hundreds.
+        network.duration_predictor.flows[0].log_scale.data.fill_(2.0)
+    state = {**network.state_dict(), "disc.nets.0.convs.0.bias": torch.zeros(4)}
+    torch.save({"model": state, "config": {}, "step": 1}, folder / "model_file.pth")
+    return {"limits": {"text": 500}, "options": {"network": "vits"}}

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.backends.ray.engines.network.checkpoint import check_shapes, reading
@@ -40,6 +41,12 @@ def coqui(module: str) -> Any:  # noqa: ANN401  a library without types
             return importlib.import_module(f"TTS.{module}")
     except ImportError as error:
         raise MissingDependency("coqui-tts is not installed whole", fix="run `scripts/bootstrap full`") from error
+
+
+def without_spectrograms(config: Any) -> Any:  # noqa: ANN401  Coqui's class
+    """A configuration of VITS whose sound is rates alone: training's spectrograms, which need numba, are not set up."""
+    config.audio = SimpleNamespace(sample_rate=int(config.audio.sample_rate), hop_length=int(config.audio.hop_length))
+    return config
 
 
 def read_state(model: Model, folder: Path) -> dict[str, "torch.Tensor"]:
@@ -77,20 +84,24 @@ def read_pickle(model: Model, path: Path) -> Any:  # noqa: ANN401  whatever is i
     """
     import torch
 
-    name = model.name
     if not matches(path.name, model.card.source.allow_pickles):
         raise pickle_refused(model.card.source.uri, path.name)
 
-    try:
-        with _known_settings():
-            return reading(name, lambda: torch.load(path, map_location="cpu", weights_only=True), path)
-    except pickle.UnpicklingError as error:
-        named = _GLOBAL.search(str(error))
-        what = f", such as {named[1]}" if named else ""
-        fix = "convert it to model.safetensors where you trust it"
-        raise BadInput(f"the file holds more than numbers{what}", field=f"{name}: {path.name}", fix=fix) from error
-    except EOFError as error:
-        raise BadInput("the file is cut short", field=f"{name}: {path.name}", fix="fetch it again") from error
+    def load() -> Any:  # noqa: ANN401
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            named = _GLOBAL.search(str(error))
+            if named is None:
+                raise
+            fix = "convert it to model.safetensors where you trust it"
+            problem = f"the file holds more than numbers, such as {named[1]}"
+            raise BadInput(problem, field=f"{model.name}: {path.name}", fix=fix) from error
+        except EOFError as error:
+            raise BadInput("the file is cut short", field=f"{model.name}: {path.name}", fix="fetch it again") from error
+
+    with _known_settings():
+        return reading(model.name, load, path)
 
 
 @contextlib.contextmanager

@@ -16,11 +16,11 @@ from serving.backends.ray.engines.coqui.cast import Cast
 from serving.backends.ray.engines.coqui.files import coqui, fill, read_pickle, read_state
 from serving.backends.ray.engines.coqui.sentences import Sentence, sentences
 from serving.backends.ray.engines.network.checkpoint import quiet, reading
+from serving.backends.ray.engines.network.decoding import Watch
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written
 from serving.backends.ray.engines.network.inputs import check_tokens, read_sound
 from serving.backends.ray.engines.network.seeds import seeded
 from serving.backends.ray.engines.network.steps import Steps
-from serving.backends.ray.engines.network.told import Told
 from serving.backends.ray.engines.voices.choice import check_language, choose
 from serving.backends.ray.engines.voices.spoken import Speech, SpokenPiece, check_finite, join, write_speech
 from serving.errors import BadInput
@@ -155,13 +155,7 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
         self, script: Script, index: int, voice: Conditioning, told: Callable[[int], None]
     ) -> tuple[NDArray[np.float32], int]:
         """Samples of a sentence, and how many tokens they took."""
-        counted = 0
-
-        def step(tokens: int) -> None:
-            nonlocal counted
-            counted = tokens
-            told(tokens)
-
+        watch = Watch(self.model.name, told)
         with seeded(int(np.random.SeedSequence([script.seed, index]).generate_state(1)[0])):
             spoken = self._network.inference(
                 script.sentences[index].text,
@@ -169,10 +163,10 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
                 voice.latents,
                 voice.embedding,
                 speed=script.speed,
-                stopping_criteria=[Told(step)],
+                logits_processor=[watch],
                 **self._sampling(),
             )
-        return np.atleast_1d(np.asarray(spoken["wav"], np.float32)), counted
+        return np.atleast_1d(np.asarray(spoken["wav"], np.float32)), watch.done
 
     def _sampling(self) -> dict[str, float]:
         names = ("temperature", "length_penalty", "repetition_penalty", "top_k", "top_p")

@@ -59,6 +59,8 @@ class Adapters:
         self._most = max(1, most)
         if cards and not hasattr(pipeline, "load_lora_weights"):
             raise BadInput(f"{type(pipeline).__name__} takes no adapters", field="adapters", fix="remove them")
+        denoisers = [name for name in _DENOISERS if cards and hasattr(pipeline, name)]
+        self._layers = {name: _layers(getattr(pipeline, name)) for name in denoisers}
         self._read: OrderedDict[str, Tensors] = OrderedDict()
         self._reading = threading.Lock()
         self.loaded: OrderedDict[str, None] = OrderedDict()
@@ -158,10 +160,7 @@ class Adapters:
     def _check_fit(self, name: str, path: Path, tensors: Tensors) -> None:
         converted = self._converted(name, tensors)
         problems = [
-            problem
-            for denoiser in _DENOISERS
-            if hasattr(self._pipeline, denoiser)
-            for problem in misfits(converted, denoiser, _layers(getattr(self._pipeline, denoiser)))
+            problem for denoiser, layers in self._layers.items() for problem in misfits(converted, denoiser, layers)
         ]
         if problems:
             more = f" and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
@@ -211,13 +210,9 @@ def misfits(tensors: Tensors, prefix: str, layers: Mapping[str, tuple[int, ...]]
 
 
 def _layers(network: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  torch's own
-    """Shapes of the weights by layer, also of those that another adapter wraps."""
-    found = {}
-    for name, module in network.named_modules():
-        weight = getattr(getattr(module, "base_layer", module), "weight", None)
-        if weight is not None:
-            found[name] = tuple(weight.shape)
-    return found
+    """Shapes of the weights by layer, before any adapter wraps them."""
+    weights = ((name, getattr(module, "weight", None)) for name, module in network.named_modules())
+    return {name: tuple(weight.shape) for name, weight in weights if weight is not None}
 
 
 def _file_of(name: str, files: list[str]) -> str:

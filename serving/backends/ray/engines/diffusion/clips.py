@@ -85,13 +85,15 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
     def stride(self) -> int:
         """Frames of one latent of the loaded decoder."""
 
+    def load(self) -> None:
+        """Load the pipeline; its tokenizer, if it has one, is told how much the network reads."""
+        super().load()
+        for tokenizer in self.tokenizers():
+            tokenizer.model_max_length = min(int(tokenizer.model_max_length), self.tokens())
+
     def tokens(self) -> int:
         """Most tokens of a prompt that the network reads."""
         return self.usual_tokens
-
-    def most_tokens(self, field: str) -> int:
-        """What the network reads, or what its tokenizer's file says, if that is less."""
-        return min(int(self.pipeline.tokenizer.model_max_length), self.tokens())
 
     def most_frames(self) -> int:
         """Of the longest clip; the card may allow fewer than the network was trained on, or more."""
@@ -140,7 +142,7 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
             "negative_prompt": negatives(batch),
             "guidance_scale": self.guidance_of(first),
             "num_frames": self.frames_run(first),
-            "max_sequence_length": self.most_tokens("prompt"),
+            "max_sequence_length": self.pipeline.tokenizer.model_max_length,
         }
         return {**told, "image": [asked.pictures["image"] for asked in batch]} if self.from_picture else told
 

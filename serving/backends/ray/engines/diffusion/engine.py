@@ -3,7 +3,6 @@
 The one invariant: a pipeline's own code makes the output; the engine adds seeds of each request, steps, and bounds.
 """
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from serving.backends.ray.engines.diffusion import memory
 from serving.backends.ray.engines.diffusion.adapters import Adapters
 from serving.backends.ray.engines.diffusion.loading import library, load_parts, naming, read_index, read_tensors
 from serving.backends.ray.engines.diffusion.outputs import pixels
-from serving.backends.ray.engines.diffusion.prompts import check_prompt
+from serving.backends.ray.engines.diffusion.prompts import Prompts
 from serving.backends.ray.engines.network.engine import NetworkEngine
 from serving.backends.ray.engines.network.inputs import check_sides
 from serving.backends.ray.engines.network.seeds import generator
@@ -55,9 +54,8 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         usual_guidance: the same of guidance.
         fixed: arguments of the pipeline's constructor beside its parts.
         pipeline: the loaded one.
+        prompts: counts their tokens.
         adapters: the fine-tunes.
-        counters: copies of the tokenizers: how one cuts and pads is its state, which may not change while another
-            thread reads with it.
     """
 
     kind: ClassVar[str]
@@ -116,9 +114,9 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             self.pipeline.to(self.placement.device)  # parts that the pipeline made of others
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
+        self.prompts = Prompts(self.tokenizers())
         self._alive: Callable[[], None] | None = None
         self._watch_decoder()
-        self.counters = copy.deepcopy(self.tokenizers())
         self.adapters = Adapters(
             self.pipeline,
             self.model.card.adapters,
@@ -144,17 +142,13 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def prepare(self, request: Request, files: Mapping[str, Path]) -> Asked[Request]:
         """Count the prompt's tokens, fetch its adapter, and decode its pictures."""
         for name, text in self.texts(request).items():
-            check_prompt(text, name, self.counters, self.most_tokens(name))
+            self.prompts.check(text, name)
         self.adapters.fetch(adapter_of(request))
         return Asked(request, self.pictures(request, files))
 
     def texts(self, request: Request) -> Mapping[str, str]:
         """Texts the network reads, by field."""
         return {name: getattr(request, name) for name in ("prompt", "negative_prompt") if hasattr(request, name)}
-
-    def most_tokens(self, field: str) -> int | None:
-        """Of a text that the network reads; None is what its tokenizer's file says."""
-        return None
 
     def tokenizers(self) -> Sequence[Any]:
         """That read the prompt."""

@@ -163,14 +163,19 @@ class AceStepEngine(MusicEngine):
         )
         return {"prompt": prompt, "lyrics": lyrics}
 
+    def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Asked[MusicRequest]:
+        """Count the tokens of both, which have bounds of their own."""
+        for name, text in self.texts(request).items():
+            self.prompts.check(text, name, self.most_tokens(name))
+        return Asked(request)
+
     def most_tokens(self, field: str) -> int:
-        """Of prompt and lyrics, which have bounds of their own."""
+        """Of ``prompt`` or ``lyrics``."""
         return int(self.option(f"{field}_tokens", {"prompt": 256, "lyrics": 2048}[field]))
 
     def batch_key(self, prepared: Asked[MusicRequest]) -> Hashable | None:
         """Rows must have as many tokens, too: the network does not tell padding from words."""
-        (counter,) = self.counters
-        counts = tuple(len(counter(text, verbose=False).input_ids) for text in self.texts(prepared.request).values())
+        counts = tuple(sum(self.prompts.count(text)) for text in self.texts(prepared.request).values())
         return (super().batch_key(prepared), counts)
 
     def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ The one invariant: out of memory is retryable and says what to lower; nothing of
 """
 
 import gc
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -37,9 +38,9 @@ def translated(error: Exception, model: str, lower: Sequence[str]) -> ReelmeshEr
 
 
 def free_memory(device: str) -> None:
-    """Give back what a failed request allocated."""
+    """Give back what a failed request allocated; torch is asked only where somebody loaded it."""
     gc.collect()
-    if device != "cpu":
+    if device != "cpu" and "torch" in sys.modules:
         import torch
 
         torch.cuda.empty_cache()

@@ -25,7 +25,8 @@ class Placement:
     Attributes:
         device: ``cpu`` or ``cuda:N``.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
-        memory_bytes: what the model's share leaves it of the device; None where nothing is shared out (CPU).
+        memory_bytes: what the model's share leaves it of the device; None where nothing is shared out (CPU), or
+            nothing holds the network to it.
     """
 
     device: str
@@ -40,13 +41,16 @@ class Placement:
         return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision, torch.float32)
 
 
-def placement_of(model: Model, context: EngineContext, precisions: Collection[str] = FLOATS) -> Placement:
+def placement_of(
+    model: Model, context: EngineContext, precisions: Collection[str] = FLOATS, *, uses_torch: bool = True
+) -> Placement:
     """Where the model goes: the replica's device, the card's precision, the share of the card.
 
     Args:
         model: its card says precision and share.
         context: says the device.
         precisions: that the family can run.
+        uses_torch: whether the network allocates by torch, which can be held to the share; other libraries cannot.
 
     Raises:
         BadInput: the family or the device cannot run the precision.
@@ -61,14 +65,16 @@ def placement_of(model: Model, context: EngineContext, precisions: Collection[st
         if wanted == "fp16":
             raise BadInput("fp16 on a CPU is slow and imprecise", field=field, fix="use fp32 or bf16, or a GPU")
         return Placement("cpu", wanted)
-    return Placement(context.device, wanted, _share_bytes(model.card.share.gpu, context.device))
+    share_bytes = _share_bytes(model.card.share.gpu, context) if uses_torch else None
+    return Placement(context.device, wanted, share_bytes)
 
 
-def _share_bytes(share: float, device: str) -> int | None:
+def _share_bytes(share: float, context: EngineContext) -> int:
+    """The model's own part; the process is held to what its replica leases, which is every model's of its group."""
     import torch
 
-    total = int(torch.cuda.get_device_properties(device).total_memory)
-    if not 0 < share < 1:
-        return total
-    torch.cuda.set_per_process_memory_fraction(share, device)
-    return int(total * share)
+    total = int(torch.cuda.get_device_properties(context.device).total_memory)
+    leased = context.gpu_share or share
+    if 0 < leased < 1:
+        torch.cuda.set_per_process_memory_fraction(leased, context.device)
+    return int(total * share) if 0 < share < 1 else total

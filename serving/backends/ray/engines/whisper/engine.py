@@ -38,6 +38,10 @@ _CIRCLES: Final = 2.4
 _UNDETERMINED: Final = "und"
 
 
+Tick = Callable[[int], None]
+"""Told how many tokens are decoded; raises when nobody waits any more."""
+
+
 class Sound(NamedTuple):
     """A prepared request."""
 
@@ -84,11 +88,11 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
     languages: Collection[str]
 
     @abstractmethod
-    def encode(self, sounds: "Sequence[NDArray[np.float32]]") -> Any:  # noqa: ANN401  the library's own
+    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Any:  # noqa: ANN401  the library's own
         """Run the encoder over sounds of at most 30 s each."""
 
     @abstractmethod
-    def detect(self, encoded: Any) -> tuple[str, float]:  # noqa: ANN401
+    def detect(self, encoded: Any, tick: Tick) -> tuple[str, float]:  # noqa: ANN401
         """The likeliest language of the first sound, and its probability."""
 
     @abstractmethod
@@ -97,7 +101,7 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
         encoded: Any,  # noqa: ANN401
         seconds: Sequence[float],
         language: str,
-        tick: Callable[[int], None],
+        tick: Tick,
         forbid_repeats: int = 0,
     ) -> Sequence[Heard]:
         """The words of each sound.
@@ -106,7 +110,7 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
             encoded: of the sounds.
             seconds: their lengths.
             language: of all of them.
-            tick: told how many tokens are decoded; raises when nobody waits any more.
+            tick: see :data:`Tick`.
             forbid_repeats: length of token sequences that may not come twice; 0 lets all.
         """
 
@@ -166,10 +170,14 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
         """The language asked for, or the likeliest in the first windows."""
         if sound.language is not None:
             return sound.language, None
+
+        def tick(_: int) -> None:
+            steps(0, 1)
+
         best = (_UNDETERMINED, 0.0)
         for window in sound.windows[:_DETECTED_IN]:
-            steps(0, 1)
-            found = self.detect(self.encode([_floats(window)]))
+            tick(0)
+            found = self.detect(self.encode([_floats(window)], tick), tick)
             if math.isnan(found[1]):
                 raise EngineFailed(f"{self.model.name}: the network's output holds no numbers")
             best = max(best, found, key=lambda each: each[1])
@@ -193,10 +201,10 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
                 heard[index] = each
         return [each if _is_speech(each) else each._replace(words=()) for each in heard]
 
-    def _decoded(self, rows: Sequence[_Row], tick: Callable[[int], None], forbid_repeats: int = 0) -> list[Heard]:
+    def _decoded(self, rows: Sequence[_Row], tick: Tick, forbid_repeats: int = 0) -> list[Heard]:
         if not rows:
             return []
-        encoded = self.encode([_floats(row.window) for row in rows])
+        encoded = self.encode([_floats(row.window) for row in rows], tick)
         seconds = [row.window.seconds for row in rows]
         heard = list(self.decode(encoded, seconds, rows[0].language, tick, forbid_repeats))
         if any(math.isnan(each.log_probability) or math.isnan(each.no_speech) for each in heard):

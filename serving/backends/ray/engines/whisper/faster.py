@@ -5,12 +5,14 @@ The one invariant: everything is read from the held folder; faster-whisper would
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from serving.backends.ray.engines.network.checkpoint import reading
 from serving.backends.ray.engines.network.engine import needs
-from serving.backends.ray.engines.whisper.engine import Heard, WhisperEngine
+from serving.backends.ray.engines.whisper.engine import Heard, Tick, WhisperEngine
 from serving.backends.ray.engines.whisper.languages import WHISPER_LANGUAGES
 from serving.backends.ray.engines.whisper.windows import RATE_HZ
 from serving.backends.ray.engines.whisper.words import joined, read_tokenizer
@@ -24,6 +26,10 @@ _FILES: Final = ("model.bin", "config.json")
 _COMPUTE: Final = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _SAMPLES: Final = 30 * RATE_HZ
 _FRAMES_PER_S: Final = 100
+_LOOK_S: Final = 0.1
+"""How often it is asked whether somebody still waits."""
+
+T = TypeVar("T")
 
 
 class FasterWhisperEngine(WhisperEngine):
@@ -53,6 +59,7 @@ class FasterWhisperEngine(WhisperEngine):
             )
 
         self.network = reading(self.model.name, read, folder)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ctranslate2-{self.model.name}")
         heard, wanted = len(self.network.feature_extractor.mel_filters), self.network.model.n_mels
         if heard != wanted:
             fix = "copy preprocessor_config.json of the original model beside it"
@@ -61,18 +68,19 @@ class FasterWhisperEngine(WhisperEngine):
         known = [code for code in WHISPER_LANGUAGES if self.network.hf_tokenizer.token_to_id(f"<|{code}|>") is not None]
         self.languages = known if self.network.model.is_multilingual else ["en"]
 
-    def encode(self, sounds: "Sequence[NDArray[np.float32]]") -> Any:  # noqa: ANN401
+    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Any:  # noqa: ANN401
         """Log-mel features of 30 s each, through the encoder; silence is added to the sound, as in training."""
         import numpy as np
 
         full = [np.pad(sound, (0, _SAMPLES - len(sound))) for sound in sounds]
-        return self.network.encode(np.stack([self.network.feature_extractor(sound, padding=0) for sound in full]))
+        features = np.stack([self.network.feature_extractor(sound, padding=0) for sound in full])
+        return self._watched(lambda: self.network.encode(features), tick)
 
-    def detect(self, encoded: Any) -> tuple[str, float]:  # noqa: ANN401
+    def detect(self, encoded: Any, tick: Tick) -> tuple[str, float]:  # noqa: ANN401
         """By the first decoded token."""
         if not self.network.model.is_multilingual:
             return "en", 1.0
-        found = self.network.model.detect_language(encoded)[0]
+        found = self._watched(lambda: self.network.model.detect_language(encoded)[0], tick)
         token, probability = found[0]
         whole = math.isclose(sum(each for _, each in found), 1, abs_tol=0.01)  # not where the network is broken
         return token[2:-2], float(probability) if whole else math.nan
@@ -82,34 +90,47 @@ class FasterWhisperEngine(WhisperEngine):
         encoded: Any,  # noqa: ANN401
         seconds: Sequence[float],
         language: str,
-        tick: Callable[[int], None],
+        tick: Tick,
         forbid_repeats: int = 0,
     ) -> Sequence[Heard]:
-        """One call decodes all; CTranslate2 cannot be looked into meanwhile."""
+        """One call decodes all, another finds the times."""
         from faster_whisper.tokenizer import Tokenizer
 
-        tick(0)
         multilingual = self.network.model.is_multilingual
         tokenizer = Tokenizer(self.network.hf_tokenizer, multilingual, task="transcribe", language=language)
         prompt = tokenizer.sot_sequence
-        results = self.network.model.generate(
-            encoded, [prompt] * len(seconds), beam_size=self.beams, no_repeat_ngram_size=forbid_repeats,
+        work = partial(
+            self.network.model.generate, encoded, [prompt] * len(seconds),
+            beam_size=self.beams, no_repeat_ngram_size=forbid_repeats,
             max_length=2 * self.tokens,  # CTranslate2 decodes half of it at most
             suppress_tokens=[-1],  # those of config.json
             return_scores=True, return_no_speech_prob=True,
         )  # fmt: skip
+        results = self._watched(work, tick)
         ids = [result.sequences_ids[0] for result in results]
         texts = [[token for token in some if token < tokenizer.eot] for some in ids]
         frames = [max(2, round(length * _FRAMES_PER_S)) for length in seconds]
-        found = self.network.find_alignment(tokenizer, texts, encoded, frames)
+        found = self._watched(lambda: self.network.find_alignment(tokenizer, texts, encoded, frames), tick)
         return [
             # a score is the mean over the tokens without the last one, which Whisper's bounds count too
             Heard(joined(words), float(result.scores[0]) * len(some) / (len(some) + 1), float(result.no_speech_prob))
             for words, result, some in zip(found, results, ids, strict=True)
         ]
 
+    def _watched(self, work: Callable[[], T], tick: Tick) -> T:
+        """Run a call of CTranslate2's, which cannot be looked into, in a thread of its own, and look round meanwhile.
+
+        One that nobody waits for any more goes on to its end there, and the next one waits for it.
+        """
+        tick(0)
+        future = self._thread.submit(work)
+        while not wait([future], _LOOK_S).done:
+            tick(0)
+        return future.result()
+
     def unload(self) -> None:
         """Free the device."""
+        self._thread.shutdown()
         self.network.model.unload_model()
         self.network = None
 

@@ -12,7 +12,7 @@ from serving.backends.ray.engines.network.checkpoint import pretrained, reading
 from serving.backends.ray.engines.network.decoding import Watch
 from serving.backends.ray.engines.network.engine import needs
 from serving.backends.ray.engines.whisper.alignment import SECONDS_PER_FRAME, starts_of
-from serving.backends.ray.engines.whisper.engine import Heard, WhisperEngine
+from serving.backends.ray.engines.whisper.engine import Heard, Tick, WhisperEngine
 from serving.backends.ray.engines.whisper.words import read_tokenizer, words_of
 from serving.errors import BadInput
 
@@ -47,12 +47,13 @@ class TransformersWhisperEngine(WhisperEngine):
         self.ids = {token[2:-2]: index for token, index in getattr(self.settings, "lang_to_id", {}).items()}
         self.languages = list(self.ids) if getattr(self.settings, "is_multilingual", False) else ["en"]
 
-    def encode(self, sounds: "Sequence[NDArray[np.float32]]") -> Any:  # noqa: ANN401
+    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Any:  # noqa: ANN401
         """Log-mel features of 30 s each, through the encoder: ``(batch, 1500, width)``."""
+        tick(0)
         features = self.extractor(list(sounds), sampling_rate=16_000, return_tensors="pt").input_features
         return self.network.model.encoder(features.to(self.placement.device, self.placement.dtype)).last_hidden_state
 
-    def detect(self, encoded: Any) -> tuple[str, float]:  # noqa: ANN401
+    def detect(self, encoded: Any, tick: Tick) -> tuple[str, float]:  # noqa: ANN401
         """By the first decoded token, among the languages."""
         if self.languages == ["en"]:
             return "en", 1.0
@@ -66,7 +67,7 @@ class TransformersWhisperEngine(WhisperEngine):
         encoded: Any,  # noqa: ANN401
         seconds: Sequence[float],
         language: str,
-        tick: Callable[[int], None],
+        tick: Tick,
         forbid_repeats: int = 0,
     ) -> Sequence[Heard]:
         """Decode, then align."""

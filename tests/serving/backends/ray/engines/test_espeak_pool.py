@@ -95,6 +95,11 @@ async def test_phonemes_of_a_text_come_without_sound(pool: EspeakPool) -> None:
     assert "".join(await pool.phonemes("cat", "en-us")) == "kˈæt"
 
 
+async def test_a_text_in_ipa_keeps_its_words_apart(pool: EspeakPool) -> None:
+    assert await pool.ipa("a cat, a dog", "en-us") == "ɐ kˈæt ɐ dˈɑːɡ"
+    assert "(" not in await pool.ipa("le football anglais", "fr")
+
+
 def test_processes_die_with_a_killed_parent() -> None:
     program = (
         "import asyncio, sys\n"

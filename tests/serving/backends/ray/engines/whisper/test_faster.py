@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from ctranslate2.converters import TransformersConverter
 from safetensors.numpy import load_file, save_file
 
 from serving.backends.call import Call
 from serving.backends.ray.engines.whisper.engine import Sound
 from serving.backends.ray.engines.whisper.windows import windows
-from serving.errors import BadInput, EngineFailed, ReelmeshError
+from serving.errors import BadInput, Cancelled, EngineFailed, ReelmeshError
 from tests.servers.tiny import context_in, tiny_engine, tiny_model
 from tests.serving.backends.ray.engines.whisper.conftest import Room, tones
 
@@ -78,6 +77,8 @@ async def test_output_that_is_no_number_is_a_failure_and_not_a_silent_answer(dam
 
 def _poison(folder: Path) -> None:
     """The same network with one weight that is not a number, converted anew."""
+    from ctranslate2.converters import TransformersConverter  # brings torch, which the starved child need not load
+
     original = Path(tiny_model("whisper_transformers").card.source.uri.removeprefix("file:"))
     poisoned = folder.parent / "poisoned"
     shutil.copytree(original, poisoned)
@@ -86,6 +87,26 @@ def _poison(folder: Path) -> None:
     save_file(tensors, poisoned / "model.safetensors", metadata={"format": "pt"})
     TransformersConverter(str(poisoned)).convert(str(folder.parent / "converted"))
     shutil.copy(folder.parent / "converted" / "model.bin", folder / "model.bin")
+
+
+async def test_a_cancel_is_heard_in_the_middle_of_a_pass(tmp_path: Path) -> None:
+    engine = tiny_engine(NAME, context_in(tmp_path), options={"batch": 24, "beams": 8, "tokens": 224})
+    window = windows(tones(1, 30))[0]
+    call, told = Call(), list[float]()
+
+    def stop(done: float) -> None:
+        told.append(done)
+        if len(told) > 4:  # encoding and decoding begin with one each
+            call.cancel()
+
+    call.on_progress = stop
+    with pytest.raises(Cancelled):
+        await engine.runner.run(Sound((window,) * 24, "en"), call, None)  # type: ignore[attr-defined]
+    assert told == [0.0] * 5
+    call = Call()
+    ran = await engine.runner.run(Sound((window,), "en"), call, None)  # type: ignore[attr-defined]
+    assert ran.output.words
+    await engine.close()
 
 
 def test_out_of_memory_names_what_to_lower_and_the_next_request_is_answered() -> None:

@@ -1,0 +1,40 @@
+"""Where a network goes, and that what it cannot run is refused first."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.backends.ray.engines.network.faults import free_memory
+from serving.backends.ray.engines.network.placement import Placement, placement_of
+from serving.errors import BadInput
+from tests.servers.tiny import changed, context_in, tiny_model
+
+
+def test_the_card_says_the_precision_and_the_operator_may_say_another(tmp_path: Path) -> None:
+    model = changed(tiny_model("whisper_large_v3"), precision="bf16")
+    assert placement_of(model, context_in(tmp_path)) == Placement("cpu", "bf16")
+    assert placement_of(model, context_in(tmp_path, precision="fp32")) == Placement("cpu", "fp32")
+
+
+def test_a_precision_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    model = changed(tiny_model("whisper_large_v3"), precision="int8")
+    with pytest.raises(BadInput, match=r"precision: .* cannot run int8: use fp32 or fp16 or bf16"):
+        placement_of(model, context_in(tmp_path))
+    with pytest.raises(BadInput, match="fp16 on a CPU is slow"):
+        placement_of(changed(model, precision="fp16"), context_in(tmp_path))
+
+
+def test_a_network_without_torch_is_placed_on_a_gpu_without_asking_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    model = changed(tiny_model("whisper_large_v3"), precision="fp16")
+    context = context_in(tmp_path, device="cuda:1")
+    assert placement_of(model, context, uses_torch=False) == Placement("cuda:1", "fp16", None)
+
+
+def test_memory_is_given_back_without_torch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    free_memory("cuda:0")
+    assert "torch" not in sys.modules
