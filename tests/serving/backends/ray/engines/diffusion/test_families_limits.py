@@ -21,7 +21,7 @@ from serving.backends.ray.engines.network.switches import Switches
 from serving.backends.ray.tiny.build import tiny_checkpoint
 from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest, TaskRequest, TextToVideoRequest
-from serving.repository.model import Source
+from serving.repository.model import Adapter, Source
 from tests.servers.tiny import changed, context_in, tiny_engine, tiny_model
 from tests.serving.backends.ray.engines.diffusion import laws
 
@@ -136,6 +136,28 @@ async def test_half_precision_runs_from_words_to_file(name: str, request_: TaskR
     assert result.made.precision == "bf16"
     parts = [part for part in engine.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert {str(part.dtype) for part in parts} == {"torch.bfloat16"}
+    await engine.close()
+
+
+@pytest.mark.parametrize("name", ["cogvideox_2b", "ltx_video", "ltx2"])
+async def test_a_fine_tune_of_a_transformer_takes_effect_and_leaves_nothing(
+    name: str, context: EngineContext, tmp_path: Path
+) -> None:
+    plain: Any = tiny_engine(name, context)
+    numbers, tensors = torch.Generator().manual_seed(1), {}
+    for layer, module in plain.pipeline.transformer.named_modules():
+        if layer.endswith("to_q"):
+            outs, ins = module.weight.shape
+            tensors[f"transformer.{layer}.lora_A.weight"] = torch.randn(4, ins, generator=numbers)
+            tensors[f"transformer.{layer}.lora_B.weight"] = torch.randn(outs, 4, generator=numbers)
+    before = await laws.sha(plain, CLIP)
+    await plain.close()
+    (tmp_path / "ink").mkdir()
+    save_file(tensors, tmp_path / "ink" / "pytorch_lora_weights.safetensors")
+    source = Source(uri=f"file:{tmp_path / 'ink'}")
+    engine: Any = tiny_engine(name, context, adapters={"ink": Adapter(source=source)})
+    assert await laws.sha(engine, CLIP, adapter="ink") != before
+    assert await laws.sha(engine, CLIP) == before
     await engine.close()
 
 
