@@ -16,7 +16,6 @@ from serving.backends.ray.engines.audio_signal import wav_bytes
 from serving.backends.ray.engines.musicgen.sampling import Sampling
 from serving.backends.ray.engines.musicgen.sound import RATE_HZ, finished
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
-from serving.backends.ray.engines.network.decoding import Watch
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
 from serving.backends.ray.engines.network.inputs import check_tokens
 from serving.backends.ray.engines.network.steps import Steps
@@ -95,16 +94,20 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
         total = first.frames + self._codebooks - 1
         told = self.tokenizer([piece.prompt for piece in batch], padding=True, return_tensors="pt")
         sampling = Sampling(
-            [piece.seed for piece in batch], first.guidance, self._top_k, self._temperature, self.model.name
+            [piece.seed for piece in batch],
+            guidance=first.guidance,
+            top_k=self._top_k,
+            temperature=self._temperature,
+            model=self.model.name,
+            tick=lambda tokens: steps(tokens, total),
         )
         waves = self.network.generate(
             **told.to(self.placement.device),
             do_sample=False,
             guidance_scale=first.guidance if first.guidance > 1 else None,
             max_new_tokens=total,
-            logits_processor=[Watch(self.model.name, lambda tokens: steps(tokens, total)), sampling],
+            logits_processor=[sampling],
         )
-        steps(total, total)
         return [self._checked(wave) for wave in waves.float().cpu().numpy()]
 
     def write(self, request: MusicRequest, output: NDArray[np.float32], folder: Path) -> Written:
