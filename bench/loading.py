@@ -76,7 +76,13 @@ class Load(NamedTuple):
         else:
             kind = getattr(library, told["architectures"][0])
             network = kind(kind.config_class.from_dict(told))
+        settings = (
+            folder / "generation_config.json"
+        )  # of the tiny one, which knows its tokens; a new network's does not
+        kept = settings.read_bytes() if settings.is_file() else None
         network.save_pretrained(folder)
+        if kept is not None:
+            settings.write_bytes(kept)
 
 
 LOADS: Final[tuple[Load, ...]] = (

@@ -15,7 +15,7 @@ from serving.repository.model import Model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "models.md"
-RESULTS = ROOT / "bench" / "results" / "engines.json"
+RESULTS = ROOT / "bench" / "engines.json"
 TEMPLATE = ROOT / "docs" / "models.in.md"
 
 

@@ -27,6 +27,8 @@ USUAL_FILE: Final = "pytorch_lora_weights.safetensors"
 _DENOISERS: Final = ("unet", "transformer")
 _PAIRS: Final = ((".lora_A.weight", 1), (".lora_B.weight", 0))
 """Ends of the two factors' names, and the side of the layer's weight that each must fit."""
+_BETWEEN: Final = ""
+"""Active while it is being changed: neither an adapter nor none."""
 _MOST_SHOWN: Final = 3
 _FIX: Final = "name an adapter that was trained on this base model"
 
@@ -101,9 +103,11 @@ class Adapters:
             return
         import torch
 
+        self.active = _BETWEEN  # whatever fails from here on, the next request sets its own anew
         with torch.inference_mode(False), torch.no_grad():
             if name is None:
-                self._pipeline.disable_lora()
+                if self.loaded:
+                    self._pipeline.disable_lora()
             else:
                 self._ensure(name)
                 self._pipeline.enable_lora()
@@ -120,9 +124,8 @@ class Adapters:
         if name in self.loaded:
             return
         needs(lambda: importlib.import_module("peft"), "peft")
-        self.fetch(name)
-        with self._reading:
-            tensors = self._read.pop(name)
+        with self._reading:  # others that were fetched meanwhile may have taken its place
+            tensors = self._read.pop(name, None) or self._tensors(name)
         while len(self.loaded) >= self._most:
             self._drop(next(iter(self.loaded)))
         try:
@@ -139,7 +142,6 @@ class Adapters:
     def _drop(self, name: str) -> None:
         """Take an adapter out; without any left, layers are what they were."""
         self.loaded.pop(name, None)
-        self.active = None
         if any(name in names for names in self._pipeline.get_list_adapters().values()):
             self._pipeline.delete_adapters([name])
         if self.loaded:

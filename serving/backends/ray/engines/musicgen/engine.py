@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.backends.ray.engines.audio_signal import wav_bytes
+from serving.backends.ray.engines.diffusion.prompts import Prompts
 from serving.backends.ray.engines.musicgen.sampling import Sampling
 from serving.backends.ray.engines.musicgen.sound import RATE_HZ, finished
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
-from serving.backends.ray.engines.network.inputs import check_tokens
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import MusicRequest
@@ -59,6 +59,7 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
         self.tokenizer = reading(
             self.model.name, lambda: transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), folder
         )
+        self._prompts = Prompts([self.tokenizer])  # requests are prepared while the network reads another one
         network = transformers.MusicgenForConditionalGeneration
         self.network: Any = pretrained(network, self.model, folder, self.placement.device, dtype=self.placement.dtype)
         codec = self.network.config.audio_encoder
@@ -78,7 +79,7 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
         """Count the prompt's tokens and the codec's frames; see the base."""
         prompt = request.prompt.strip() or _MOODS[request.mood]
         most = min(int(self.tokenizer.model_max_length), _MOST_TOKENS)
-        check_tokens(len(self.tokenizer(prompt, verbose=False)["input_ids"]), most, "prompt")
+        self._prompts.check(prompt, "prompt", most)
         usual = self.network.generation_config.guidance_scale or _GUIDANCE
         guidance = usual if request.guidance is None else request.guidance
         return Piece(prompt, math.ceil(request.duration_s * self._frame_rate), float(guidance), request.seed)

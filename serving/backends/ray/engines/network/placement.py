@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 FLOATS: Final = ("fp32", "fp16", "bf16")
-_MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,11 +189,20 @@ class Runner:
             elif not isinstance(error, ReelmeshError):
                 log.exception("network_failed", model=self._model)
             error.__traceback__ = None  # its frames hold the tensors that are to be freed
-            self._recover()
+            self._clean()
+            if failed is error:
+                raise
             raise failed from error
         if len(outputs) != len(batch):
             raise translated(RuntimeError(f"{len(outputs)} outputs for {len(batch)} requests"), self._model, ())
         return outputs
+
+    def _clean(self) -> None:
+        """Recover; where even that fails, as on a device that is lost, the batch is answered all the same."""
+        try:
+            self._recover()
+        except Exception:
+            log.exception("not_recovered", model=self._model)
 
 
 def _alive(waiting: _Waiting) -> bool:

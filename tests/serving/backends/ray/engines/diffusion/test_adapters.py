@@ -15,7 +15,7 @@ from serving.backends.base import EngineContext
 from serving.backends.call import Call
 from serving.backends.ray.engines.diffusion.adapters import misfits
 from serving.backends.ray.tiny.build import tiny_checkpoint
-from serving.errors import BadInput, NotFound
+from serving.errors import BadInput, EngineFailed, NotFound
 from serving.protocol.tasks import ImageRequest
 from serving.repository.model import Adapter, Source
 from tests.servers.tiny import context_in, tiny_engine, tiny_model
@@ -120,6 +120,29 @@ async def test_an_adapter_that_cannot_be_read_says_so(engine: Any, name: str, ki
         await laws.sha(engine, PICTURE, adapter=name)
     assert "\n" not in str(caught.value)
     assert await laws.sha(engine, PICTURE) == plain
+
+
+async def test_an_adapter_that_fails_half_way_is_not_in_the_next_picture(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = await laws.sha(engine, PICTURE)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("somewhere inside")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.pipeline, "set_adapters", fail)
+        with pytest.raises(EngineFailed):
+            await laws.sha(engine, PICTURE, adapter="clay")
+    assert await laws.sha(engine, PICTURE) == plain
+
+
+async def test_an_adapter_that_others_pushed_out_while_it_waited_is_read_again(engine: Any) -> None:
+    faint, *_ = [await laws.sha(engine, PICTURE, adapter=name) for name in ("faint", "ink", "clay")]
+    engine.adapters.fetch("faint")
+    engine.adapters._read.clear()
+    await engine.runner.call(lambda: engine.adapters.use("faint"))
+    assert await laws.sha(engine, PICTURE, adapter="faint") == faint
 
 
 async def test_a_model_without_its_last_adapter_is_as_it_was_loaded(context: EngineContext) -> None:

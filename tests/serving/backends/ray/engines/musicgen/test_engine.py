@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest_asyncio
 from serving.backends.call import Call
 from serving.backends.ray.engines.musicgen.engine import MusicgenEngine
 from serving.errors import BadInput, Cancelled, EngineFailed
+from serving.protocol.tasks import MusicRequest
 from tests.servers.tiny import context_in, tiny_engine
 from tests.serving.backends.ray.engines.voices.heard import Stop, play, samples_of
 
@@ -127,3 +129,11 @@ async def test_what_the_model_cannot_do_is_told_by_name(
 ) -> None:
     with pytest.raises(BadInput, match=told):
         await play(engine, **{"prompt": "slow piano", **fields})
+
+
+async def test_counting_a_prompt_does_not_touch_the_tokenizer_that_the_network_reads_with(
+    engine: MusicgenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It knows its length and cannot be called: two threads would share its padding.
+    monkeypatch.setattr(engine, "_tokenizer", SimpleNamespace(model_max_length=512))
+    assert engine.prepare(MusicRequest(prompt="slow piano", duration_s=1), {}).prompt == "slow piano"

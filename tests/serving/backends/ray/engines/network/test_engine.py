@@ -183,3 +183,19 @@ def test_weights_that_cannot_be_loaded_are_let_go(tmp_path: Path) -> None:
     context = context_in(tmp_path)
     with pytest.raises(NotFound, match="file:nowhere is not there"):
         toy_engine(tmp_path, context, source={"uri": "file:nowhere"})
+
+
+async def test_a_request_is_answered_even_where_nothing_can_be_recovered(
+    engine: ToyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(engine, "recover", lost)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(
+            music(engine, prompt="fail"), music(engine, prompt="fail"), music(engine, prompt="hog"),
+            return_exceptions=True,
+        )  # fmt: skip
+    assert [type(answer) for answer in answers] == [EngineFailed, EngineFailed, OutOfMemory]
+    assert (await music(engine, seed=3)).made is not None

@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from serving.backends.ray.engines.network.faults import free_memory
 from serving.backends.ray.engines.network.placement import Placement, placement_of
 from serving.errors import BadInput
+from serving.repository.model import Share
 from tests.servers.tiny import changed, context_in, tiny_model
 
 
@@ -38,3 +40,21 @@ def test_memory_is_given_back_without_torch_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     free_memory("cuda:0")
     assert "torch" not in sys.modules
+
+
+def test_a_process_is_held_to_what_its_replica_leases_and_a_model_to_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float, str]] = []
+    card = SimpleNamespace(total_memory=80 << 30)  # no machine of the tests has a GPU
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    monkeypatch.setattr(
+        "torch.cuda.set_per_process_memory_fraction", lambda share, device: told.append((share, device))
+    )
+    voice, ears = tiny_model("mms_tts_eng"), tiny_model("whisper_transformers")
+    group = context_in(tmp_path, device="cuda:0", gpu_share=0.75)
+    first = placement_of(changed(voice, share=Share(gpu=0.25)), group)
+    second = placement_of(changed(ears, share=Share(gpu=0.5)), group)
+    whole = placement_of(changed(ears, share=Share(gpu=1)), context_in(tmp_path, device="cuda:0", gpu_share=1.0))
+    assert [each.memory_bytes for each in (first, second, whole)] == [20 << 30, 40 << 30, 80 << 30]
+    assert told == [(0.75, "cuda:0"), (0.75, "cuda:0")]
