@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from serving.backends.ray.tiny import TINY
-from serving.errors import MissingDependency, NotFound
+from serving.errors import MissingDependency, NotFound, foreign_text
 from serving.repository.model import Model
 from serving.repository.read import CARD_FILE, CONFIG_FILE
 
@@ -56,7 +56,7 @@ def tiny_checkpoint(name: str, cache: Path | None = None) -> Path:
             try:
                 changes = make(folder)
             except ImportError as error:
-                problem = f"{error.name or error} is not installed, which makes a tiny {name}"
+                problem = f"{error.name or foreign_text(error)} is not installed, which makes a tiny {name}"
                 raise MissingDependency(problem, fix="pip install 'reelmesh[models]'") from error
             (folder / _CARD).write_text(yaml.safe_dump(dict(changes)), encoding="utf-8")
             try:

@@ -30,8 +30,9 @@ def test_a_precision_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
 def test_a_network_without_torch_is_placed_on_a_gpu_without_asking_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    # Made before: what imports transformers without torch has none for good.
     model = changed(tiny_model("whisper_large_v3"), precision="fp16")
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     context = context_in(tmp_path, device="cuda:1")
     assert placement_of(model, context, uses_torch=False) == Placement("cuda:1", "fp16", None)
 
