@@ -23,7 +23,7 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 help: ## List the targets
 	@printf 'Reelmesh\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nARGS="..." is passed on, for example: make up ARGS="--http-port 9000"\n'
 
 demo: $(CORE) $(TRITON) ## Start the mesh, make a podcast video of examples/podcast, check it, stop
@@ -42,9 +42,9 @@ bench: $(FULL) $(TRITON) $(BENCH) $(SERVERS) ## Measure the mesh on this machine
 	$(call say,Measuring the mesh)
 	@$(BIN)/python -m tests.servers.with_postgres $(BIN)/python -m loadtests.bench $(ARGS)
 
-bench-engines: $(FULL) ## Measure the engines against their libraries, batches, and how fast weights load
+bench-engines: $(FULL) ## Measure engines against the libraries they run
 	$(call say,Measuring the engines)
-	@$(BIN)/python -m bench.engines $(ARGS)
+	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.engines $(ARGS)
 
 check: $(FULL) ## Lint, format check, types, the import law, the model repository
 	$(call say,ruff check)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from serving.artifacts.store import ArtifactStore
 from serving.backends.ray.engines.network.seeds import generator, seeded
+from serving.backends.ray.engines.voices.spoken import Speech
 from serving.protocol.tasks import (
     ImageRequest,
     ImageToVideoRequest,
@@ -124,6 +125,19 @@ def translation(engine: Any, request: TranslationRequest, _: Mapping[str, Path])
     return direct
 
 
+def vits(engine: Any, request: SpeechRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+    """The network's own forward, and the same encoder."""
+    import torch
+
+    def direct(folder: Path) -> None:
+        (line,) = engine.prepare(request, files).lines
+        with torch.inference_mode(), seeded(request.seed):
+            wave = engine.network(torch.tensor([line.ids])).waveform[0].numpy()
+        engine.write(request, Speech(wave, engine.network.config.sampling_rate, ()), folder)
+
+    return direct
+
+
 def musicgen(engine: Any, request: MusicRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
     """``generate`` of transformers, and the same encoder."""
     import torch
@@ -132,8 +146,8 @@ def musicgen(engine: Any, request: MusicRequest, files: Mapping[str, Path]) -> D
 
     def direct(folder: Path) -> None:
         with torch.inference_mode(), seeded(request.seed):
-            told = engine._tokenizer([piece.prompt], padding=True, return_tensors="pt")
-            waves = engine._network.generate(
+            told = engine.tokenizer([piece.prompt], padding=True, return_tensors="pt")
+            waves = engine.network.generate(
                 **told,
                 do_sample=True,
                 guidance_scale=piece.guidance,
@@ -172,6 +186,7 @@ CASES: Final[tuple[Case, ...]] = (
     Case("stable_audio", music, diffusers),
     Case("ace_step", music, diffusers),
     Case("musicgen_small", music, musicgen),
+    Case("mms_tts_eng", speech, vits),
     Case("opus_mt_en_hi", lines, translation),
     Case("whisper_large_v3", recording, whisper),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("serving", "graphs", "optimize", "k8s", "loadtests")
+PACKAGES = ("serving", "graphs", "optimize", "k8s", "loadtests", "bench")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 

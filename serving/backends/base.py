@@ -29,6 +29,7 @@ class EngineContext:
         scratch: an existing folder on the node's disk; engines make and remove their own folders in it.
         threads: CPU threads one call may use.
         device: ``cpu`` or ``cuda:N``.
+        gpu_share: part of the GPU that the replica leases for all of its models together.
         precision: of networks, where the operator overrides what their cards say.
         ask: answers a request that an engine's model makes to another model of the replica, with any number of
             responses; None where there is no other.
@@ -39,6 +40,7 @@ class EngineContext:
     scratch: Path
     threads: int = 1
     device: str = "cpu"
+    gpu_share: float = 0.0
     precision: str | None = None
     ask: Callable[[InferRequest], AsyncIterator[InferResponse]] | None = None
     weights: WeightsCache | None = None

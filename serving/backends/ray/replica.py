@@ -96,6 +96,7 @@ class EngineReplica:
             scratch=self._scratch,
             threads=engines.threads,
             device="cpu" if engines.device == "cpu" else device(),
+            gpu_share=leased_gpus(),
             precision=None if engines.precision == "model" else engines.precision,
             ask=self._ask,
             weights=WeightsCache.of(self._settings),
@@ -228,6 +229,13 @@ def device() -> str:
 
     # Ray shows a replica only the GPUs it leased, numbered from 0.
     return "cuda:0" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
+
+
+def leased_gpus() -> float:
+    """How much of GPUs Ray leased to this process."""
+    import ray
+
+    return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)) if ray.is_initialized() else 0.0
 
 
 async def _exposition() -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from serving.backends.ray.tiny import TINY
-from serving.errors import NotFound
+from serving.errors import MissingDependency, NotFound, foreign_text
 from serving.repository.model import Model
 from serving.repository.read import CARD_FILE, CONFIG_FILE
 
@@ -53,7 +53,11 @@ def tiny_checkpoint(name: str, cache: Path | None = None) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as made:
             folder = Path(made) / "checkpoint"
             folder.mkdir()
-            changes = make(folder)
+            try:
+                changes = make(folder)
+            except ImportError as error:
+                problem = f"{error.name or foreign_text(error)} is not installed, which makes a tiny {name}"
+                raise MissingDependency(problem, fix="pip install 'reelmesh[models]'") from error
             (folder / _CARD).write_text(yaml.safe_dump(dict(changes)), encoding="utf-8")
             try:
                 folder.rename(target)

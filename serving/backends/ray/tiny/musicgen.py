@@ -10,7 +10,8 @@ from typing import Any, Final
 from serving.backends.ray.engines.network.seeds import seeded
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,'-"
-_CODES: Final = 32
+_CODES: Final = 2048
+"""As published: what sampling costs depends on it."""
 _MOST_TOKENS: Final = 64
 
 
@@ -30,7 +31,7 @@ def musicgen(folder: Path) -> Mapping[str, Any]:
     T5Tokenizer(vocab=scores, extra_ids=0, model_max_length=_MOST_TOKENS).save_pretrained(folder)
     text = T5Config(vocab_size=len(scores), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     codec = EncodecConfig(
-        sampling_rate=32_000, target_bandwidths=[1.0], audio_channels=1, upsampling_ratios=[8, 5, 4, 4],
+        sampling_rate=32_000, target_bandwidths=[2.2], audio_channels=1, upsampling_ratios=[8, 5, 4, 4],
         codebook_size=_CODES, hidden_size=8, codebook_dim=8, num_filters=2, num_lstm_layers=1, use_causal_conv=False,
     )  # fmt: skip
     decoder = MusicgenDecoderConfig(

@@ -108,7 +108,7 @@ def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
     torch.manual_seed(0)
     unet = _motion_unet()
     vae = diffusers.AutoencoderKLTemporalDecoder(
-        block_out_channels=(2 * _WIDTH, 4 * _WIDTH), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
+        block_out_channels=(2 * _WIDTH, 2 * _WIDTH), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
     )
     vision = CLIPVisionConfig(
         hidden_size=_WIDTH,
@@ -148,7 +148,7 @@ def _motion_unet() -> Any:  # noqa: ANN401  diffusers' own
 
     return UNetSpatioTemporalConditionModel(
         sample_size=_SIDE_PX // 2,
-        block_out_channels=(2 * _WIDTH, 4 * _WIDTH),
+        block_out_channels=(2 * _WIDTH, 2 * _WIDTH),
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
         layers_per_block=1,
@@ -258,23 +258,29 @@ def _clip_text(vocabulary: int) -> Any:  # noqa: ANN401  transformers' own
 
 
 def _clip_tokenizer() -> Any:  # noqa: ANN401  transformers' own
-    """CLIP's byte-level BPE, trained on a few sentences; reads 77 tokens like the published one."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """CLIP's byte-level BPE, whose merges spell a few sentences; reads 77 tokens like the published one.
+
+    Not trained: tokenizers' trainer breaks ties in another order each time.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
-    raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    raw.normalizer = normalizers.Lowercase()
-    words = pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True)
-    raw.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
-    )
-    raw.train_from_iterator(_TEXTS, trainer)
-    merges: list[Any] = [tuple(pair) for pair in json.loads(raw.to_str())["model"]["merges"]]
+    merges: list[Any] = list(_merges(" ".join(_TEXTS).replace(",", "").split()))
+    letters = sorted(ByteLevel.alphabet())
     pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *_SPECIAL]))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def _merges(words: list[str]) -> dict[tuple[str, str], None]:
+    """Pairs that put each word together from its first letter on, those of earlier words first."""
+    found: dict[tuple[str, str], None] = {}
+    for word in words:
+        head, *rest = [*word[:-1], f"{word[-1]}</w>"]
+        for letter in rest:
+            found[head, letter] = None
+            head += letter
+    return found
 
 
 def _as_published(folder: Path) -> None:

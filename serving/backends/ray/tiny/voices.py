@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from serving.backends.ray.engines.network.seeds import seeded
 
-_ENGLISH: Final = " '-abcdefghijklmnopqrstuvwxyz0123456"
+_ENGLISH: Final = "k'zyudhesw–3cp-1jmi flo0bra42n_xvtq56g"
+"""The published vocabulary's characters; the first is also the blank."""
 _HINDI: Final = " -" + "".join(map(chr, [*range(0x0901, 0x093A), *range(0x093C, 0x094E)]))
 
 
@@ -28,8 +29,7 @@ def _mms(folder: Path, characters: str, language: str) -> Mapping[str, Any]:
     import torch
     from transformers import VitsConfig, VitsModel
 
-    vocabulary = {"_": 0} | {character: index + 1 for index, character in enumerate(characters)} | {"<unk>": -1}
-    vocabulary["<unk>"] = len(vocabulary) - 1
+    vocabulary = {character: index for index, character in enumerate(characters)}
     config = VitsConfig(
         vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, ffn_dim=32, flow_size=16, spectrogram_bins=17,
         upsample_initial_channel=32, duration_predictor_filter_channels=16, prior_encoder_num_flows=2,
@@ -42,7 +42,7 @@ def _mms(folder: Path, characters: str, language: str) -> Mapping[str, Any]:
         network.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     settings = {
-        "add_blank": True, "is_uroman": False, "language": language, "normalize": True, "pad_token": "_",
+        "add_blank": True, "is_uroman": False, "language": language, "normalize": True, "pad_token": characters[0],
         "phonemize": False, "tokenizer_class": "VitsTokenizer", "unk_token": "<unk>",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")

@@ -40,8 +40,8 @@ class MusicEngine(DiffusionEngine[MusicRequest, "NDArray[np.float32]"]):
     def load(self) -> None:
         """Load the pipeline; its decoder is of torch's old way, and takes one row at a time.
 
-        Decoding grows with the rows while denoising hardly does: on a CPU core, eight pieces of four steps took 1.2
-        times as long as eight single ones with their rows decoded together, and 0.6 times with one after the other.
+        Decoding grows with the rows while denoising hardly does. On a CPU core, eight pieces of four steps took
+        1.2 times as long as eight single ones with rows decoded together, and 0.6 times with one after the other.
         """
         with old_norms():
             super().load()

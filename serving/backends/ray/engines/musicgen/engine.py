@@ -17,7 +17,6 @@ from serving.backends.ray.engines.diffusion.prompts import Prompts
 from serving.backends.ray.engines.musicgen.sampling import Sampling
 from serving.backends.ray.engines.musicgen.sound import RATE_HZ, finished
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
-from serving.backends.ray.engines.network.decoding import Watch
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput, EngineFailed
@@ -57,15 +56,15 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
         """Load tokenizer and network; see the base."""
         transformers = needs(lambda: __import__("transformers"), "transformers")
         folder = self.weights.folder
-        self._tokenizer = reading(
+        self.tokenizer = reading(
             self.model.name, lambda: transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), folder
         )
-        self._prompts = Prompts([self._tokenizer])  # requests are prepared while the network reads another one
+        self._prompts = Prompts([self.tokenizer])  # requests are prepared while the network reads another one
         network = transformers.MusicgenForConditionalGeneration
-        self._network: Any = pretrained(network, self.model, folder, self.placement.device, dtype=self.placement.dtype)
-        codec = self._network.config.audio_encoder
+        self.network: Any = pretrained(network, self.model, folder, self.placement.device, dtype=self.placement.dtype)
+        codec = self.network.config.audio_encoder
         self._rate_hz, self._frame_rate = int(codec.sampling_rate), float(codec.frame_rate)
-        self._codebooks = int(self._network.decoder.num_codebooks)
+        self._codebooks = int(self.network.decoder.num_codebooks)
         self._top_k = int(str(self.model.card.options.get("top_k", _TOP_K)))
         self._temperature = float(str(self.model.card.options.get("temperature", 1.0)))
 
@@ -79,9 +78,9 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
     def prepare(self, request: MusicRequest, files: Mapping[str, Path]) -> Piece:
         """Count the prompt's tokens and the codec's frames; see the base."""
         prompt = request.prompt.strip() or _MOODS[request.mood]
-        most = min(int(self._tokenizer.model_max_length), _MOST_TOKENS)
+        most = min(int(self.tokenizer.model_max_length), _MOST_TOKENS)
         self._prompts.check(prompt, "prompt", most)
-        usual = self._network.generation_config.guidance_scale or _GUIDANCE
+        usual = self.network.generation_config.guidance_scale or _GUIDANCE
         guidance = usual if request.guidance is None else request.guidance
         return Piece(prompt, math.ceil(request.duration_s * self._frame_rate), float(guidance), request.seed)
 
@@ -94,18 +93,22 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
         first = batch[0]
         # Codebook k is generated k steps late.
         total = first.frames + self._codebooks - 1
-        told = self._tokenizer([piece.prompt for piece in batch], padding=True, return_tensors="pt")
+        told = self.tokenizer([piece.prompt for piece in batch], padding=True, return_tensors="pt")
         sampling = Sampling(
-            [piece.seed for piece in batch], first.guidance, self._top_k, self._temperature, self.model.name
+            [piece.seed for piece in batch],
+            guidance=first.guidance,
+            top_k=self._top_k,
+            temperature=self._temperature,
+            model=self.model.name,
+            tick=lambda tokens: steps(tokens, total),
         )
-        waves = self._network.generate(
+        waves = self.network.generate(
             **told.to(self.placement.device),
             do_sample=False,
             guidance_scale=first.guidance if first.guidance > 1 else None,
             max_new_tokens=total,
-            logits_processor=[Watch(self.model.name, lambda tokens: steps(tokens, total)), sampling],
+            logits_processor=[sampling],
         )
-        steps(total, total)
         return [self._checked(wave) for wave in waves.float().cpu().numpy()]
 
     def write(self, request: MusicRequest, output: NDArray[np.float32], folder: Path) -> Written:
@@ -117,7 +120,7 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
 
     def unload(self) -> None:
         """Let go of the network."""
-        del self._network
+        del self.network
 
     def smallest(self) -> MusicRequest:
         """A fifth of a second."""

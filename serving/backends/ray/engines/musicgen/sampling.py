@@ -4,7 +4,7 @@ transformers draws a whole batch from the process's one generator, so that a req
 The one invariant: a request's tokens come from its own seed, whatever shares its batch, but for rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.network.seeds import generator
@@ -29,11 +29,22 @@ class Sampling:
         top_k: tokens that may be drawn.
         temperature: above 0.
         model: its name, for errors.
+        tick: told how many tokens each codebook has; may raise to stop.
     """
 
-    def __init__(self, seeds: Sequence[int], guidance: float, top_k: int, temperature: float, model: str) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        top_k: int,
+        temperature: float,
+        model: str,
+        tick: Callable[[int], None],
+    ) -> None:
         self._generators = [generator(seed) for seed in seeds]
-        self._guidance, self._top_k, self._temperature, self._model = guidance, top_k, temperature, model
+        self._guidance, self._top_k, self._temperature = guidance, top_k, temperature
+        self._model, self._tick, self._done = model, tick, 0
 
     def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         """Draw.
@@ -50,14 +61,16 @@ class Sampling:
         guided = scores.float()
         if self._guidance > 1:
             told, free = guided.chunk(2)
-            guided = free + (told - free) * self._guidance
-        if not bool(guided.isfinite().all()):
-            fix = "check the weights; with fp16 try bf16 or fp32"
-            raise EngineFailed(f"{self._model}: the network made scores that are no numbers", fix=fix)
+            guided = torch.lerp(free, told, self._guidance)
         best, places = guided.topk(min(self._top_k, guided.shape[-1]))
-        chances = torch.softmax(best / self._temperature, dim=-1).cpu()
-        rows = chances.chunk(len(self._generators))
+        best = best.cpu()
+        if not bool(best[:, 0].isfinite().all()):  # topk takes what is no number for the greatest
+            fix = "check the weights; with fp16 try bf16 or fp32"
+            raise EngineFailed(f"{self._model}: the network's output holds no numbers", fix=fix)
+        rows = torch.softmax(best / self._temperature, dim=-1).chunk(len(self._generators))
         drawn = [torch.multinomial(row, 1, generator=own) for row, own in zip(rows, self._generators, strict=True)]
         tokens = places.gather(1, torch.cat(drawn).to(places.device))
         chosen = torch.full_like(guided, _NEVER).scatter_(1, tokens, 0.0).to(scores.dtype)
+        self._done += 1
+        self._tick(self._done)
         return torch.cat([chosen, chosen]) if self._guidance > 1 else chosen

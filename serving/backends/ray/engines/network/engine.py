@@ -18,6 +18,7 @@ from serving.backends.call import Call
 from serving.backends.cold_start import ColdStart
 from serving.backends.ray.engines.network.faults import free_memory, is_out_of_memory
 from serving.backends.ray.engines.network.placement import FLOATS, Placement, placement_of
+from serving.backends.ray.engines.network.reading import read_ahead
 from serving.backends.ray.engines.network.runner import Ran, Runner
 from serving.backends.ray.engines.network.steps import Steps
 from serving.backends.ray.engines.threads import in_thread
@@ -88,6 +89,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             for name, part in model.card.parts.items():
                 self.parts[name] = self.hold(part.source)
             began = time.perf_counter()
+            read_ahead([weights.folder for weights in (self.weights, *self.parts.values())])
             self._load()
         except BaseException:
             self._let_go()

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 FLOATS: Final = ("fp32", "fp16", "bf16")
-_SHARES: Final[dict[str, dict[str, float]]] = {}
-"""Shares of the models that this process has placed, by device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +64,16 @@ def placement_of(
         if wanted == "fp16":
             raise BadInput("fp16 on a CPU is slow and imprecise", field=field, fix="use fp32 or bf16, or a GPU")
         return Placement("cpu", wanted)
-    share_bytes = _share_bytes(model, context.device) if uses_torch else None
+    share_bytes = _share_bytes(model.card.share.gpu, context) if uses_torch else None
     return Placement(context.device, wanted, share_bytes)
 
 
-def _share_bytes(model: Model, device: str) -> int | None:
-    """What the model's own share is, after the process was bound to the shares of all that it holds.
-
-    torch knows one bound for a process, and a replica group holds several models; what one that is gone leaves stays
-    the group's, whose lease does not change.
-    """
+def _share_bytes(share: float, context: EngineContext) -> int:
+    """The model's own part; the process is held to what its replica leases, which is every model's of its group."""
     import torch
 
-    shares = _SHARES.setdefault(device, {})
-    shares[model.name] = share = min(1.0, model.card.share.gpu or 1.0)
-    torch.cuda.set_per_process_memory_fraction(min(1.0, sum(shares.values())), device)
-    return int(int(torch.cuda.get_device_properties(device).total_memory) * share)
+    total = int(torch.cuda.get_device_properties(context.device).total_memory)
+    leased = context.gpu_share or share
+    if 0 < leased < 1:
+        torch.cuda.set_per_process_memory_fraction(leased, context.device)
+    return int(total * share) if 0 < share < 1 else total

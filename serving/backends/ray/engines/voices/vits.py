@@ -51,11 +51,11 @@ class VitsEngine(NetworkEngine[SpeechRequest, Utterance, Speech]):
             )
         self._blanks = bool(settings.get("add_blank", True))
         self._romanised = bool(settings.get("is_uroman", False))
-        network = pretrained(
+        self.network: Any = pretrained(
             transformers.VitsModel, self.model, folder, self.placement.device, dtype=self.placement.dtype
         )
-        self._passes = Passes(network, self.model.name)
-        self._check_voices(int(network.config.num_speakers))
+        self._passes = Passes(self.network, self.model.name)
+        self._check_voices(int(self.network.config.num_speakers))
 
     def check(self, request: SpeechRequest) -> None:
         """A known voice in a known language, text in the network's characters."""
@@ -106,7 +106,7 @@ class VitsEngine(NetworkEngine[SpeechRequest, Utterance, Speech]):
 
     def unload(self) -> None:
         """Let go of the network."""
-        del self._passes
+        del self._passes, self.network
 
     def smallest(self) -> SpeechRequest:
         """One word of the letters that the model has."""

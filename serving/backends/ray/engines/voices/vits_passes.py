@@ -1,8 +1,8 @@
 """The passes of a VITS network over a few sentences: symbols, durations, flow, sound; used by VitsEngine.
 
-transformers' own forward draws the noise of a whole batch from one generator and pads the sound with what its batch
-brings; here each row has its own noise and the same silence around it. The one invariant: a row's sound depends on its
-own line alone, but for rounding.
+transformers' own forward draws the noise of a whole batch from one generator and decodes shorter rows with their
+padding; here each row has its own noise and ends by itself. The one invariant: a row's sound depends on its own line
+alone, but for rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.backends.ray.engines.network.seeds import generator, seeded
+from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.voices.spelling import SpelledWord
 from serving.backends.ray.engines.voices.spoken import check_finite
 from serving.errors import EngineFailed
@@ -89,6 +89,7 @@ class Passes:
         self.rate_hz = int(self._config.sampling_rate)
         self._hop = int(np.prod(self._config.upsample_rates))
         self._edge = edge_frames(self._config)
+        network.duration_predictor.float()  # its splines have no solutions in half precision
 
     def run(self, lines: Sequence[Line], step: Callable[[], None], look: Callable[[], None]) -> list[Sound]:
         """Speak the lines together.
@@ -107,14 +108,18 @@ class Passes:
         encoded = network.text_encoder(input_ids=ids, padding_mask=mask.unsqueeze(-1), attention_mask=mask)
         self._check_encoded(encoded.last_hidden_state)
         step()
-        durations = [self._durations(encoded.last_hidden_state, voice, row, line) for row, line in enumerate(lines)]
+        durations = self._durations(encoded.last_hidden_state.transpose(1, 2), mask.unsqueeze(1), voice, lines)
         step()
         latents, frames_mask = self._latents(encoded, durations, lines)
         latents = network.flow(latents, frames_mask, voice, reverse=True) * frames_mask
         step()
-        waves = self._decoded(latents, voice, look)
+        sounds = []
+        for row, spent in enumerate(durations):
+            own = None if voice is None else voice[row : row + 1]
+            wave = self._decoded(latents[row : row + 1, :, : int(spent.sum())], own, look)
+            sounds.append(self._sound(wave, spent))
         step()
-        return [self._sound(wave, spent) for wave, spent in zip(waves, durations, strict=True)]
+        return sounds
 
     def _check_encoded(self, hidden: "torch.Tensor") -> None:
         """Durations would raise an error of their own that prints them all."""
@@ -142,26 +147,42 @@ class Passes:
         embedded: torch.Tensor = self._network.embed_speaker(speakers).unsqueeze(-1)
         return embedded
 
-    def _durations(self, hidden: "torch.Tensor", voice: "torch.Tensor | None", row: int, line: Line) -> "torch.Tensor":
-        """Frames of every id of a row, int64 on the CPU; by itself, since its noise has the row's length."""
+    def _durations(
+        self,
+        hidden: "torch.Tensor",
+        mask: "torch.Tensor",
+        voice: "torch.Tensor | None",
+        lines: Sequence[Line],
+    ) -> list["torch.Tensor"]:
+        """Frames of every id of every row, int64 on the CPU."""
         import torch
 
-        states = hidden[row : row + 1, : len(line.ids)].transpose(1, 2)
-        mask = torch.ones(1, 1, len(line.ids), device=states.device, dtype=states.dtype)
-        own = None if voice is None else voice[row : row + 1]
+        predictor = self._network.duration_predictor
+        states, mask, own = hidden.float(), mask.float(), None if voice is None else voice.float()
         if self._config.use_stochastic_duration_prediction:
-            with seeded(_noise_seed(line)):
-                logs = self._network.duration_predictor(
-                    states, mask, own, reverse=True, noise_scale=self._network.noise_scale_duration
-                )
+            logs = _sampled(predictor, states, mask, own, self._noise(lines, hidden.shape[2]))
         else:
-            logs = self._network.duration_predictor(states, mask, own)
-        spent = torch.ceil(torch.exp(logs.float()) / (self._network.speaking_rate * line.speed))[0, 0].cpu()
-        if not bool(torch.isfinite(spent).all()) or float(spent.sum()) * self._hop > _MOST_S * self.rate_hz:
-            raise EngineFailed(f"{self._name}: a sentence of {len(line.ids)} symbols would never end", fix=_FIX)
-        spent = spent.long()
-        spent[-1] += int(spent.sum()) == 0
-        return spent
+            logs = predictor(states, mask, own)
+        found = []
+        for row, line in enumerate(lines):
+            own_logs = logs[row, 0, : len(line.ids)].cpu()
+            spent = torch.ceil(torch.exp(own_logs) / (self._network.speaking_rate * line.speed))
+            if not bool(torch.isfinite(spent).all()) or float(spent.sum()) * self._hop > _MOST_S * self.rate_hz:
+                raise EngineFailed(f"{self._name}: a sentence of {len(line.ids)} symbols would never end", fix=_FIX)
+            spent = spent.long()
+            spent[-1] += int(spent.sum()) == 0
+            found.append(spent)
+        return found
+
+    def _noise(self, lines: Sequence[Line], longest: int) -> "torch.Tensor":
+        """Of the durations (rows, 2, longest): each row's from its own seed, as long as the row."""
+        import torch
+
+        noise = torch.zeros(len(lines), 2, longest)
+        for row, line in enumerate(lines):
+            length = len(line.ids)
+            noise[row, :, :length] = torch.randn(2, length, generator=generator(_noise_seed(line)))
+        return noise.to(self._network.device) * float(self._network.noise_scale_duration)
 
     def _latents(
         self,
@@ -175,7 +196,7 @@ class Passes:
         network = self._network
         lengths = [int(spent.sum()) for spent in durations]
         channels = encoded.prior_means.shape[-1]
-        shape = (len(lines), channels, max(lengths) + self._edge)
+        shape = (len(lines), channels, max(lengths))
         latents = torch.zeros(shape, device=network.device, dtype=network.dtype)
         mask = torch.zeros(shape[0], 1, shape[2], device=network.device, dtype=network.dtype)
         for row, (spent, line) in enumerate(zip(durations, lines, strict=True)):
@@ -190,24 +211,46 @@ class Passes:
     def _decoded(
         self, latents: "torch.Tensor", voice: "torch.Tensor | None", look: Callable[[], None]
     ) -> NDArray[np.float32]:
-        """Sound (rows, samples) of the latents, window by window: the memory it takes does not grow with the text."""
+        """Sound (samples,) of one row, as long as it is: another row's padding would be heard at its end.
+
+        Window by window: the memory it takes does not grow with the text.
+        """
         waves = []
         for start in range(0, latents.shape[2], _WINDOW_FRAMES):
             before = min(start, self._edge)
             window = latents[:, :, start - before : start + _WINDOW_FRAMES + self._edge]
-            wave = self._network.decoder(window, voice).squeeze(1).float().cpu().numpy()
-            waves.append(wave[:, before * self._hop : (before + _WINDOW_FRAMES) * self._hop])
+            wave = self._network.decoder(window, voice).float().flatten().cpu().numpy()
+            waves.append(wave[before * self._hop : (before + _WINDOW_FRAMES) * self._hop])
             look()
-        return np.concatenate(waves, axis=1)
+        return np.concatenate(waves)
 
     def _sound(self, wave: NDArray[np.float32], spent: "torch.Tensor") -> Sound:
-        frames = int(spent.sum())
         ends_s = np.cumsum(spent.numpy(), dtype=np.float64) * self._hop / self.rate_hz
-        return Sound(check_finite(wave[: frames * self._hop], self._name), ends_s)
+        return Sound(check_finite(wave, self._name), ends_s)
+
+
+def _sampled(
+    predictor: Any,  # noqa: ANN401  transformers' class
+    states: "torch.Tensor",
+    mask: "torch.Tensor",
+    voice: "torch.Tensor | None",
+    noise: "torch.Tensor",
+) -> "torch.Tensor":
+    """The stochastic duration predictor's reverse pass with noise that is given, where its own is drawn inside."""
+    import torch
+
+    inputs = predictor.conv_pre(states)
+    if voice is not None:
+        inputs = inputs + predictor.cond(voice)
+    inputs = predictor.conv_proj(predictor.conv_dds(inputs, mask)) * mask
+    flows = list(reversed(predictor.flows))
+    for flow in [*flows[:-2], flows[-1]]:  # the one before the last is of no use, says the library
+        noise, _ = flow(torch.flip(noise, [1]), mask, global_conditioning=inputs, reverse=True)
+    return noise[:, :1]
 
 
 def edge_frames(config: Any) -> int:  # noqa: ANN401  transformers' class
-    """Frames on each side that a sample of the decoder hears: what a row is followed by at least, alone or not."""
+    """Frames on each side that a sample of the decoder hears: what windows overlap by."""
     reach, rate = 3.0, 1
     for factor, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
         reach += kernel / factor / rate

@@ -1,12 +1,13 @@
 """Tiny checkpoints are made once, whole, and again when anything that makes them changes."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from serving.backends.ray.tiny import TINY, build
 from serving.backends.ray.tiny.build import tiny_checkpoint, tiny_model_folder
-from serving.errors import NotFound
+from serving.errors import MissingDependency, NotFound
 from serving.repository.load import load_repository
 from tests.servers.tiny import REPOSITORY
 
@@ -44,3 +45,12 @@ def test_a_model_folder_serves_the_checkpoint_on_any_machine(tmp_path: Path) -> 
 def test_a_model_without_a_maker_is_told_with_those_that_have_one(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"no tiny checkpoint of 'music': one of .*ltx2"):
         tiny_checkpoint("music", tmp_path)
+
+
+def test_a_library_that_is_not_installed_is_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingDependency, match=r"makes a tiny sdxl: pip install 'reelmesh\[models\]'"):
+        tiny_checkpoint("sdxl", tmp_path)
+    assert list(tmp_path.iterdir()) == []

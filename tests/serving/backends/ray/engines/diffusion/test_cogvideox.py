@@ -93,11 +93,11 @@ async def test_nan_is_an_error_and_not_a_black_clip(engine: Any) -> None:
     await laws.numbers_that_are_none_fail_alone(engine, CLIP, engine.pipeline.transformer.proj_out)
 
 
-@pytest.mark.parametrize("name", ["engine", "rotary"])
-async def test_requests_share_a_batch_and_look_as_they_do_alone(name: str, request: pytest.FixtureRequest) -> None:
+async def test_requests_share_a_batch_and_look_as_they_do_alone(engine: Any, rotary: Any) -> None:
     prompts = ("a boat", "a red fox at night", "rain")
     clips = [CLIP.model_copy(update={"prompt": text, "seed": len(text)}) for text in prompts]
-    await laws.clips_share_a_batch(request.getfixturevalue(name), clips)
+    for one in (engine, rotary):
+        await laws.clips_share_a_batch(one, clips)
 
 
 async def test_pictures_share_a_batch_too(shown: Any, moving: ImageToVideoRequest) -> None:

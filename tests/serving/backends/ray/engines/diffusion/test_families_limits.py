@@ -1,4 +1,4 @@
-"""Video and music against their bounds: checkpoints that do not fit, memory that ends, savers that change nothing."""
+"""Families of pipelines against their bounds: checkpoints that do not fit, memory that ends, savers, batches."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from serving.backends.ray.engines.network.switches import Switches
 from serving.backends.ray.tiny.build import tiny_checkpoint
 from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest, TaskRequest, TextToVideoRequest
-from serving.repository.model import Source
+from serving.repository.model import Adapter, Source
 from tests.servers.tiny import changed, context_in, tiny_engine, tiny_model
 from tests.serving.backends.ray.engines.diffusion import laws
 
@@ -82,20 +82,20 @@ def test_a_card_that_names_another_pipeline_than_the_checkpoint_is_refused(conte
 
 async def test_memory_that_ends_is_told_with_what_to_lower_and_the_next_request_is_as_before(tmp_path: Path) -> None:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.serving.backends.ray.engines.diffusion.starved", str(tmp_path), "ltx2", "ace_step",
+        sys.executable, "-m", "tests.serving.backends.ray.engines.diffusion.starved", str(tmp_path),
+        "sdxl", "ltx2", "ace_step",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, complaint = await child.communicate()
     assert child.returncode == 0, complaint.decode()[-2000:]
-    clip, song = (json.loads(line) for line in told.decode().splitlines()[-2:])
-    assert clip[1] == [
-        "duration_s: ltx2 ran out of memory: lower duration_s, width, height, or give the model a larger share", True,
-    ]  # fmt: skip
-    assert song[1] == [
-        "duration_s: ace_step ran out of memory: lower duration_s, or give the model a larger share",
-        True,
+    found = [json.loads(line) for line in told.decode().splitlines()[-3:]]
+    share = "or give the model a larger share"
+    assert [error for _, error, _ in found] == [
+        [f"width: sdxl ran out of memory: lower width, height, {share}", True],
+        [f"duration_s: ltx2 ran out of memory: lower duration_s, width, height, {share}", True],
+        [f"duration_s: ace_step ran out of memory: lower duration_s, {share}", True],
     ]
-    assert (clip[0], song[0]) == (clip[2], song[2])
+    assert [before for before, _, _ in found] == [after for _, _, after in found]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,28 @@ async def test_half_precision_runs_from_words_to_file(name: str, request_: TaskR
     assert result.made.precision == "bf16"
     parts = [part for part in engine.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert {str(part.dtype) for part in parts} == {"torch.bfloat16"}
+    await engine.close()
+
+
+@pytest.mark.parametrize("name", ["cogvideox_2b", "ltx_video", "ltx2"])
+async def test_a_fine_tune_of_a_transformer_takes_effect_and_leaves_nothing(
+    name: str, context: EngineContext, tmp_path: Path
+) -> None:
+    plain: Any = tiny_engine(name, context)
+    numbers, tensors = torch.Generator().manual_seed(1), {}
+    for layer, module in plain.pipeline.transformer.named_modules():
+        if layer.endswith("to_q"):
+            outs, ins = module.weight.shape
+            tensors[f"transformer.{layer}.lora_A.weight"] = torch.randn(4, ins, generator=numbers)
+            tensors[f"transformer.{layer}.lora_B.weight"] = torch.randn(outs, 4, generator=numbers)
+    before = await laws.sha(plain, CLIP)
+    await plain.close()
+    (tmp_path / "ink").mkdir()
+    save_file(tensors, tmp_path / "ink" / "pytorch_lora_weights.safetensors")
+    source = Source(uri=f"file:{tmp_path / 'ink'}")
+    engine: Any = tiny_engine(name, context, adapters={"ink": Adapter(source=source)})
+    assert await laws.sha(engine, CLIP, adapter="ink") != before
+    assert await laws.sha(engine, CLIP) == before
     await engine.close()
 
 

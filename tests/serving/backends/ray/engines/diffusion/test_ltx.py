@@ -142,6 +142,16 @@ async def test_what_the_model_cannot_do_is_refused(
     await laws.refused(lambda: engines["ltx_video"].run(request, Call()), BadInput, field, words)
 
 
+async def test_counting_tokens_leaves_the_tokenizer_alone_that_reads_for_the_network(engines: dict[str, Any]) -> None:
+    engine = engines["ltx_video"]
+    await engine.run(CLIP, Call())
+    backend = engine.pipeline.tokenizer.backend_tokenizer
+    before = (backend.padding, backend.truncation)
+    assert before[0] is not None
+    engine.prepare(CLIP, {})
+    assert (backend.padding, backend.truncation) == before
+
+
 async def test_a_decoder_that_mirrors_its_edges_needs_two_positions(engines: dict[str, Any]) -> None:
     small = CLIP.model_copy(update={"height": 32})
     await laws.refused(lambda: engines["ltx2"].run(small, Call()), BadInput, "height", "multiples of 32 from 64 on")

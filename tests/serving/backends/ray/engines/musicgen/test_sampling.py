@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from serving.backends.ray.engines.musicgen.sampling import Sampling
-from serving.errors import EngineFailed
+from serving.errors import Cancelled, EngineFailed
 
 CODEBOOKS, TOKENS = 2, 16
 
@@ -14,7 +14,7 @@ def scores(rows: int) -> torch.Tensor:
 
 
 def drawn(seeds: list[int], given: torch.Tensor, guidance: float = 1.0, top_k: int = 8) -> list[int]:
-    sampling = Sampling(seeds, guidance, top_k, 1.0, "toy")
+    sampling = Sampling(seeds, guidance=guidance, top_k=top_k, temperature=1.0, model="toy", tick=lambda _: None)
     return sampling(torch.zeros(len(seeds) * CODEBOOKS, 1), given).argmax(dim=-1).tolist()
 
 
@@ -40,3 +40,17 @@ def test_scores_that_are_no_numbers_are_an_error() -> None:
     given[0, 0] = float("nan")
     with pytest.raises(EngineFailed, match="no numbers"):
         drawn([1], given)
+
+
+def test_steps_are_told_and_what_they_raise_ends_the_music() -> None:
+    def tick(tokens: int) -> None:
+        heard.append(tokens)
+        if tokens == 2:
+            raise Cancelled("enough")
+
+    heard: list[int] = []
+    sampling = Sampling([1], guidance=1.0, top_k=4, temperature=1.0, model="toy", tick=tick)
+    sampling(torch.zeros(CODEBOOKS, 1), scores(CODEBOOKS))
+    with pytest.raises(Cancelled):
+        sampling(torch.zeros(CODEBOOKS, 2), scores(CODEBOOKS))
+    assert heard == [1, 2]

@@ -30,8 +30,9 @@ def test_a_precision_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
 def test_a_network_without_torch_is_placed_on_a_gpu_without_asking_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    # Made before: what imports transformers without torch has none for good.
     model = changed(tiny_model("whisper_large_v3"), precision="fp16")
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     context = context_in(tmp_path, device="cuda:1")
     assert placement_of(model, context, uses_torch=False) == Placement("cuda:1", "fp16", None)
 
@@ -42,19 +43,19 @@ def test_memory_is_given_back_without_torch_too(monkeypatch: pytest.MonkeyPatch)
     assert "torch" not in sys.modules
 
 
-def test_models_of_one_process_add_their_shares_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_held_to_what_its_replica_leases_and_a_model_to_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[tuple[float, str]] = []
-    card = SimpleNamespace(total_memory=80 << 30)
+    card = SimpleNamespace(total_memory=80 << 30)  # no machine of the tests has a GPU
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
     monkeypatch.setattr(
         "torch.cuda.set_per_process_memory_fraction", lambda share, device: told.append((share, device))
     )
-    monkeypatch.setattr("serving.backends.ray.engines.network.placement._SHARES", {})
-    context = context_in(tmp_path, device="cuda:0")
     voice, ears = tiny_model("mms_tts_eng"), tiny_model("whisper_transformers")
-    first = placement_of(changed(voice, share=Share(gpu=0.25)), context)
-    second = placement_of(changed(ears, share=Share(gpu=0.5)), context)
-    assert (first.memory_bytes, second.memory_bytes) == (20 << 30, 40 << 30)
-    placement_of(changed(voice, share=Share(gpu=0.25)), context)  # loaded anew
-    placement_of(changed(ears, share=Share(gpu=1)), context)
-    assert told == [(0.25, "cuda:0"), (0.75, "cuda:0"), (0.75, "cuda:0"), (1.0, "cuda:0")]
+    group = context_in(tmp_path, device="cuda:0", gpu_share=0.75)
+    first = placement_of(changed(voice, share=Share(gpu=0.25)), group)
+    second = placement_of(changed(ears, share=Share(gpu=0.5)), group)
+    whole = placement_of(changed(ears, share=Share(gpu=1)), context_in(tmp_path, device="cuda:0", gpu_share=1.0))
+    assert [each.memory_bytes for each in (first, second, whole)] == [20 << 30, 40 << 30, 80 << 30]
+    assert told == [(0.75, "cuda:0"), (0.75, "cuda:0")]

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 from safetensors.torch import load_file, save_file
 
 from serving.backends.call import Call
+from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.voices.vits import VitsEngine
+from serving.backends.ray.engines.voices.vits_passes import _noise_seed
 from serving.backends.ray.tiny.build import tiny_checkpoint
 from serving.errors import BadInput, Cancelled, EngineFailed, Unsupported
 from serving.protocol.tasks import SpeechRequest
@@ -82,6 +85,21 @@ async def test_a_long_sentence_is_decoded_in_windows_without_a_seam(
     assert np.abs(whole - parts).max() <= 2
 
 
+async def test_a_sentence_is_what_the_library_makes_of_the_same_noise(
+    engine: VitsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = engine.prepare(SpeechRequest(text="hello my friend", voice="narrator", seed=3), {}).lines
+    with torch.inference_mode():
+        (sound,) = engine._passes.run([line], lambda: None, lambda: None)
+        channels = engine._passes._config.flow_size
+        spoken = torch.randn(len(sound.samples) // 256, channels, generator=generator(_noise_seed(line) ^ 1))
+        timed = torch.randn(2, len(line.ids), generator=generator(_noise_seed(line)))
+        monkeypatch.setattr(torch, "randn", lambda *_: timed.unsqueeze(0))
+        monkeypatch.setattr(torch, "randn_like", lambda _: spoken.T.unsqueeze(0))
+        whole = engine.network(torch.tensor([line.ids])).waveform[0].numpy()
+    assert np.abs(whole - sound.samples).max() < 1e-6
+
+
 async def test_progress_is_told_part_by_part(engine: VitsEngine) -> None:
     told: list[float] = []
     await say(engine, TEXT, Call(on_progress=told.append))
@@ -103,7 +121,7 @@ async def test_a_failure_in_the_network_leaves_the_next_request_as_it_was(engine
     def fail(*_: object) -> None:
         raise ZeroDivisionError("somewhere inside")
 
-    hook = engine._passes._network.flow.register_forward_hook(fail)
+    hook = engine.network.flow.register_forward_hook(fail)
     with pytest.raises(EngineFailed, match="mms_tts_eng: ZeroDivisionError: somewhere inside"):
         await say(engine, TEXT, seed=3)
     hook.remove()
@@ -114,7 +132,7 @@ async def test_a_failure_in_the_network_leaves_the_next_request_as_it_was(engine
     ("part", "told"), [("decoder.conv_pre.bias", "not sound"), ("text_encoder.embed_tokens.weight", "no numbers")]
 )
 async def test_numbers_that_are_none_are_an_error_and_no_file(engine: VitsEngine, part: str, told: str) -> None:
-    weight = engine._passes._network.get_parameter(part)
+    weight = engine.network.get_parameter(part)
     kept = weight.data.clone()
     weight.data.fill_(float("nan"))
     try:
@@ -147,6 +165,17 @@ async def test_what_the_model_cannot_do_is_told_by_name(
         fields = {"sample": (await say(engine, "a")).audio}
     with pytest.raises(kind, match=told):
         await say(engine, **{"text": "Hello", **fields})
+
+
+async def test_half_precision_speaks_the_same_words(engine: VitsEngine, home: Path) -> None:
+    half = tiny_engine("mms_tts_eng", context_in(home, precision="bf16"))
+    assert isinstance(half, VitsEngine)
+    said, whole = await say(half, TEXT), await say(engine, TEXT)
+    assert said.made is not None
+    assert said.made.precision == "bf16"
+    assert [word.text for word in said.words] == [word.text for word in whole.words]
+    assert said.duration_s == pytest.approx(whole.duration_s, rel=0.2)
+    await half.close()
 
 
 async def test_hindi_is_spoken_from_devanagari(home: Path) -> None:
@@ -192,8 +221,6 @@ def without_configuration(folder: Path) -> None:
 
 
 def as_a_pickle(folder: Path) -> None:
-    import torch
-
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 

@@ -90,19 +90,19 @@ def _poison(folder: Path) -> None:
 
 
 async def test_a_cancel_is_heard_in_the_middle_of_a_pass(tmp_path: Path) -> None:
-    engine = tiny_engine(NAME, context_in(tmp_path), options={"batch": 24, "beams": 8, "tokens": 224})
+    engine = tiny_engine(NAME, context_in(tmp_path), options={"batch": 12, "beams": 5, "tokens": 224})
     window = windows(tones(1, 30))[0]
     call, told = Call(), list[float]()
 
     def stop(done: float) -> None:
         told.append(done)
-        if len(told) > 4:  # encoding and decoding begin with one each
+        if len(told) > 3:  # encoding, decoding and aligning begin with one each
             call.cancel()
 
     call.on_progress = stop
     with pytest.raises(Cancelled):
-        await engine.runner.run(Sound((window,) * 24, "en"), call, None)  # type: ignore[attr-defined]
-    assert told == [0.0] * 5
+        await engine.runner.run(Sound((window,) * 12, "en"), call, None)  # type: ignore[attr-defined]
+    assert told == [0.0] * 4
     call = Call()
     ran = await engine.runner.run(Sound((window,), "en"), call, None)  # type: ignore[attr-defined]
     assert ran.output.words
