@@ -33,6 +33,11 @@ class HeldWeights:
         return self.manifest.revision
 
     @property
+    def files(self) -> list[Path]:
+        """The files that the card wants; a folder that is used in place may hold others."""
+        return [self.folder / entry.name for entry in self.manifest.files]
+
+    @property
     def digest(self) -> str:
         """SHA-256 over names and digests of the files."""
         return self.manifest.digest

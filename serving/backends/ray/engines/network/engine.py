@@ -89,7 +89,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             for name, part in model.card.parts.items():
                 self.parts[name] = self.hold(part.source)
             began = time.perf_counter()
-            read_ahead([weights.folder for weights in (self.weights, *self.parts.values())])
+            read_ahead([file for weights in (self.weights, *self.parts.values()) for file in weights.files])
             self._load()
         except BaseException:
             self._let_go()
@@ -98,7 +98,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         self.cold_start = ColdStart(
             download_s=sum(weights.download_s for weights in held),
             load_s=time.perf_counter() - began,
-            weights_bytes=sum(_size_bytes(weights.folder) for weights in held),
+            weights_bytes=sum(weights.manifest.size_bytes for weights in held),
             device=self.placement.device,
             precision=self.placement.precision,
         )
@@ -259,10 +259,6 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
     def _recover(self) -> None:
         self.recover()
         free_memory(self.placement.device)
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def needs(load: Callable[[], T], package: str, extra: str = "models") -> T:

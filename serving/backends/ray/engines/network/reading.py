@@ -14,28 +14,28 @@ AHEAD_SHARE: Final = 0.5
 _PIECE_BYTES: Final = 8 << 20
 
 
-def read_ahead(folders: Sequence[Path]) -> threading.Thread:
-    """Start reading every file of the folders into the page cache, largest first, in a thread of its own.
+def read_ahead(files: Sequence[Path]) -> threading.Thread:
+    """Start reading files into the page cache, largest first, in a thread of its own.
 
     Advice alone (``POSIX_FADV_WILLNEED``) reads no more than the device's window; a thread reads all, without holding
     the interpreter.
 
     Args:
-        folders: of weights.
+        files: that will be loaded; what else lies in their folder stays where it is.
 
     Returns:
         The thread; nobody needs to wait for it.
     """
-    thread = threading.Thread(target=_read, args=(list(folders),), name="read-ahead", daemon=True)
+    thread = threading.Thread(target=_read, args=(list(files),), name="read-ahead", daemon=True)
     thread.start()
     return thread
 
 
-def _read(folders: Sequence[Path]) -> None:
+def _read(paths: Sequence[Path]) -> None:
     import psutil
 
     left = int(AHEAD_SHARE * psutil.virtual_memory().available)
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in paths if path.is_file()]
     buffer = bytearray(_PIECE_BYTES)
     for path in sorted(files, key=lambda path: -path.stat().st_size):
         try:

@@ -12,7 +12,7 @@ from serving.backends.ray.engines.network.checkpoint import reading
 from serving.errors import BadInput, Cancelled, DeadlineExceeded, EngineFailed, NotFound, OutOfMemory, Unavailable
 from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, TaskResult
 from tests.servers.tiny import context_in
-from tests.serving.backends.ray.engines.network.toy import ToyEngine, toy_engine
+from tests.serving.backends.ray.engines.network.toy import ToyEngine, toy_engine, toy_model
 
 
 @pytest.fixture
@@ -213,3 +213,13 @@ def test_a_device_that_is_too_small_for_the_weights_is_no_bad_checkpoint(
     monkeypatch.setattr(ToyEngine, "load", load)
     with pytest.raises(OutOfMemory, match=r"toy does not fit into memory: give it a larger share\.gpu or device"):
         toy_engine(tmp_path, context_in(tmp_path))
+
+
+async def test_what_else_lies_in_a_folder_is_neither_read_nor_counted(tmp_path: Path) -> None:
+    model = toy_model(tmp_path)
+    (model.folder / "weights" / ".other.bin").write_bytes(bytes(1 << 20))
+    (model.folder / "weights" / "notes.pdf").write_bytes(bytes(1 << 20))
+    engine = ToyEngine(model, context_in(tmp_path))
+    assert [path.name for path in engine.weights.files] == ["model.safetensors"]
+    assert engine.cold_start.weights_bytes == (model.folder / "weights" / "model.safetensors").stat().st_size
+    await engine.close()

@@ -30,13 +30,13 @@ def test_the_files_are_in_the_page_cache_afterwards(tmp_path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    read_ahead([tmp_path]).join(20)
+    read_ahead([path]).join(20)
     assert pages_cached(path) > 0.99
 
 
 def test_what_cannot_be_opened_is_left_to_whoever_loads_it(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text("{}")
-    thread = read_ahead([tmp_path, tmp_path / "not there"])
+    thread = read_ahead([*tmp_path.iterdir(), tmp_path, tmp_path / "not there"])
     thread.join(20)
     assert not thread.is_alive()
