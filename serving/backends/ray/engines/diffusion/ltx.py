@@ -3,14 +3,17 @@
 The one invariant: sound is as long as the clip, to the sample.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from serving.backends.ray.engines.diffusion.clips import Clip, ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
 from serving.backends.ray.engines.diffusion.sounds import of_length, stereo
+from serving.backends.ray.engines.network.seeds import generator
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 
@@ -49,6 +52,31 @@ class LtxPictureEngine(LtxEngine):
 
     kind = "LTXImageToVideoPipeline"
     from_picture: ClassVar[bool] = True
+
+    def load(self) -> None:
+        """Load the pipeline; what decoders that denoise take is drawn here, by each row's generator.
+
+        The pipeline draws it by ``torch.randn`` (diffusers 0.42), which takes one generator of the very device.
+        """
+        super().load()
+        vae = self.pipeline.vae
+        if vae.config.timestep_conditioning:
+            vae.register_to_config(timestep_conditioning=False)  # read by the pipeline alone once it is loaded
+            vae.decode = partial(self._denoised, vae.decode)
+
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+        """What the decoder's noise comes from is made here, since the pipeline does not pass it on."""
+        self._chances = [generator(asked.request.seed) for asked in batch]
+        return super().arguments(batch)
+
+    def _denoised(self, decode: Callable[..., Any], latents: "torch.Tensor", _: object = None, **how: Any) -> Any:  # noqa: ANN401  the decoder's own
+        import torch
+        from diffusers.utils.torch_utils import randn_tensor
+
+        like: Any = {"device": latents.device, "dtype": latents.dtype}
+        part, when = self.option("decode_noise", 0.025), self.option("decode_timestep", 0.05)
+        noise = randn_tensor(latents.shape, generator=self._chances, **like)
+        return decode((1 - part) * latents + part * noise, torch.full((len(latents),), when, **like), **how)
 
 
 class Ltx2Engine(LtxEngine):

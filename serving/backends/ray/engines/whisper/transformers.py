@@ -80,7 +80,7 @@ class TransformersWhisperEngine(WhisperEngine):
         sequences = self.network.generate(
             encoder_outputs=_outputs(encoded), return_timestamps=True, force_unique_generate_call=True, do_sample=False,
             num_beams=self.beams, no_repeat_ngram_size=forbid_repeats, logits_processor=[Watch(self.model.name, tick)],
-            attention_mask=torch.ones(len(seconds), 3000, dtype=torch.int32), **spoken,
+            attention_mask=torch.ones(len(seconds), 3000, dtype=torch.int32, device=self.placement.device), **spoken,
         )  # fmt: skip
         tokenizer = Tokenizer(self.words, multilingual, task="transcribe", language=language)
         texts = [[token for token in row if token < tokenizer.eot] for row in sequences.tolist()]

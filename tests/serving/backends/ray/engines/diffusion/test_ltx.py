@@ -1,20 +1,27 @@
 """LTX-Video and LTX-2 from words and from a picture, on tiny random weights in the published formats."""
 
 import io
+import json
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile
+import torch
 from PIL import Image
 
 from serving.artifacts.store import ArtifactStore
 from serving.backends.base import EngineContext
 from serving.backends.call import Call
+from serving.backends.ray.tiny.build import tiny_checkpoint
 from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest, VideoResult
+from serving.repository.model import Source
 from tests.servers.tiny import context_in, tiny_engine
 from tests.serving.backends.ray.engines.diffusion import laws
 
@@ -168,3 +175,20 @@ async def test_a_picture_is_compressed_as_the_networks_training_pictures_were(en
 async def test_a_model_warms_up_with_its_smallest_clip(name: str, engines: dict[str, Any]) -> None:
     await engines[name].warm_up()
     assert engines[name].cold_start.warm_up_s is not None
+
+
+@pytest.mark.parametrize("name", ["ltx_video", "ltx_video_i2v"])
+async def test_a_decoder_that_denoises_draws_from_each_rows_seed(
+    name: str, context: EngineContext, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(tiny_checkpoint(name), folder)
+    settings = json.loads((folder / "vae" / "config.json").read_text()) | {"timestep_conditioning": True}
+    torch.manual_seed(0)
+    diffusers.AutoencoderKLLTXVideo.from_config(settings).save_pretrained(folder / "vae")
+    engine = tiny_engine(name, context, source=Source(uri=f"file:{folder}"), options={"batch": 2, "decode_noise": 0.5})
+    try:
+        await laws.seeds_decide(engine, asked[name])
+        await laws.clips_share_a_batch(engine, [asked[name].model_copy(update={"seed": seed}) for seed in (1, 2)])
+    finally:
+        await engine.close()
