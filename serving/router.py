@@ -81,7 +81,8 @@ class Router:
             BadInput: the model does another task.
             LicenceForbids: its licence does not allow the use; so no result of it is found in a cache either.
         """
-        return identity_of(self._allowed(task_of(request), model, use, adapter_of(request))[0])
+        adapter = adapter_of(request)
+        return identity_of(self._allowed(task_of(request), model, use, adapter)[0], adapter)
 
     def permit(self, task: str, use: Use, *, model: str | None = None) -> None:
         """Raise :class:`LicenceForbids` where the first candidate's licence does not allow the use.

@@ -20,7 +20,7 @@ from serving.backends.call import Call
 from serving.errors import BadInput, EngineFailed, ReelmeshError, TooLarge, foreign_text
 from serving.jobs.journal import Journal, StageFacts
 from serving.jobs.keys import json_refs, request_key
-from serving.jobs.makers import Run, provenance_of
+from serving.jobs.makers import Run, provenance_of, revision_in
 from serving.jobs.parts import Ledger, Part, Spent, own_part, type_name
 from serving.jobs.progress import job_progress
 from serving.jobs.records import JobRecord, StageState
@@ -220,9 +220,9 @@ class DurableContext:
         if by is not None and part.request is not None and call.served_by.rpartition("/")[2] != by.model:
             by = self._runner.identity(part.request, model=call.served_by.rpartition("/")[2], use=self.use)
             key = request_key(part.request, by)  # a fallback's result is not the first model's
-        made = json_refs(json.loads(value))
-        run = Run(self._job_type.name, self.use, call.served_by)
-        records = provenance_of(made, part, place, run, by)
+        told = json.loads(value)
+        run = Run(self._job_type.name, self.use, call.served_by, revision_in(told))
+        records = provenance_of(json_refs(told), part, place, run, by)
         await asyncio.gather(*(self.artifacts.put_provenance(ref, record) for ref, record in records))
         result = Result(
             value=value,

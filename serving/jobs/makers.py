@@ -32,11 +32,21 @@ class Run:
         job_type: the job's type.
         use: what the job is for.
         served_by: ``backend/model``, empty for own code.
+        revision: of the model's weights, as the replica resolved it; None where it does not say.
     """
 
     job_type: str
     use: Use
     served_by: str
+    revision: str | None = None
+
+
+def revision_in(result: object) -> str | None:
+    """The revision of the weights that a result, as JSON, says it was made with; a card may name a branch."""
+    match result:
+        case {"made": {"revision": str(revision)}}:
+            return revision
+    return None
 
 
 def provenance_of(
@@ -61,7 +71,7 @@ def provenance_of(
         "use": run.use,
         "stage": place.stage,
         "part": place.part,
-        "models": (_used(by, run.served_by),) if by else (),
+        "models": _used(by, run) if by else (),
         "seeds": _seeds(part.request),
         "prompt_sha256": _prompt_digest(part.request),
         "inputs": tuple(inputs),
@@ -70,15 +80,19 @@ def provenance_of(
     return [(ref, Provenance.model_validate({**ref.model_dump(), **told})) for ref in new]
 
 
-def _used(by: Identity, served_by: str) -> ModelUsed:
-    return ModelUsed(
-        model=by.model,
-        backend=served_by.rpartition("/")[0] or None,
-        source=by.source,
-        revision=by.revision,
-        license=by.license,
-        commercial_use=by.commercial_use,
-        condition=by.condition,
+def _used(by: Identity, run: Run) -> tuple[ModelUsed, ...]:
+    """The model, then its parts and the adapter, which have weights and terms of their own."""
+    return tuple(
+        ModelUsed(
+            model=each.model,
+            backend=run.served_by.rpartition("/")[0] or None,
+            source=each.source,
+            revision=(run.revision if each is by else None) or each.revision,
+            license=each.license,
+            commercial_use=each.commercial_use,
+            condition=each.condition,
+        )
+        for each in (by, *by.others)
     )
 
 

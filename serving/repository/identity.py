@@ -5,10 +5,10 @@ The one invariant: two identities are equal only when equal requests give equal 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from serving.repository.model import Model
+from serving.repository.model import Adapter, Component, License, Model, Source
 
 _SAME_RESULTS: Final = frozenset(
     {"description", "replica_group", "license", "memory", "share", "replicas", "load_time_s", "run_time_s", "warm_up"}
@@ -31,6 +31,7 @@ class Identity:
         license: SPDX identifier, or the licence's own name.
         commercial_use: ``True``, ``False`` or ``conditional``.
         condition: of a conditional licence.
+        others: weights beside the model's own that take part: its parts, and the adapter of the request.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Identity:
     license: str
     commercial_use: bool | str
     condition: str | None = None
+    others: tuple["Identity", ...] = ()
 
     @property
     def is_own_code(self) -> bool:
@@ -47,8 +49,13 @@ class Identity:
         return self.source.startswith(BUILTIN)
 
 
-def identity_of(model: Model) -> Identity:
-    """Of a model of the repository."""
+def identity_of(model: Model, adapter: str | None = None) -> Identity:
+    """Of a model of the repository, as a request asks it.
+
+    Args:
+        model: checked.
+        adapter: the fine-tune that the request names.
+    """
     card = model.card
     told = {
         "name": model.name,
@@ -56,12 +63,24 @@ def identity_of(model: Model) -> Identity:
         "card": card.model_dump(mode="json", exclude=set(_SAME_RESULTS)),
     }
     canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    beside: dict[str, Component | Adapter] = {**card.parts}
+    if adapter is not None and adapter in card.adapters:
+        beside[adapter] = card.adapters[adapter]
+    others = [
+        _identity(f"{model.name}/{name}", each.source, digest, each.license or card.license)
+        for name, each in beside.items()
+    ]
+    return replace(_identity(model.name, card.source, digest, card.license), others=tuple(others))
+
+
+def _identity(name: str, source: Source, digest: str, terms: License) -> Identity:
     return Identity(
-        model=model.name,
-        source=card.source.uri,
-        revision=card.source.revision,
-        digest=hashlib.sha256(canonical.encode()).hexdigest(),
-        license=card.license.name,
-        commercial_use=card.license.commercial_use,
-        condition=card.license.condition,
+        model=name,
+        source=source.uri,
+        revision=source.revision,
+        digest=digest,
+        license=terms.name,
+        commercial_use=terms.commercial_use,
+        condition=terms.condition,
     )

@@ -111,13 +111,16 @@ class WeightsCache:
     def verify(self, model: Model) -> list[str]:
         """What is wrong with the model's weights as they lie here, one line each; empty where nothing is.
 
-        Reads every byte. Raises :class:`MissingDependency` where nothing is cached.
+        Reads every byte; of a folder that is used in place, against the digests taken when it was first used.
+
+        Raises:
+            MissingDependency: nothing is cached.
         """
         with _named(model):
             address = _address(model)
             if self._used_in_place(model.card.source, address):
-                with self._in_place(model, address, None):
-                    return []
+                with self._in_place(model, address, None) as used:  # by the digests that were remembered
+                    return list(damages(used.folder, used.manifest, model.card.source.allow_pickles))
             held = self._held(model)
             if held is None:
                 fix = f"run `reelmesh models pull {model.name}`"

@@ -145,6 +145,7 @@ def remove(snapshot: Snapshot, *, dry_run: bool = False) -> bool:
         if not dry_run:
             # Renamed first, so that whoever looks meanwhile sees all of it or nothing.
             gone = snapshot.path.parent.parent / f"removing-{snapshot.path.name}"
+            shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed half way
             snapshot.path.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
     finally:

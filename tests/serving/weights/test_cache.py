@@ -142,3 +142,29 @@ def test_shards_that_are_missing_are_named(tmp_path: Path) -> None:
     write(tmp_path / "writer" / "w", {"m-1.safetensors": safetensors({"a": (2,)}), "m.safetensors.index.json": index})
     with pytest.raises(BadInput, match=r"1 of its 2 shards are missing, first m-2.safetensors"):
         cache(tmp_path).hold(model(tmp_path, "file:w"))
+
+
+def test_verify_reads_a_folder_that_is_used_in_place_to_its_last_byte(tmp_path: Path) -> None:
+    folder = write(tmp_path / "writer" / "w", FILES)
+    known, weights = model(tmp_path, "file:w"), cache(tmp_path)
+    weights.hold(known).close()
+    assert weights.verify(known) == []
+    path = folder / "model.safetensors"
+    before = path.stat()
+    with path.open("r+b") as stream:  # as a disk spoils it: the time of change stays
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\xff")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (problem,) = weights.verify(known)
+    assert "model.safetensors: has digest" in problem
+
+
+def test_a_removal_that_was_killed_half_way_does_not_stop_the_next_one(tmp_path: Path) -> None:
+    write(tmp_path / "writer" / "w", FILES)
+    known, weights = model(tmp_path, "file:w", copied=True), cache(tmp_path)
+    with weights.hold(known) as held:
+        snapshot = held.folder.parent
+    write(snapshot.parent.parent / f"removing-{snapshot.name}", {"files/left": b"1"})
+    assert weights.discard(known)
+    assert weights.locate(known) is None
+    assert not list((tmp_path / "home" / "weights").glob("*/removing-*"))

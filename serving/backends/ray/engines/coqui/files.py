@@ -115,8 +115,15 @@ def fill(network: Any, state: Mapping[str, "torch.Tensor"], *, field: str) -> No
     """Put a checkpoint's tensors into a network.
 
     Raises:
-        BadInput: keys that are missing, unknown or of another shape.
+        BadInput: keys that are missing, unknown, of another shape, or whole numbers where there are fractions.
     """
+    wanted = network.state_dict()
     found = {key: tuple(value.shape) for key, value in state.items()}
-    check_shapes(found, {key: tuple(value.shape) for key, value in network.state_dict().items()}, field=field)
+    check_shapes(found, {key: tuple(value.shape) for key, value in wanted.items()}, field=field)
+    for key, value in wanted.items():
+        if value.is_floating_point() and not state[key].is_floating_point():
+            fix = "use a checkpoint in float32"
+            raise BadInput(
+                f"an unsupported dtype: the checkpoint has {key} in {state[key].dtype}", field=field, fix=fix
+            )
     network.load_state_dict(state)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from serving.backends.ray.engines.network.checkpoint import check_types
 from serving.backends.ray.engines.network.engine import needs
 from serving.backends.ray.engines.network.faults import is_out_of_memory
 from serving.errors import BadInput, ReelmeshError, foreign_text, shown
@@ -121,6 +122,7 @@ def load_part(kind: Any, folder: Path, **how: Any) -> Any:  # noqa: ANN401  clas
     ]
     if told:
         raise _misfit("; ".join(told), folder)
+    check_types(part.state_dict(), read_tensors(folder, how.get("variant")), field=str(folder))
     return part
 
 

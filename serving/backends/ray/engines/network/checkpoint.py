@@ -6,17 +6,22 @@ The one invariant: a network comes out whole, with every number from the checkpo
 import contextlib
 import logging
 import pickle
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from serving.backends.ray.engines.network.faults import is_out_of_memory
 from serving.errors import BadInput, ReelmeshError, foreign_text
 from serving.repository.model import Model
+from serving.weights.safetensors_files import TensorInfo, read_header
 
 T = TypeVar("T")
 
 _NAMED: Final = 3
 """Keys that a message names; the others are counted."""
+_FRACTIONS: Final = re.compile(r"B?F\d")
+"""Dtypes of safetensors that hold fractions: F32, F16, BF16, F8_E4M3."""
 _CONFIG: Final = "config.json"
 _FIX: Final = "use the checkpoint that belongs to this network, whole"
 
@@ -53,6 +58,9 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
     with quiet():
         loaded, info = reading(model.name, load, folder)
     check_info(info, field=f"{model.name}: {folder.name}")
+    whole = [path for path in sorted(folder.glob("*.safetensors")) if "." not in path.stem]  # a variant has one
+    tensors = {name: tensor for path in whole for name, tensor in read_header(path).items()}
+    check_types(loaded.state_dict(), tensors, field=f"{model.name}: {folder.name}")
     return loaded.eval()
 
 
@@ -60,7 +68,7 @@ def reading(name: str, load: Callable[[], T], folder: Path) -> T:
     """What ``load`` reads, or one line about what is wrong with the files.
 
     Raises:
-        BadInput: whatever the library raised about a file.
+        BadInput: whatever the library raised about a file; memory that ends is no fault of one, and goes on.
     """
     try:
         return load()
@@ -69,6 +77,8 @@ def reading(name: str, load: Callable[[], T], folder: Path) -> T:
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, pickle.UnpicklingError,
     ) as error:  # fmt: skip
+        if is_out_of_memory(error):
+            raise
         field = f"{name}: {folder.name}"
         raise BadInput(f"{type(error).__name__}: {foreign_text(error)}", field=field, fix=_FIX) from error
 
@@ -95,6 +105,27 @@ def check_shapes(found: Mapping[str, Collection[int]], wanted: Mapping[str, Coll
         if key in found and tuple(found[key]) != tuple(shape)
     ]
     check_keys(wanted.keys() - found.keys(), found.keys() - wanted.keys(), mismatched, field=field)
+
+
+def check_types(state: Mapping[str, Any], tensors: Mapping[str, TensorInfo], *, field: str) -> None:
+    """Refuse whole numbers where a network has fractions: libraries cast them, and quantised weights lose their scales.
+
+    Args:
+        state: of the network, by key.
+        tensors: of the checkpoint, by key.
+        field: the model and its folder or file.
+
+    Raises:
+        BadInput: in one line, with up to three keys.
+    """
+    wrong = [
+        f"{key} in {tensor.dtype}"
+        for key, tensor in sorted(tensors.items())
+        if key in state and state[key].is_floating_point() and not _FRACTIONS.match(tensor.dtype)
+    ]
+    if wrong:
+        fix = "use a checkpoint in F32, F16 or BF16"
+        raise BadInput(f"an unsupported dtype: {_some('the checkpoint has', wrong)}", field=field, fix=fix)
 
 
 def check_keys(

@@ -16,13 +16,13 @@ import structlog
 from serving.backends.base import EngineContext
 from serving.backends.call import Call
 from serving.backends.cold_start import ColdStart
-from serving.backends.ray.engines.network.faults import free_memory
+from serving.backends.ray.engines.network.faults import free_memory, is_out_of_memory
 from serving.backends.ray.engines.network.placement import FLOATS, Placement, placement_of
 from serving.backends.ray.engines.network.reading import read_ahead
 from serving.backends.ray.engines.network.runner import Ran, Runner
 from serving.backends.ray.engines.network.steps import Steps
 from serving.backends.ray.engines.threads import in_thread
-from serving.errors import BadInput, MissingDependency
+from serving.errors import BadInput, MissingDependency, OutOfMemory
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult
 from serving.repository.model import Model, Source
@@ -90,7 +90,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
                 self.parts[name] = self.hold(part.source)
             began = time.perf_counter()
             read_ahead([weights.folder for weights in (self.weights, *self.parts.values())])
-            self.load()
+            self._load()
         except BaseException:
             self._let_go()
             raise
@@ -204,6 +204,18 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
     def hold(self, source: Source) -> "HeldWeights":
         """Weights beside the model's own, as those of an adapter; the caller closes them. Blocks."""
         return self._cache.hold(self.model.with_source(source))
+
+    def _load(self) -> None:
+        """Load; a device that is too small is told as such, and free again."""
+        try:
+            self.load()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            error.__traceback__ = None  # its frames hold what was loaded
+            free_memory(self.placement.device)
+            fix = "give it a larger share.gpu or device, or a smaller precision"
+            raise OutOfMemory(f"{self.model.name} does not fit into memory", field=self.model.name, fix=fix) from error
 
     def _let_go(self) -> None:
         for weights in (self.weights, *self.parts.values()):

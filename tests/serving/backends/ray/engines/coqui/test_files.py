@@ -78,6 +78,8 @@ def test_a_network_is_filled_with_tensors_that_fit(tmp_path: Path) -> None:
     assert torch.equal(network.weight.data, torch.ones(3, 2))
     with pytest.raises(BadInput, match=r"voice: model\.pth: .* misshapen bias is 2 and not 3"):
         fill(network, {"weight": torch.ones(3, 2), "bias": torch.zeros(2)}, field="voice: model.pth")
+    with pytest.raises(BadInput, match=r"model\.pth: an unsupported dtype: the checkpoint has bias in torch\.int8"):
+        fill(network, {"weight": torch.ones(3, 2), "bias": torch.zeros(3).char()}, field="voice: model.pth")
 
 
 def test_a_module_that_is_not_there_says_how_to_get_it() -> None:

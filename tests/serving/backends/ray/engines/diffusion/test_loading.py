@@ -95,6 +95,10 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         r"spoiled/text_encoder: .*1 misshapen \('.*final_layer_norm.bias'\)",
     ),
+    "whole numbers for weights": (
+        lambda folder: edited(folder / UNET, lambda tensors: tensors.update({"conv_in.bias": torch.zeros(16).int()})),
+        r"spoiled/unet: an unsupported dtype: the checkpoint has conv_in.bias in I32: use a checkpoint in F32",
+    ),
     "another width in the configuration": (
         lambda folder: configured(folder, "unet", "cross_attention_dim", 64),
         r"spoiled/unet: .* misshapen",

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from serving.backends.ray.engines.network.checkpoint import check_info, check_shapes, reading
+from serving.backends.ray.engines.network.checkpoint import check_info, check_shapes, check_types, reading
 from serving.errors import BadInput, Unsupported
+from serving.weights.safetensors_files import TensorInfo
 
 FIELD = "voice: model.safetensors"
 
@@ -28,6 +30,14 @@ def test_all_that_does_not_fit_is_told_at_once() -> None:
 def test_of_many_keys_three_are_named() -> None:
     with pytest.raises(BadInput, match="missing k0, k1, k2 and 7 more"):
         check_info({"missing_keys": {f"k{index}" for index in range(10)}}, field=FIELD)
+
+
+def test_whole_numbers_in_the_place_of_fractions_are_refused() -> None:
+    state = {"a": torch.zeros(2), "b": torch.zeros(2), "seen": torch.zeros(2).long()}
+    info = {name: TensorInfo(dtype, (2,), 0, 2) for name, dtype in (("a", "BF16"), ("b", "F8_E4M3"), ("seen", "I64"))}
+    check_types(state, info, field=FIELD)
+    with pytest.raises(BadInput, match="an unsupported dtype: the checkpoint has a in I8, b in U8: use a checkpoint"):
+        check_types(state, {"b": TensorInfo("U8", (2,), 0, 2), "a": TensorInfo("I8", (2,), 0, 2)}, field=FIELD)
 
 
 def test_what_a_library_raises_about_a_file_becomes_one_line() -> None:

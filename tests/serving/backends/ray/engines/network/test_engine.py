@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.backends.call import Call
+from serving.backends.ray.engines.network.checkpoint import reading
 from serving.errors import BadInput, Cancelled, DeadlineExceeded, EngineFailed, NotFound, OutOfMemory, Unavailable
 from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, TaskResult
 from tests.servers.tiny import context_in
@@ -199,3 +200,16 @@ async def test_a_request_is_answered_even_where_nothing_can_be_recovered(
         )  # fmt: skip
     assert [type(answer) for answer in answers] == [EngineFailed, EngineFailed, OutOfMemory]
     assert (await music(engine, seed=3)).made is not None
+
+
+def test_a_device_that_is_too_small_for_the_weights_is_no_bad_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: ToyEngine) -> None:
+        import torch
+
+        reading("toy", lambda: torch.empty(1 << 58, dtype=torch.uint8), self.weights.folder)
+
+    monkeypatch.setattr(ToyEngine, "load", load)
+    with pytest.raises(OutOfMemory, match=r"toy does not fit into memory: give it a larger share\.gpu or device"):
+        toy_engine(tmp_path, context_in(tmp_path))
