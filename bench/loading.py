@@ -87,8 +87,18 @@ class Load(NamedTuple):
 
 LOADS: Final[tuple[Load, ...]] = (
     Load("sdxl", "unet", "diffusers", {"block_out_channels": [320, 640], "norm_num_groups": 32}),
-    Load("ltx_video", "transformer", "diffusers", {"num_layers": 40, "num_attention_heads": 16}),
-    Load("whisper_transformers", "", "transformers", {"d_model": 512, "encoder_layers": 6, "decoder_layers": 6}),
-    Load("opus_mt_en_hi", "", "transformers", {"d_model": 512, "encoder_layers": 6, "decoder_layers": 6}),
+    Load("ltx_video", "transformer", "diffusers", {"num_layers": 40, "num_attention_heads": 32}),
+    Load(
+        "whisper_transformers",
+        "",
+        "transformers",
+        {"d_model": 1024, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096},
+    ),
+    Load(
+        "opus_mt_en_hi",
+        "",
+        "transformers",
+        {"d_model": 1024, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096},
+    ),
 )
 """With ``grown`` chosen so that a checkpoint has a hundred to a thousand MiB."""

@@ -140,6 +140,7 @@ def summary(model: "Model") -> dict[str, Any]:
         "name": model.name,
         "task": card.task,
         "default": card.default,
+        "optional": card.optional,
         "backend": card.backend,
         "engine": card.engine,
         "replica_group": model.replica_group,
@@ -232,8 +233,9 @@ def _list_table(models: "list[Model]") -> "Table":
         card = model.card
         colours = {True: ("green", ""), False: ("red", ", not commercial"), "conditional": ("yellow", ", conditional")}
         terms, said = colours[card.license.commercial_use]
+        marks = [word for word, holds in (("optional", card.optional), ("default", card.default)) if holds]
         table.add_row(
-            f"[bold]{model.name}[/]" + (" [dim](default)[/]" if card.default else ""),
+            f"[bold]{model.name}[/]" + (f" [dim]({', '.join(marks)})[/]" if marks else ""),
             card.task,
             f"[cyan]{model.replica_group}[/]" if card.backend == "triton" else f"ray: {model.replica_group}",
             escape(card.engine),

@@ -90,7 +90,10 @@ class HubRemote:
                 return BadInput(foreign_text(error), field="source.uri", fix=fix)
             case errors.HfHubHTTPError():
                 return refusal(error.response.status_code, "the hub")
-        return Unavailable(f"the hub cannot be reached: {type(error).__name__} {foreign_text(error)}")
+        return Unavailable(
+            f"the hub cannot be reached: {type(error).__name__} {foreign_text(error)}",
+            fix="look at the network, or name a mirror with REELMESH_WEIGHTS__HUB_URL",
+        )
 
 
 def digest_of(lfs: Any, blob_id: object) -> Digest | None:  # noqa: ANN401  huggingface_hub's BlobLfsInfo

@@ -135,5 +135,5 @@ async def test_counting_a_prompt_does_not_touch_the_tokenizer_that_the_network_r
     engine: MusicgenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It knows its length and cannot be called: two threads would share its padding.
-    monkeypatch.setattr(engine, "_tokenizer", SimpleNamespace(model_max_length=512))
+    monkeypatch.setattr(engine, "tokenizer", SimpleNamespace(model_max_length=512))
     assert engine.prepare(MusicRequest(prompt="slow piano", duration_s=1), {}).prompt == "slow piano"
