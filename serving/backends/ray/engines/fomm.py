@@ -64,6 +64,7 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
     request_type = FaceAnimationRequest
     precisions = ("fp32",)
     lower = ("width", "height")
+    heavy = True
 
     def load(self) -> None:
         """Read both networks; see :func:`serving.backends.ray.engines.networks.fomm_generator.load_fomm`."""

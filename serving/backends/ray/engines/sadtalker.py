@@ -55,6 +55,7 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
     """Runs ExpNet and the decoder of PoseVAE."""
 
     request_type = FaceMotionRequest
+    heavy = True
 
     def load(self) -> None:
         """Read both networks from the one published file."""

@@ -60,6 +60,7 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
 
     request_type = LipSyncRequest
     lower = ("width", "height")
+    heavy = True
 
     def load(self) -> None:
         """Read the generator; see :func:`serving.backends.ray.engines.networks.wav2lip.load_wav2lip`."""

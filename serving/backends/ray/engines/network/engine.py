@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from serving.weights.held import HeldWeights
 
 log = structlog.get_logger()
+
+_PREPARED: Final = 4
+"""Heavy requests that are prepared at a time, at least."""
+_MOST_PREPARED: Final = 1024
 
 Request = TypeVar("Request", bound=TaskRequest)
 Prepared = TypeVar("Prepared")
@@ -61,6 +65,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         precisions: that the family can run.
         uses_torch: whether the network is torch's, and not of a library that runs without it.
         lower: request fields that take memory, for the error that says so.
+        heavy: whether a prepared request holds a whole clip or film in memory; the others wait unprepared.
         request_type: the task's request.
         model: the checked model.
         placement: device, precision and memory.
@@ -73,6 +78,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
     precisions: ClassVar[Collection[str]] = FLOATS
     uses_torch: ClassVar[bool] = True
     lower: ClassVar[Sequence[str]] = ()
+    heavy: ClassVar[bool] = False
     request_type: type[Request]
 
     def __init__(self, model: Model, context: EngineContext) -> None:
@@ -102,6 +108,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             device=self.placement.device,
             precision=self.placement.precision,
         )
+        self._room = asyncio.Semaphore(self.most_prepared())
         self.runner = Runner(model.name, self._generate, self._recover, most=self.most_in_batch(), lower=self.lower)
 
     @abstractmethod
@@ -116,6 +123,10 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
     def most_in_batch(self) -> int:
         """Requests that may share the network's passes; ``options.batch`` of the card, by default 1."""
         return int(str(self.model.card.options.get("batch", 1)))
+
+    def most_prepared(self) -> int:
+        """Requests that may be prepared at a time and wait so; fewer where one takes up hundreds of MiB."""
+        return max(_PREPARED, 2 * self.most_in_batch()) if self.heavy else _MOST_PREPARED
 
     def check(self, request: Request) -> None:
         """Refuse what the model cannot do, before the request waits; fields within the card's ``limits`` already are.
@@ -176,12 +187,15 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         if not isinstance(request, self.request_type):
             raise BadInput(f"the engine {self.model.card.engine!r} cannot answer {type(request).__name__}")
         self.check(request)
-        began = time.perf_counter()
-        with self.runner.coming():
-            files = await self._files(request)
-            prepared = await in_thread(call, lambda: self.prepare(request, files))
-        prepare_s = time.perf_counter() - began
-        ran = await self.runner.run(prepared, call, self.batch_key(prepared))
+        async with self._room:
+            call.checkpoint()
+            began = time.perf_counter()
+            with self.runner.coming():
+                files = await self._files(request)
+                prepared = await in_thread(call, lambda: self.prepare(request, files))
+            prepare_s = time.perf_counter() - began
+            ran = await self.runner.run(prepared, call, self.batch_key(prepared))
+            del prepared
         return await self._finish(request, ran, prepare_s, call)
 
     async def warm_up(self) -> None:

@@ -85,6 +85,7 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
 
     request_type = TranscriptionRequest
     lower: ClassVar[Sequence[str]] = ("options.batch",)
+    heavy: ClassVar[bool] = True
     languages: Collection[str]
 
     @abstractmethod

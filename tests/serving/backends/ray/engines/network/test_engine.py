@@ -2,17 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from serving.backends.call import Call
 from serving.backends.ray.engines.network.checkpoint import reading
+from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput, Cancelled, DeadlineExceeded, EngineFailed, NotFound, OutOfMemory, Unavailable
 from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, TaskResult
 from tests.servers.tiny import context_in
-from tests.serving.backends.ray.engines.network.toy import ToyEngine, toy_engine, toy_model
+from tests.serving.backends.ray.engines.network.toy import Toy, ToyEngine, toy_engine, toy_model
 
 
 @pytest.fixture
@@ -222,4 +224,37 @@ async def test_what_else_lies_in_a_folder_is_neither_read_nor_counted(tmp_path: 
     engine = ToyEngine(model, context_in(tmp_path))
     assert [path.name for path in engine.weights.files] == ["model.safetensors"]
     assert engine.cold_start.weights_bytes == (model.folder / "weights" / "model.safetensors").stat().st_size
+    await engine.close()
+
+
+async def test_heavy_requests_wait_unprepared_and_leave_their_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyEngine, "heavy", True)
+    engine = toy_engine(tmp_path, context_in(tmp_path), options={"batch": 2})
+    alive, most = 0, 0
+    prepare, generate = engine.prepare, engine.generate
+
+    def counted(request: MusicRequest, files: Mapping[str, Path]) -> Toy:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        return prepare(request, files)
+
+    def done(batch: Sequence[Toy], steps: Steps) -> Sequence[np.ndarray]:
+        nonlocal alive
+        alive -= len(batch)
+        return generate(batch, steps)
+
+    monkeypatch.setattr(engine, "prepare", counted)
+    monkeypatch.setattr(engine, "generate", done)
+    answers = await asyncio.gather(*(music(engine, seed=seed) for seed in range(12)), return_exceptions=True)
+    assert all(isinstance(answer, MusicResult) for answer in answers)
+    assert most <= 4 + 2  # those that wait, and those at work, which were counted off before
+    waiting = [asyncio.create_task(music(engine, steps=200)) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert (await music(engine, seed=3)).made is not None
     await engine.close()
