@@ -116,6 +116,8 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
         self._networks = None
 
     def _frames(self, prepared: Prepared, steps: Steps) -> Iterator[Picture]:
+        from serving.backends.ray.engines.networks.finite import check_finite
+
         assert self._networks is not None  # noqa: S101 - requests come before unload
         generator, detector = self._networks
         picture = self._tensor(prepared.source[None])
@@ -125,7 +127,7 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
         for done in range(passes):
             seen = detector(self._tensor(prepared.driving[done * self._at_once : (done + 1) * self._at_once]))
             moved = _moved(source, seen, first) if prepared.relative else seen
-            drawn = generator(picture, features, source, moved)
+            drawn = check_finite(generator(picture, features, source, moved), self.model.name)
             yield from (drawn.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
             steps(done + 1, passes)
 

@@ -96,6 +96,8 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
         self._networks = None
 
     def _motion(self, prepared: Prepared, steps: Steps) -> Floats:
+        from serving.backends.ray.engines.networks.finite import check_finite
+
         assert self._networks is not None  # noqa: S101 - requests come before unload
         to_expression, to_pose = self._networks
         frames = len(prepared.mel)
@@ -107,12 +109,12 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
         for done in range(passes):
             part = slice(done * FRAMES_AT_ONCE, (done + 1) * FRAMES_AT_ONCE)
             expression = to_expression(self._tensor(prepared.mel[part, None]), neutral, self._tensor(closed[part]))
-            expressions.append(expression.float().cpu().numpy())
+            expressions.append(check_finite(expression, self.model.name).float().cpu().numpy())
             steps(done + 1, passes + len(heard))
         for done in range(len(heard)):
             part = slice(done, done + 1)
             pose = to_pose(self._tensor(heard[part]), ahead, prepared.style, self._tensor(chance[part]))
-            poses.append(pose.float().cpu().numpy()[0])
+            poses.append(check_finite(pose, self.model.name).float().cpu().numpy()[0])
             steps(passes + done + 1, passes + len(heard))
         still = np.zeros((1, _POSE), np.float32)
         moved = np.concatenate((still, joined(np.stack(poses), frames - 1))) if poses else still

@@ -129,13 +129,15 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
         self._network = None
 
     def _frames(self, prepared: Prepared, steps: Steps) -> Iterator[Picture]:
+        from serving.backends.ray.engines.networks.finite import check_finite
+
         assert self._network is not None  # noqa: S101 - requests come before unload
         face = self._tensor(prepared.face)[None]
         passes = -(-len(prepared.mel) // self._at_once)
         for done in range(passes):
             mel = self._tensor(prepared.mel[done * self._at_once : (done + 1) * self._at_once])
-            drawn = self._network(mel[:, None], face.expand(len(mel), -1, -1, -1)).float()
-            pictures = (drawn.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()[:, :, :, ::-1]
+            drawn = check_finite(self._network(mel[:, None], face.expand(len(mel), -1, -1, -1)), self.model.name)
+            pictures = (drawn.float().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()[:, :, :, ::-1]
             for picture in pictures:
                 yield paste(prepared.frame, prepared.box, prepared.mask, np.ascontiguousarray(picture))
             steps(done + 1, passes)

@@ -148,11 +148,13 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
     def _scores(self, faces: Sequence[Face]) -> list[float]:
         import torch
 
+        from serving.backends.ray.engines.networks.finite import check_finite
+
         assert self._network is not None  # noqa: S101 - requests come before unload
         pixels = np.stack([face.pixels for face in faces]).transpose(0, 3, 1, 2)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.placement.device).float() / 127.5 - 1
-        scores: list[float] = self._network(tensor.to(self.placement.dtype)).float().cpu().tolist()
-        return scores
+        scores = check_finite(self._network(tensor.to(self.placement.dtype)), self.model.name)
+        return [float(score) for score in scores.float().cpu()]
 
 
 def is_picture(path: Path) -> bool:
