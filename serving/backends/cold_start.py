@@ -3,11 +3,19 @@
 The one invariant: a record tells of one load on this machine; the newest replaces the one before.
 """
 
+import contextlib
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+import structlog
+
+from serving.errors import foreign_text
+
+log = structlog.get_logger()
 
 COLD_STARTS: Final = "cold_starts"
 """Folder of the records in the mesh's home."""
@@ -45,11 +53,19 @@ class ColdStart:
         return replace(self, warm_up_s=seconds)
 
     def save(self, folder: Path, model: str) -> None:
-        """Keep it as ``<folder>/<model>.json``; appears whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{model}.part"
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / f"{model}.json")
+        """Keep it as ``<folder>/<model>.json``; appears whole or not at all, whoever else keeps one at the same time.
+
+        A disk that is full or read-only keeps none: a model does not fail over its record.
+        """
+        partial = folder / f".{model}.{os.getpid()}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            partial.replace(folder / f"{model}.json")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            log.warning("cold_start_not_kept", model=model, error=foreign_text(error))
 
 
 def read_cold_start(folder: Path, model: str) -> ColdStart | None:

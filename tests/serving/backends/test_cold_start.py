@@ -18,3 +18,9 @@ def test_what_cannot_be_read_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"load_s":')
     (tmp_path / "b.json").write_text('{"other": 1}')
     assert [read_cold_start(tmp_path, name) for name in ("a", "b", "c")] == [None, None, None]
+
+
+def test_a_record_that_cannot_be_kept_fails_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cold_starts").write_text("a file where the folder should be")
+    ColdStart(download_s=0, load_s=1).save(tmp_path / "cold_starts", "painter")
+    assert read_cold_start(tmp_path / "cold_starts", "painter") is None
