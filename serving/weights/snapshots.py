@@ -11,11 +11,12 @@ The one invariant: a snapshot appears whole or not at all, by one rename, and is
 import contextlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -111,7 +112,9 @@ def confirm(snapshot: Snapshot, asked: str | None) -> Snapshot:
 
 
 def collect(folder: Path, limit_bytes: int, *, dry_run: bool = False) -> list[Removed]:
-    """Remove the snapshots used longest ago until the rest fits, never one in use, and abandoned partial fetches.
+    """Remove what was used longest ago until the rest fits, and abandoned partial fetches.
+
+    Partial fetches that nobody goes on with at the moment go first, then snapshots; never one in use.
 
     Args:
         folder: of the whole cache.
@@ -119,8 +122,14 @@ def collect(folder: Path, limit_bytes: int, *, dry_run: bool = False) -> list[Re
         dry_run: only say what would go.
     """
     removed = [] if dry_run else list(_abandoned(folder))
+    total = held_bytes(folder)
+    for left in sorted(_idle(folder), key=lambda left: left.used_at):
+        if total <= limit_bytes:
+            return removed
+        if dry_run or _dropped(left.path):
+            total -= left.size_bytes
+            removed.append(Removed(f"unfinished: {left.path.parents[1].name}", None, left.used_at, left.size_bytes))
     held = sorted((one for key in folder.glob("*") for one in snapshots_in(key)), key=lambda one: one.used_at)
-    total = sum(one.manifest.size_bytes for one in held)
     for one in held:
         if total <= limit_bytes:
             break
@@ -132,8 +141,9 @@ def collect(folder: Path, limit_bytes: int, *, dry_run: bool = False) -> list[Re
 
 
 def held_bytes(folder: Path) -> int:
-    """Size of all snapshots together."""
-    return sum(one.manifest.size_bytes for key in folder.glob("*") for one in snapshots_in(key))
+    """Size of all snapshots together, and of partial fetches that nobody goes on with at the moment."""
+    kept = sum(one.manifest.size_bytes for key in folder.glob("*") for one in snapshots_in(key))
+    return kept + sum(left.size_bytes for left in _idle(folder))
 
 
 def remove(snapshot: Snapshot, *, dry_run: bool = False) -> bool:
@@ -148,6 +158,41 @@ def remove(snapshot: Snapshot, *, dry_run: bool = False) -> bool:
             shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed half way
             snapshot.path.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
+    finally:
+        os.close(lock)
+    return True
+
+
+class _Left(NamedTuple):
+    """A partial fetch: when its files changed last (Unix seconds), and their bytes."""
+
+    path: Path
+    used_at: float
+    size_bytes: int
+
+
+def _idle(folder: Path) -> Iterator[_Left]:
+    for path in folder.glob("*/partial/*"):
+        lock = locks.unused(path.parents[1] / "lock")
+        if lock is None:
+            continue
+        try:
+            stats = [each.stat() for each in [path, *path.rglob("*")]]
+            size = sum(each.st_size for each in stats if stat.S_ISREG(each.st_mode))
+            yield _Left(path, max(each.st_mtime for each in stats), size)
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def _dropped(partial: Path) -> bool:
+    """Remove a partial fetch; False where somebody goes on with it now."""
+    lock = locks.unused(partial.parents[1] / "lock")
+    if lock is None:
+        return False
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
     finally:
         os.close(lock)
     return True
