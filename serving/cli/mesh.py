@@ -24,6 +24,7 @@ import httpx
 from serving import errors
 from serving.cli.engines import known_engines
 from serving.cli.home import taken_home
+from serving.cli.networks import check_gpus, fetch_weights
 from serving.cli.sentinel import sentinel
 from serving.edge.ports import authority, check_ports, free_ports
 from serving.errors import BadInput, MissingDependency, ReelmeshError, Unavailable
@@ -38,6 +39,8 @@ from serving.settings import InferenceSettings, Settings
 READY_TIMEOUT_S = 120.0
 LOADS_BEYOND = 3
 """A mesh may take this many times as long as the slowest model says that it loads."""
+SLOWEST_LOAD_MIB_S = 100
+"""How fast weights come from a disk and onto a device at least."""
 LAST_WORDS = 400
 """Characters shown of a failure that is no error of ours."""
 OBJECT_STORE_BYTES = 512 << 20
@@ -90,6 +93,7 @@ def running_mesh(settings: Settings, report: Report, *, jobs: bool = True) -> It
     with taken_home(settings.home), sentinel():
         _end_on_signals()
         try:
+            fetch_weights(settings, repository, report)
             report("starting Ray", 0.05)
             _start_ray(cpus_needed(config))
             report("starting replicas", 0.35)
@@ -108,6 +112,7 @@ def _checked(settings: Settings, *, jobs: bool) -> Repository:
     check_ports(settings)
     repository = load_served(settings, known_engines())
     check_served(repository, settings.inference)
+    check_gpus(settings, repository)
     if TRITON_GROUP in replica_groups(repository, settings.inference):
         _check_triton(settings, repository)
     elif jobs:
@@ -152,7 +157,8 @@ def _log_folders(settings: Settings) -> str:
 
 def _patience_s(repository: Repository) -> float:
     slowest = max((model.card.load_time_s or 0.0 for model in repository.models.values()), default=0.0)
-    return max(READY_TIMEOUT_S, LOADS_BEYOND * slowest)
+    weights_mib = sum(model.card.memory.weights_mib for model in repository.models.values() if model.card.memory)
+    return max(READY_TIMEOUT_S, LOADS_BEYOND * slowest) + weights_mib / SLOWEST_LOAD_MIB_S
 
 
 def _end_on_signals() -> None:

@@ -3,8 +3,6 @@
 The one invariant: nothing here decides anything about a model; what is printed is what the loader and lint say.
 """
 
-import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli import weights
+from serving.cli.gpus import gpu_memories_mib
 from serving.cli.output import ExitCode, print_json, stderr, stdout
 from serving.cli.tiny import tiny
 from serving.errors import BadInput
@@ -28,8 +27,6 @@ app.add_typer(weights.app)  # without a name: its commands stand beside these
 
 app.command()(tiny)
 
-GPU_ANSWER_S = 10.0
-"""How long the GPU's driver may take to answer."""
 
 Repositories = Annotated[
     list[Path] | None,
@@ -103,7 +100,7 @@ def lint(
 
     paths = _paths(repository)
     wanted = Target(paths) if target is None else target_of(target, paths)
-    gpu_mib = gpu_memory_mib or _smallest_gpu_mib()
+    gpu_mib = gpu_memory_mib or min(gpu_memories_mib(), default=None)
     findings = run_lint(wanted.paths, known_engines(), model=wanted.model, gpu_mib=gpu_mib)
     counts = Counter(finding.severity for finding in findings)
     if as_json:
@@ -176,19 +173,6 @@ def finding_json(finding: "Finding") -> dict[str, Any]:
         "problem": finding.problem,
         "fix": finding.fix,
     }
-
-
-def _smallest_gpu_mib() -> float | None:
-    """Memory of this machine's smallest GPU; None where there is none, or its driver does not answer."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=GPU_ANSWER_S, check=True).stdout
-        return min(map(float, told.split()), default=None)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
 
 
 def _paths(repository: list[Path] | None) -> list[Path]:

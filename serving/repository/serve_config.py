@@ -136,7 +136,8 @@ def _models(models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     """A replica holds all models of its group, so it leases the sum of their shares."""
     cpus = _share(model.card.share.cpu for model in models) or EMPTY_CPUS
     actor: dict[str, Any] = {"num_cpus": cpus, "label_selector": dict(ELSEWHERE)}
-    if gpus := _share(model.card.share.gpu for model in models):
+    gpus = _share(model.card.share.gpu for model in models)
+    if gpus and settings.engines.device != "cpu":
         actor["num_gpus"] = gpus
     return {
         **_scale(models, settings.inference.replicas),

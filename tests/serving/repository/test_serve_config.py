@@ -12,6 +12,7 @@ from serving.repository.serve_config import (
     public_settings,
     serve_config,
 )
+from serving.repository.served import load_served
 from serving.settings import EdgeSettings, InferenceSettings, Settings
 
 
@@ -109,7 +110,7 @@ def test_edge_and_gateway_share_a_node_and_all_others_keep_off_it_where_it_is_la
 
 
 def test_the_whole_mesh_fits_on_two_cpus(settings: Settings) -> None:
-    options = deployment_options(load_repository(settings.model_repositories), settings)
+    options = deployment_options(load_served(settings), settings)
     assert sum(values["ray_actor_options"]["num_cpus"] for values in options.values()) <= 2
 
 
