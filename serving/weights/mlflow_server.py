@@ -37,7 +37,7 @@ class MlflowRemote:
     def __init__(
         self, place: str, *, url: str, token: str | None, timeout_s: float, bucket: Callable[[str], Remote]
     ) -> None:
-        self._place, self._url, self._bucket = place, url.rstrip("/"), bucket
+        self._place, self._url, self._bucket, self._timeout_s = place, url.rstrip("/"), bucket, timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = HttpFiles("the MLflow server", headers, timeout_s)
         self._inner: Remote | None = None
@@ -53,7 +53,10 @@ class MlflowRemote:
         parts = urlsplit(uri)
         match parts.scheme:
             case "mlflow-artifacts":
-                base = self._url if not parts.netloc else f"{urlsplit(self._url).scheme}://{parts.netloc}"
+                base, own = base_of(self._url, parts.netloc)
+                if not own:
+                    self._http.close()
+                    self._http = HttpFiles("the MLflow artifact server", {}, self._timeout_s)
                 files = list(self._listed(f"{base}/{_PROXY}", unquote(parts.path).strip("/")))
                 if not files:
                     fix = "look at its artifacts in MLflow's page"
@@ -122,6 +125,26 @@ class MlflowRemote:
             for name, size in entries_of(self._http.json(proxy, {"path": above})):
                 if name == last and size is not None:
                     yield RemoteFile(name, size, f"{proxy}/{quote(root)}")
+
+
+def base_of(url: str, netloc: str) -> tuple[str, bool]:
+    """Where a proxy of artifacts is, and whether that is the server that was asked, to which alone token and user go.
+
+    Args:
+        url: of the tracking server.
+        netloc: host and port that it names; empty for its own.
+
+    Raises:
+        BadInput: that is no host and port.
+    """
+    asked, named = urlsplit(url), urlsplit(f"//{netloc}")
+    try:
+        own = not netloc or (asked.hostname, asked.port) == (named.hostname, named.port)
+    except ValueError as error:  # a port that is none
+        raise _strange("names a place of artifacts that is none") from error
+    if own:
+        return url, True
+    return f"{asked.scheme}://{netloc.rpartition('@')[2]}", False
 
 
 def entries_of(answer: Mapping[str, Any]) -> list[tuple[str, int | None]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from serving.errors import BadInput, NotFound, ReelmeshError, Unsupported
 from serving.weights.http_bytes import parse_object
-from serving.weights.mlflow_server import entries_of, text_at
+from serving.weights.mlflow_server import base_of, entries_of, text_at
 from tests.serving.weights.mlflow_app import Tracking, running_tracking
 from tests.serving.weights.models import FILES, cache, model, write
 
@@ -115,3 +115,18 @@ def test_any_answer_is_an_object_or_refused(body: bytes) -> None:
         assert text_at(parse_object(body, "MLflow"), "run", "info", "artifact_uri")
     except ReelmeshError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("netloc", "base"),
+    [
+        pytest.param("", ("http://ann:secret@track:5000/ml", True), id="its own"),
+        pytest.param("track:5000", ("http://ann:secret@track:5000/ml", True), id="its own by name"),
+        pytest.param("track:5001", ("http://track:5001", False), id="another port"),
+        pytest.param("bob@elsewhere", ("http://elsewhere", False), id="another host"),
+    ],
+)
+def test_token_and_user_go_to_the_server_that_was_asked_alone(netloc: str, base: tuple[str, bool]) -> None:
+    assert base_of("http://ann:secret@track:5000/ml", netloc) == base
+    with pytest.raises(BadInput, match="names a place of artifacts that is none"):
+        base_of("http://track:5000", "track:port")
