@@ -199,5 +199,7 @@ class Ledger:
     async def _cached(self, part: "Part[Any]", place: Place) -> Result | None:
         if part.key is None or not self._record.use_cache or await self._runs_anew(place.stage):
             return None
+        if part.identity is not None and not part.identity.is_fixed:
+            return None  # its weights may have moved since
         found = await self._results.cached(part.key)
         return None if found is None else replace(found, origin=Origin.CACHED)

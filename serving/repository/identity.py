@@ -5,6 +5,7 @@ The one invariant: two identities are equal only when equal requests give equal 
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,6 +16,8 @@ _SAME_RESULTS: Final = frozenset(
     | {"fallback", "aliases", "default", "limits", "languages", "optional", "gaps"}
 )
 """What a card says that no result depends on."""
+_FIXED: Final = frozenset({"builtin", "wheel", "export", "mlflow"})
+_COMMIT: Final = re.compile("[0-9a-f]{40}")
 BUILTIN: Final = "builtin:"
 """Where the weights of engines come from that are part of the software."""
 
@@ -32,6 +35,7 @@ class Identity:
         commercial_use: ``True``, ``False`` or ``conditional``.
         condition: of a conditional licence.
         others: weights beside the model's own that take part: its parts, and the adapter of the request.
+        pinned: whether what the source says can only ever mean the same bytes; a branch of the hub moves.
     """
 
     model: str
@@ -42,6 +46,12 @@ class Identity:
     commercial_use: bool | str
     condition: str | None = None
     others: tuple["Identity", ...] = ()
+    pinned: bool = True
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the same identity is the same weights tomorrow; results of others are found in no cache."""
+        return self.pinned and all(other.pinned for other in self.others)
 
     @property
     def is_own_code(self) -> bool:
@@ -83,4 +93,19 @@ def _identity(name: str, source: Source, digest: str, terms: License) -> Identit
         license=terms.name,
         commercial_use=terms.commercial_use,
         condition=terms.condition,
+        pinned=is_pinned(source),
     )
+
+
+def is_pinned(source: Source) -> bool:
+    """Whether a source names bytes, and no place whose content moves.
+
+    A commit of the hub, a version of MLflow's registry, a digest, and what is part of the software do; a revision that
+    a person wrote for a folder, a bucket or a DVC checkout is taken at their word.
+    """
+    scheme = source.uri.partition(":")[0]
+    if source.sha256 is not None or scheme in _FIXED:
+        return True
+    if scheme == "hf":
+        return _COMMIT.fullmatch(source.revision or "") is not None
+    return source.revision is not None

@@ -98,9 +98,13 @@ class TranslationRequest(TaskRequest):
 
 
 class TranslationResult(TaskResult):
-    """As many texts as were given, in their order; one for audio."""
+    """As many texts as were given, in their order; one for audio.
+
+    ``cut`` names by index the texts that are longer than the model writes, and end where it stopped.
+    """
 
     texts: list[str]
+    cut: list[int] = Field(default=[])
 
 
 class VoiceActivityRequest(TaskRequest):

@@ -102,7 +102,10 @@ class CountingRouter:
 
     def identity(self, request: TaskRequest, *, model: str | None = None, use: Use = COMMERCIAL) -> Identity:
         # Trouble is not part of the identity: it stands for what happens to a model, not for which one it is.
-        return Identity("fiddle", "hf:studio/fiddle", self.revision, self.revision, "MIT", commercial_use=True)
+        pinned = self.revision != "main"
+        return Identity(
+            "fiddle", "hf:studio/fiddle", self.revision, self.revision, "MIT", commercial_use=True, pinned=pinned
+        )
 
     async def run(self, request: TaskRequest, call: Call, *, model: str | None = None) -> TaskResult:
         assert isinstance(request, MusicRequest)

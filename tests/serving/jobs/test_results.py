@@ -47,6 +47,14 @@ async def test_another_revision_of_the_model_is_another_result(office: Office, s
     assert made(office) == 4
 
 
+async def test_a_revision_that_moves_is_no_key_of_the_cache(office: Office, start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    worker._runner.revision = "main"  # type: ignore[attr-defined]
+    for _ in range(2):
+        await office.until((await office.submit(clips=1)).id)
+    assert made(office) == 4
+
+
 async def test_a_result_whose_file_is_gone_is_made_again(office: Office, start_worker: StartWorker) -> None:
     await start_worker()
     first = await office.until((await office.submit(clips=1)).id)

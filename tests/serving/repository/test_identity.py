@@ -1,12 +1,14 @@
 """What a result depends on, of a model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.repository.identity import identity_of
-from serving.repository.model import Model, ModelCard
+from serving.repository.identity import Identity, identity_of, is_pinned
+from serving.repository.model import Model, ModelCard, Source
 
 CARD: dict[str, Any] = {
     "description": "A voice.",
@@ -43,3 +45,29 @@ def test_what_no_result_depends_on_leaves_the_identity_as_it_is() -> None:
 def test_engines_that_are_part_of_the_software_say_so() -> None:
     assert identity_of(model(source={"uri": "builtin:espeak"})).is_own_code
     assert not identity_of(model()).is_own_code
+
+
+@pytest.mark.parametrize(
+    ("uri", "revision", "pinned"),
+    [
+        ("builtin:music", "1", True),
+        ("wheel:pocketsphinx==5.1.1#model", None, True),
+        ("hf:owner/name", "main", False),
+        ("hf:owner/name", None, False),
+        ("hf:owner/name", "0123456789abcdef0123456789abcdef01234567", True),
+        ("mlflow:models/writer/3", None, True),
+        ("s3://bucket/weights", None, False),
+        ("s3://bucket/weights", "2026-11", True),
+        ("file:weights", None, False),
+    ],
+)
+def test_only_what_names_bytes_is_pinned(uri: str, revision: str | None, pinned: bool) -> None:
+    assert is_pinned(Source(uri=uri, revision=revision)) is pinned
+
+
+def test_an_identity_is_fixed_if_all_of_its_weights_are() -> None:
+    fixed = Identity("a", "builtin:a", None, "d", "MIT", commercial_use=True)
+    moving = replace(fixed, model="b", pinned=False)
+    assert fixed.is_fixed
+    assert not moving.is_fixed
+    assert not replace(fixed, others=(moving,)).is_fixed

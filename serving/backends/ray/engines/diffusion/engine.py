@@ -114,6 +114,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             self.pipeline.to(self.placement.device)  # parts that the pipeline made of others
         memory.turn_on(self.pipeline, self.switches, self.placement.device)
         self._vae_dtype = self.pipeline.vae.dtype
+        self._bound_tokenizers()
         self.prompts = Prompts(self.tokenizers())
         self._alive: Callable[[], None] | None = None
         self._watch_decoder()
@@ -145,6 +146,15 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             self.prompts.check(text, name)
         self.adapters.fetch(adapter_of(request))
         return Asked(request, self.pictures(request, files))
+
+    def _bound_tokenizers(self) -> None:
+        """No tokenizer reads further than its encoder has positions, whatever its own file says or leaves out."""
+        for name in ("tokenizer", "tokenizer_2"):
+            tokenizer = getattr(self.pipeline, name, None)
+            encoder = getattr(self.pipeline, name.replace("tokenizer", "text_encoder"), None)
+            positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
+            if tokenizer is not None and isinstance(positions, int):
+                tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions)
 
     def texts(self, request: Request) -> Mapping[str, str]:
         """Texts the network reads, by field."""

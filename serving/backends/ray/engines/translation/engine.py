@@ -1,13 +1,12 @@
 """TranslationEngine: texts, and speech where the network hears, into another language; task translation.
 
-The one invariant: as many texts come back as were given, in their order; none is cut before it is read.
+The one invariant: as many texts come back as were given, in their order; none is cut before it is read, and what is
+cut while it is written is told.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
-
-import structlog
 
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
 from serving.backends.ray.engines.network.decoding import Watch
@@ -22,8 +21,6 @@ from serving.protocol.tasks import MAX_SECONDS, TranslationRequest
 
 if TYPE_CHECKING:
     import torch
-
-log = structlog.get_logger()
 
 _TOKENS: Final = 256
 _SMALL: Final = 64
@@ -55,7 +52,14 @@ class _Row(NamedTuple):
         return len(self.what.samples if isinstance(self.what, Window) else self.what)
 
 
-class TranslationEngine(NetworkEngine[TranslationRequest, Script, list[str]]):
+class Translated(NamedTuple):
+    """Texts in order, and the indexes of those that end where the model stopped."""
+
+    texts: list[str]
+    cut: list[int]
+
+
+class TranslationEngine(NetworkEngine[TranslationRequest, Script, Translated]):
     """Marian, M2M100, NLLB or Seamless, as the checkpoint's configuration says.
 
     ``options``: ``batch``, texts in a pass; ``beams``, by default the checkpoint's; ``tokens``, 256, the longest text
@@ -118,7 +122,7 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, list[str]]):
         small = len(prepared.rows) <= _SMALL and len(prepared.speech) <= 1
         return (prepared.source, prepared.target, prepared.hears) if small else None
 
-    def generate(self, batch: Sequence[Script], steps: Steps) -> Sequence[list[str]]:
+    def generate(self, batch: Sequence[Script], steps: Steps) -> Sequence[Translated]:
         """Longest first, so that rows of a pass are about equally long."""
         rows = [
             _Row(index, place, what)
@@ -130,20 +134,25 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, list[str]]):
         most = max(1, self.most_in_batch())
         passes = [rows[start : start + most] for start in range(0, len(rows), most)]
         texts = [[""] * len(script.parts) for script in batch]
+        cut: list[set[int]] = [set() for _ in batch]
         for done, chosen in enumerate(passes):
             wanted = [row for row in chosen if not steps.gone(row.request)]
-            for row, text in zip(wanted, self._translated(wanted, batch[0], done, len(passes), steps), strict=True):
+            for row, (text, whole) in zip(
+                wanted, self._translated(wanted, batch[0], done, len(passes), steps), strict=True
+            ):
                 texts[row.request][row.place] = text
+                if not whole:
+                    cut[row.request].add(0 if batch[row.request].hears else row.place)
             steps((done + 1) * self.tokens, len(passes) * self.tokens)
         steps.done = len(passes)
         return [
-            [" ".join(text for text in some if text)] if script.hears else some
-            for script, some in zip(batch, texts, strict=True)
+            Translated([" ".join(text for text in some if text)] if script.hears else some, sorted(shorter))
+            for script, some, shorter in zip(batch, texts, cut, strict=True)
         ]
 
-    def write(self, request: TranslationRequest, output: list[str], folder: Path) -> Written:
+    def write(self, request: TranslationRequest, output: Translated, folder: Path) -> Written:
         """The texts; nothing is a file."""
-        return Written({"texts": output})
+        return Written({"texts": output.texts, "cut": output.cut})
 
     def smallest(self) -> TranslationRequest:
         """One word, from English into Hindi where the network knows them."""
@@ -161,7 +170,10 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, list[str]]):
         """What the network reads: its positions, or what its tokenizer says if that is less."""
         return int(min(self.network.config.max_position_embeddings, self.family.tokenizer.model_max_length))
 
-    def _translated(self, rows: Sequence[_Row], script: Script, done: int, passes: int, steps: Steps) -> list[str]:
+    def _translated(
+        self, rows: Sequence[_Row], script: Script, done: int, passes: int, steps: Steps
+    ) -> list[tuple[str, bool]]:
+        """Each row's text, and whether it came to its end."""
         import transformers
 
         if not rows:
@@ -179,9 +191,7 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, list[str]]):
             max_new_tokens=self.tokens, logits_processor=[Watch(self.model.name, tick)],
         )  # fmt: skip
         ids: list[list[int]] = written.tolist()
-        if cut := sum(self.family.end not in row[1:] for row in ids):
-            log.warning("translation_at_bound", model=self.model.name, texts=cut, tokens=self.tokens)
-        return self.family.decode(ids)
+        return [(text, self.family.end in row[1:]) for text, row in zip(self.family.decode(ids), ids, strict=True)]
 
     def _inputs(self, rows: Sequence[_Row]) -> "dict[str, torch.Tensor]":
         """Padded tokens, or features of the speech, and which of them count."""

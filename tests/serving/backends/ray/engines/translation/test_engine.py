@@ -232,3 +232,11 @@ class Harm:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return setattr, (Harm, "done", True)
+
+
+async def test_a_translation_that_ends_at_the_bound_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(desk.engine), "tokens", property(lambda _: 2))
+    result = await desk.translate("people", "  ", *LINES)
+    assert 1 not in result.cut  # a blank text is no translation
+    assert result.cut == sorted(result.cut)
+    assert len(result.cut) >= 4
