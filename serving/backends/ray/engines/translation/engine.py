@@ -191,7 +191,15 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, Translated]):
             max_new_tokens=self.tokens, logits_processor=[Watch(self.model.name, tick)],
         )  # fmt: skip
         ids: list[list[int]] = written.tolist()
-        return [(text, self.family.end in row[1:]) for text, row in zip(self.family.decode(ids), ids, strict=True)]
+        return [(text, self._came_to_its_end(row)) for text, row in zip(self.family.decode(ids), ids, strict=True)]
+
+    def _came_to_its_end(self, row: list[int]) -> bool:
+        """Whether the network ended the text, and not the bound, at which some configurations write an end."""
+        written = row[1:]
+        if self.family.end not in written:
+            return False
+        forced = self.network.generation_config.forced_eos_token_id is not None
+        return not forced or written.index(self.family.end) + 1 < self.tokens
 
     def _inputs(self, rows: Sequence[_Row]) -> "dict[str, torch.Tensor]":
         """Padded tokens, or features of the speech, and which of them count."""
