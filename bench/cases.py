@@ -102,7 +102,7 @@ def diffusers(engine: Any, request: Any, files: Mapping[str, Path]) -> Direct:  
             output = engine.pipeline(
                 num_inference_steps=engine.steps_of(request),
                 generator=[generator(request.seed)],
-                output_type="np",
+                output_type=engine.output_type,
                 **sides,
                 **engine.arguments([asked]),
             )

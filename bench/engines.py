@@ -37,6 +37,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench" / "engines.json"
 """Kept in git: docs/models.md is made of it, wherever that is done."""
 ROUNDS: Final = 9
+MOST_ROUNDS: Final = 41
+BUDGET_MS: Final = 6000
+"""What quick works may take together."""
 BATCH: Final = 8
 MOST_OVERHEAD: Final = 0.03
 MOST_OVERHEAD_MS: Final = 2.0
@@ -116,15 +119,20 @@ async def timed_ms(work: Callable[[], Awaitable[Any]]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-async def in_turns(*works: Callable[[], Awaitable[Any]], rounds: int = ROUNDS) -> list[float]:
-    """Medians in milliseconds; the works take turns, so that a slow minute strikes all of them."""
+async def in_turns(*works: Callable[[], Awaitable[Any]], least: int = ROUNDS) -> list[float]:
+    """Medians in milliseconds; the works take turns, so that a slow minute strikes all of them.
+
+    Args:
+        works: what is timed; the first round does not count.
+        least: rounds; quick works get up to :data:`MOST_ROUNDS` of them.
+    """
+    first = sum([await timed_ms(work) for work in works])
+    rounds = min(MOST_ROUNDS, max(least, int(BUDGET_MS / first)))
     times: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
+    for number in range(rounds):
         order = list(enumerate(works))
         for index, work in order if number % 2 else reversed(order):
-            took = await timed_ms(work)
-            if number:
-                times[index].append(took)
+            times[index].append(await timed_ms(work))
     return [statistics.median(each) for each in times]
 
 
@@ -155,7 +163,7 @@ async def batch_of(case: Case, engine: Any, context: EngineContext) -> Batch:  #
         results = await asyncio.gather(*(engine.run(request, Call()) for request in requests))
         sizes.extend(result.made.batch for result in results)
 
-    apart_ms, together_ms = await in_turns(apart, together, rounds=5)
+    apart_ms, together_ms = await in_turns(apart, together, least=5)
     return Batch(model=case.model, apart_ms=apart_ms, together_ms=together_ms, largest=max(sizes))
 
 
