@@ -40,11 +40,13 @@ class Prepared(NamedTuple):
         path: of the medium; None to warm up with a grey face.
         times_s: of the frames to look at; a picture has one.
         long_px: longer side of its frames; 0 where it is a picture.
+        still: the picture, decoded; None where it is a clip.
     """
 
     path: Path | None
     times_s: Sequence[float]
     long_px: int
+    still: Picture | None = None
 
 
 class Face(NamedTuple):
@@ -83,7 +85,7 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
         """Tell pictures from clips, and choose the frames to look at."""
         path = files["media"]
         if is_picture(path):
-            return Prepared(path, (0.0,), 0)
+            return Prepared(path, (0.0,), 0, np.asarray(read_picture(path, "media")))
         try:
             info = probe_file(path)
         except BadInput as error:
@@ -171,8 +173,8 @@ def is_picture(path: Path) -> bool:
 
 
 def _frames(path: Path, prepared: Prepared) -> Iterator[Picture]:
-    if not prepared.long_px:
-        yield np.asarray(read_picture(path, "media"))
+    if prepared.still is not None:
+        yield prepared.still
         return
     for time_s in prepared.times_s:
         yield asyncio.run(frame_at(path, time_s, most_px=LOOKED_AT_PX, field="media"))

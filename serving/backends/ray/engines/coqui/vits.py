@@ -126,18 +126,18 @@ class CoquiVitsEngine(NetworkEngine[SpeechRequest, Line, Speech]):
             steps(done, total)
 
         self._step = step
-        pieces = [self._sentence(line, index) for index in range(len(line.pieces))]
+        pieces = [self._sentence(line, index, lambda: steps(done, total)) for index in range(len(line.pieces))]
         self.recover()
         return join(pieces, self._rate_hz)
 
-    def _sentence(self, line: Line, index: int) -> SpokenPiece:
+    def _sentence(self, line: Line, index: int, alive: Callable[[], None]) -> SpokenPiece:
         import torch
 
         piece, device = line.pieces[index], self._network.device
         self._network.length_scale = self._pace / line.speed
         speakers = None if line.speaker is None else torch.tensor([line.speaker], device=device)
         ids = torch.tensor([self._ids(piece)], device=device)
-        with seeded(int(np.random.SeedSequence([line.seed, index]).generate_state(1)[0])):
+        with seeded(int(np.random.SeedSequence([line.seed, index]).generate_state(1)[0]), alive):
             made = self._network.inference(
                 ids,
                 {

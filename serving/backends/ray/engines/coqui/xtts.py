@@ -73,6 +73,7 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
     def load(self) -> None:
         """Load tokenizer and network; see the base."""
         folder, name = self.weights.folder, self.model.name
+        self._speakers_read: Mapping[str, Any] | None = None
         module = coqui("tts.models.xtts")
         self._config = reading(name, lambda: _configuration(folder), folder)
         tokenizer = reading(
@@ -156,7 +157,7 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
     ) -> tuple[NDArray[np.float32], int]:
         """Samples of a sentence, and how many tokens they took."""
         watch = Watch(self.model.name, told)
-        with seeded(int(np.random.SeedSequence([script.seed, index]).generate_state(1)[0])):
+        with seeded(int(np.random.SeedSequence([script.seed, index]).generate_state(1)[0]), lambda: told(0)):
             spoken = self._network.inference(
                 script.sentences[index].text,
                 script.language,
@@ -194,11 +195,12 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
         return Conditioning(held["gpt_cond_latent"], held["speaker_embedding"])
 
     def _speakers(self) -> Mapping[str, Any]:
-        path = self.weights.folder / _SPEAKERS_FILE
-        if not path.is_file():
-            return {}
-        held = read_pickle(self.model, path)
-        return held if isinstance(held, Mapping) else {}
+        """By name, as the file has them; read once, a few megabytes."""
+        if self._speakers_read is None:
+            path = self.weights.folder / _SPEAKERS_FILE
+            held = read_pickle(self.model, path) if path.is_file() else {}
+            self._speakers_read = held if isinstance(held, Mapping) else {}
+        return self._speakers_read
 
     def _file(self, sample: str) -> Path:
         """A voice's sample: in the weights' folder or in the model's, never outside."""

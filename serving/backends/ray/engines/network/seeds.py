@@ -4,7 +4,7 @@ The one invariant: equal seeds give equal numbers on every device and whatever e
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 _GLOBAL: Final = threading.Lock()
+_PERIOD_S: Final = 0.2
 
 
 def generator(seed: int) -> "torch.Generator":
@@ -22,15 +23,30 @@ def generator(seed: int) -> "torch.Generator":
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def _global(waits: Callable[[], None] | None) -> Iterator[None]:
+    while not _GLOBAL.acquire(timeout=_PERIOD_S):
+        if waits is not None:
+            waits()
+    try:
+        yield
+    finally:
+        _GLOBAL.release()
+
+
+@contextmanager
+def seeded(seed: int, waits: Callable[[], None] | None = None) -> Iterator[None]:
     """The process's generators (torch, numpy) start at ``seed`` inside; one thread at a time, and restored after.
 
-    For libraries that take no generator (sampling in transformers, coqui).
+    For libraries that take no generator (sampling in coqui).
+
+    Args:
+        seed: where they start.
+        waits: called a few times a second while another thread has them; what it raises is let through.
     """
     import numpy as np
     import torch
 
-    with _GLOBAL, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _global(waits), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         before = np.random.get_state()
         np.random.seed(seed)
         torch.manual_seed(seed)
