@@ -32,6 +32,7 @@ class ColdStart:
         weights_bytes: size of the files.
         device: ``cpu`` or ``cuda:N``.
         precision: of the weights in memory.
+        source: where the weights came from, with their revision.
         measured_at: Unix seconds.
     """
 
@@ -41,6 +42,7 @@ class ColdStart:
     weights_bytes: int = 0
     device: str = "cpu"
     precision: str = "fp32"
+    source: str = ""
     measured_at: float = field(default_factory=time.time)
 
     @property

@@ -243,7 +243,7 @@ def _show_table(model: "Model") -> "Table":
         "served by": f"{card.backend}, engine {card.engine}, deployment {model.replica_group}"
         + (", where asked for" if card.optional else ""),
         "architecture": card.architecture or "",
-        "weights": card.source.uri + (f" at {card.source.revision}" if card.source.revision else ""),
+        "weights": card.source.text,
         "licence": f"{licence.name}, {commercial[licence.commercial_use]}",
         "languages": ", ".join(card.languages),
         "precision": card.precision,
@@ -255,7 +255,7 @@ def _show_table(model: "Model") -> "Table":
         "aliases": ", ".join(card.aliases),
         "limits": ", ".join(f"{name} {bound:g}" for name, bound in card.limits.items()),
         "adapters": ", ".join(card.adapters),
-        "cold start": _cold_start(model.name),
+        "cold start": _cold_start(model),
         "not served": "; ".join(card.gaps),
         "folder": str(model.folder),
     }
@@ -267,12 +267,12 @@ def _show_table(model: "Model") -> "Table":
     return table
 
 
-def _cold_start(model: str) -> str:
-    """What the newest one on this machine took."""
+def _cold_start(model: "Model") -> str:
+    """What the newest one on this machine took, if it was of the weights that the card names."""
     from serving.backends.cold_start import COLD_STARTS, read_cold_start
 
-    took = read_cold_start(Settings().home.expanduser() / COLD_STARTS, model)
-    if took is None:
+    took = read_cold_start(Settings().home.expanduser() / COLD_STARTS, model.name)
+    if took is None or took.source != model.card.source.text:
         return ""
     warm_up = "" if took.warm_up_s is None else f", {took.warm_up_s:.2f} s first request"
     return f"{took.download_s:.2f} s download, {took.load_s:.2f} s load{warm_up} ({took.precision} on {took.device})"

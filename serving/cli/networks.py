@@ -4,6 +4,7 @@ Called by running_mesh. The one invariant: what is missing is told, or fetched w
 starts; replicas on a cluster fetch for themselves.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ from serving.repository.served import requested
 from serving.settings import Settings
 
 _CPU: Final = "REELMESH_ENGINES__DEVICE=cpu REELMESH_ENGINES__PRECISION=fp32"
+_QUIET_S: Final = 1.0
 _BAR: Final = 0.04
 """Where the bar of a start stands meanwhile."""
 
@@ -56,7 +58,9 @@ def fetch_weights(settings: Settings, repository: Repository, report: Report) ->
     cache = WeightsCache.of(settings)
     for needed in [one for model in _at_start(settings, repository) for one in sources_of(model)]:
 
-        def told(progress: Progress, label: str = needed.label) -> None:
+        def told(progress: Progress, label: str = needed.label, began: float = time.monotonic()) -> None:
+            if time.monotonic() - began < _QUIET_S:
+                return  # it is here, or small
             part = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
             report(f"fetching {label}: {part:.0%} of {progress.total_bytes / 1e6:,.0f} MB", _BAR)
 

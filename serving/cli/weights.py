@@ -74,6 +74,9 @@ def verify(models: Models = None, repository: Repositories = None, as_json: AsJs
     found: list[dict[str, Any]] = []
     for one in _wanted(models, repository, every=not models):
         row: dict[str, Any] = {"model": one.model.name, "field": one.field, "label": one.label, "problems": []}
+        source = one.model.card.source
+        bare = source.uri.startswith("file:") and source.sha256 is None and not source.copied
+        row["note"] = " (as files go; the card has no sha256 to compare with)" if bare else ""
         try:
             again = f" (`reelmesh models pull --again {one.model.name}`)"
             row["problems"] = [problem + again for problem in cache.verify(one.model)]
@@ -81,17 +84,18 @@ def verify(models: Models = None, repository: Repositories = None, as_json: AsJs
             _place(error, one)
             if models:
                 raise
-            found.append({**row, "state": "not here"})
+            found.append({**row, "state": "not here", "note": ""})
             continue
         except ReelmeshError as error:
             _place(error, one)
             row["problems"] = [str(error)]
-        found.append({**row, "state": "damaged" if row["problems"] else "good"})
+        note = "" if row["problems"] else row["note"]
+        found.append({**row, "state": "damaged" if row["problems"] else "good", "note": note})
     if as_json:
         print_json(found)
     else:
         for row in found:
-            print(f"{row['label']}: {row['state']}")
+            print(f"{row['label']}: {row['state']}{row['note']}")
             for problem in row["problems"]:
                 print_line(problem)
     if any(row["problems"] for row in found):

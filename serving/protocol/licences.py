@@ -40,7 +40,7 @@ def refusal(problem: str, task: str, others: Sequence[str]) -> LicenceForbids:
     """
     named = ", ".join(repr(name) for name in others[:MOST_NAMED])
     way = f"use {named}" if named else f"no other model here does {task or 'the same'} for commercial work"
-    return LicenceForbids(problem, field="model", fix=f"{way}; or say that the work is non_commercial, if it is")
+    return LicenceForbids(problem, field="model", fix=f"{way}; or, for other work, x-reelmesh-use: non_commercial")
 
 
 def refusal_of(model: str, endpoints: Collection[Endpoint]) -> LicenceForbids | None:

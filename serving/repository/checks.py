@@ -214,7 +214,10 @@ def _check_fallbacks(models: Mapping[str, RawModel]) -> Iterator[Finding]:
             if name == raw.name:
                 yield at_card(raw, field, "a model cannot fall back to itself", "remove it")
             elif other is None:
-                yield at_card(raw, field, f"no model {name!r}", _one_of(name, models))
+                where = "add the folder that has it, --model-repository DIR, or remove it"
+                near = difflib.get_close_matches(name, models, n=1)
+                fix = _one_of(name, models) if near else where
+                yield at_card(raw, field, f"no model {name!r} in these folders", fix)
             elif raw.card and other.card and other.card.task != raw.card.task:
                 problem = f"{name!r} does {other.card.task!r}, not {raw.card.task!r}"
                 yield at_card(raw, field, problem, "name a model of the same task")

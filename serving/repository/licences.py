@@ -15,7 +15,7 @@ from serving.repository.model import TENSOR_TASK, License, Model
 from serving.repository.served import steps
 from serving.settings import LicenceSettings
 
-_OTHER_ADAPTER: Final = "ask for another adapter or none; or say that the work is non_commercial, if it is"
+_OTHER_ADAPTER: Final = "ask for another adapter or none; or, for other work, x-reelmesh-use: non_commercial"
 _REASON_CHARS: Final = Endpoint.model_fields["refuses"].metadata[0].max_length
 
 

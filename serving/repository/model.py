@@ -52,6 +52,11 @@ class Source(_Part):
     allow_pickles: list[str] = Field(default=[], max_length=200, description="Names of files that may be pickles.")
     copied: bool = Field(default=False, description="Copy a file: source into the node's cache.")
 
+    @property
+    def text(self) -> str:
+        """Address and revision, for people."""
+        return f"{self.uri} at {self.revision}" if self.revision else self.uri
+
 
 class Share(_Part):
     """What one replica leases of its node."""

@@ -53,8 +53,11 @@ def test_models_that_are_loaded_later_need_nothing_yet(tmp_path: Path) -> None:
     fetch_weights(settings, repository, lambda text, done: None)
 
 
-def test_weights_are_in_the_cache_afterwards_and_the_way_there_is_told(tmp_path: Path) -> None:
+def test_weights_are_in_the_cache_afterwards_and_the_way_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = toy_model(tmp_path, source={"uri": "file:weights", "copied": True})
+    monkeypatch.setattr(networks, "_QUIET_S", 0.0)
     settings, said = mesh(tmp_path), list[str]()
     assert WeightsCache.of(settings).locate(model) is None
     fetch_weights(settings, load_served(settings), lambda text, done: said.append(text))

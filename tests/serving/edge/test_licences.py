@@ -14,7 +14,7 @@ from tests.serving.edge.conftest import until
 from tests.serving.edge.guarded import Guarded
 
 REASON = "the weights of 'echo' are under \"Früh & Spät\"; 100 % \\ not for sale"
-FIX = "use 'other'; or say that the work is non_commercial, if it is"
+FIX = "use 'other'; or, for other work, x-reelmesh-use: non_commercial"
 INFER = "/v2/models/echo/infer"
 FREE = {USE_HEADER: NON_COMMERCIAL}
 MESSAGE = pb.ModelInferRequest(model_name="echo").SerializeToString()

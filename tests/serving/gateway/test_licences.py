@@ -8,7 +8,7 @@ from tests.serving.gateway.oip_site import open_oip
 from tests.serving.gateway.replica import request
 
 FREE = metadata_of(NON_COMMERCIAL)
-TEXT = "model: not for sale: no other model here does the same for commercial work; or say that the work is "
+TEXT = "model: not for sale: no other model here does the same for commercial work; or, for other work, "
 BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "data": [1.0]}]}
 
 

@@ -46,7 +46,7 @@ def test_one_replica_that_refuses_is_enough_and_alternatives_are_those_that_no_r
     living = [endpoint("m"), endpoint("m", refuses="no"), endpoint("half"), endpoint("half", refuses="no")]
     error = refusal_of("m", [*living, endpoint("free"), endpoint("tune", "music")])
     assert error is not None
-    assert str(error) == "model: no: use 'free'; or say that the work is non_commercial, if it is"
+    assert str(error) == "model: no: use 'free'; or, for other work, x-reelmesh-use: non_commercial"
 
 
 def test_few_of_many_alternatives_are_named() -> None:

@@ -47,7 +47,7 @@ def test_commercial_work_never_reaches_non_commercial_weights_even_where_somebod
         licences(free, own, accepted=["nc"]).check(own, COMMERCIAL)
     assert str(caught.value) == (
         "model: the weights of 'nc' are under CC-BY-NC-4.0, which allows no commercial use: "
-        "use 'free'; or say that the work is non_commercial, if it is"
+        "use 'free'; or, for other work, x-reelmesh-use: non_commercial"
     )
     assert (caught.value.code, caught.value.http_status, caught.value.retryable) == ("licence", 403, False)
     licences(own).check(own, NON_COMMERCIAL)
@@ -147,6 +147,6 @@ def test_a_fine_tune_with_terms_of_its_own_binds_the_requests_that_name_it() -> 
         licences(tuned).check(tuned, COMMERCIAL, "ink")
     assert str(caught.value) == (
         "adapter: the weights of the adapter 'ink' of 'sdxl' are under CC-BY-NC-4.0, which allows no commercial use: "
-        "ask for another adapter or none; or say that the work is non_commercial, if it is"
+        "ask for another adapter or none; or, for other work, x-reelmesh-use: non_commercial"
     )
     licences(tuned).check(tuned, NON_COMMERCIAL, "ink")

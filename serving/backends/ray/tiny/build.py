@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from serving.backends.ray.tiny import TINY
-from serving.errors import MissingDependency, NotFound, foreign_text
+from serving.errors import Conflict, MissingDependency, NotFound, foreign_text
 from serving.repository.model import Model
 from serving.repository.read import CARD_FILE, CONFIG_FILE
 
@@ -28,6 +28,7 @@ Sources of parts and adapters among them are addresses relative to the checkpoin
 
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "safetensors", "sentencepiece", "tokenizers", "ctranslate2")
 _CARD: Final = "card-changes.yaml"
+_OPENING: Final = "Tiny random weights, for trying it out: "
 
 
 def tiny_folder() -> Path:
@@ -74,23 +75,40 @@ def tiny_model_folder(model: Model, into: Path, cache: Path | None = None) -> Pa
         model: as the repository has it.
         into: a folder of models.
         cache: as for :func:`tiny_checkpoint`.
+
+    Raises:
+        Conflict: there is a folder of that name that is somebody's own.
     """
-    checkpoint = tiny_checkpoint(model.name, cache)
     folder = into / model.name
+    _check_free(folder)
+    checkpoint = tiny_checkpoint(model.name, cache)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model.folder / CONFIG_FILE, folder / CONFIG_FILE)
     card = yaml.safe_load((model.folder / CARD_FILE).read_text(encoding="utf-8"))
-    card |= {"precision": "fp32", "memory": None, "share": {"cpu": 0.1}, "optional": False, "replica_group": "tiny"}
+    card |= {"precision": "fp32", "memory": None, "share": {"cpu": 0.1}, "replica_group": "tiny"}
+    card |= {"optional": False, "default": False}  # served, and reached by its name alone
     card["fallback"] = []  # models that need not be where this one goes
     card |= yaml.safe_load((checkpoint / _CARD).read_text(encoding="utf-8"))
     for extra in [*card.get("adapters", {}).values(), *card.get("parts", {}).values()]:
         extra["source"]["uri"] = f"file:{checkpoint / extra['source']['uri'].removeprefix('file:')}"
-    card["description"] = f"Tiny random weights, for trying it out: {card['description']}"[:400]
+    card["description"] = f"{_OPENING}{card['description']}"[:400]
     card["source"] = {"uri": f"file:{checkpoint}", "revision": checkpoint.name.rpartition("-")[2]}
     if allowed := model.card.source.allow_pickles:
         card["source"]["allow_pickles"] = allowed
     (folder / CARD_FILE).write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return folder
+
+
+def _check_free(folder: Path) -> None:
+    """Only what was written here may be written over."""
+    card = folder / CARD_FILE
+    if card.is_file():
+        told = yaml.safe_load(card.read_text(encoding="utf-8"))
+        if isinstance(told, dict) and str(told.get("description", "")).startswith(_OPENING):
+            return
+    if folder.exists():
+        fix = "name another folder with --into, or remove it"
+        raise Conflict(f"{folder} is there and no tiny model", field="--into", fix=fix)
 
 
 def _maker(name: str) -> tuple[str, Maker]:

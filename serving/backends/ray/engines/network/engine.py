@@ -107,6 +107,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             weights_bytes=sum(weights.manifest.size_bytes for weights in held),
             device=self.placement.device,
             precision=self.placement.precision,
+            source=model.card.source.text,
         )
         self._room = asyncio.Semaphore(self.most_prepared())
         self.runner = Runner(model.name, self._generate, self._recover, most=self.most_in_batch(), lower=self.lower)

@@ -15,6 +15,8 @@ from serving.errors import BadInput
 _NAMED: Final = 5
 _SILENT: Final = frozenset({"P", "Z", "C"})
 """General categories that are written and not spoken: punctuation, spaces, controls and joiners."""
+_SPOKEN_SIGNS: Final = frozenset("&%@#*/\\§‰")
+"""Of these, what stands for a word all the same, and would be missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def _spelled(character: str, vocabulary: Collection[str]) -> Sequence[str] | Non
         if form and all(part in vocabulary for part in form):
             return tuple(form)
     category = unicodedata.category(character)
-    if category[0] not in _SILENT:
+    if category[0] not in _SILENT or character in _SPOKEN_SIGNS:
         return None
     joins = category == "Cf"
     return () if joins or " " not in vocabulary else (" ",)
