@@ -30,7 +30,7 @@ REVENUE = License(name="Community", commercial_use="conditional", condition="sma
 def model(name: str, terms: License, *, fallback: tuple[str, ...] = (), default: bool = False) -> Model:
     card = ModelCard(
         description="for tests", task="music", backend="ray", engine="x", license=terms,
-        source=Source(uri="hf:studio/x"), fallback=list(fallback), default=default,
+        source=Source(uri="hf:studio/x", revision="a" * 40), fallback=list(fallback), default=default,
     )  # fmt: skip
     return Model(name, Path("/") / name, card, ModelConfig(name=name), ())
 
