@@ -3,7 +3,9 @@
 The one invariant: what is tested is the model's own folder of the repository, with other weights.
 """
 
+import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
 @functools.cache
 def _into() -> Path:
-    return Path(tempfile.mkdtemp(prefix="reelmesh-tiny-"))
+    folder = Path(tempfile.mkdtemp(prefix="reelmesh-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.cache

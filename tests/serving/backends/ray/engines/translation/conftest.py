@@ -1,5 +1,6 @@
 """Every family of translators on its tiny checkpoint."""
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ class Desk:
 
     def __init__(self, name: str, **card: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="translation-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)  # engines that do not load are closed by nobody
         self.context = context_in(self.folder)
         self.engine = cast(TranslationEngine, tiny_engine(name, self.context, **card))
 

@@ -1,5 +1,6 @@
 """Both Whisper engines on one tiny network, and sounds for them."""
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +28,7 @@ class Room:
 
     def __init__(self, name: str, **card: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="whisper-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)  # engines that do not load are closed by nobody
         self.context = context_in(self.folder)
         self.engine = cast(WhisperEngine, tiny_engine(name, self.context, **card))
 
