@@ -80,7 +80,10 @@ async def test_who_is_told_that_bytes_are_here_finds_them_whatever_the_keeper_do
         assert isinstance(put, ArtifactRef)
         assert await store.get_bytes(put) == data
 
-    await asyncio.gather(*(one(index) for index in range(60)))
+    for start in range(0, 600, 60):  # on a busy machine one way may win all of a round
+        await asyncio.gather(*(one(index) for index in range(start, start + 60)))
+        if len({removed for removed, _ in outcomes}) == 2:
+            break
     assert len({removed for removed, _ in outcomes}) == 2, "the race never went both ways"
 
 
