@@ -107,6 +107,16 @@ class Component(_Part):
     description: str = ""
 
 
+class Optimized(_Part):
+    """An exported part that the engine runs in the place of its module."""
+
+    model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="Its folder in this repository.")
+    version: int | None = Field(default=None, ge=1, description="Of the part; without it the newest.")
+    runtime: Literal["onnxruntime", "triton", "tensorrt"] = Field(
+        default="onnxruntime", description="Who runs it: the engine's own process by one of two, or Triton."
+    )
+
+
 class Export(_Part):
     """How `reelmesh optimize` makes the served file, and what it must keep."""
 
@@ -152,6 +162,9 @@ class ModelCard(_Part):
     adapters: dict[str, Adapter] = Field(default={}, description="Fine-tunes that requests name, loaded when needed.")
     parts: dict[str, Component] = Field(default={}, description="Parts that have a source of their own, by name.")
     export: Export | None = None
+    optimized: dict[str, Optimized] = Field(
+        default={}, description="Exported parts that the engine runs instead of torch's, by name."
+    )
     gaps: list[str] = Field(default=[], description="What the family can do that is not served, and why.")
 
 

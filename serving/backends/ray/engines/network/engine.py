@@ -22,6 +22,8 @@ from serving.backends.ray.engines.network.reading import read_ahead
 from serving.backends.ray.engines.network.runner import Ran, Runner
 from serving.backends.ray.engines.network.steps import Steps
 from serving.backends.ray.engines.threads import in_thread
+from serving.backends.ray.parts.chosen import swap_in_chosen
+from serving.backends.ray.parts.swap import Swapped
 from serving.errors import BadInput, MissingDependency, OutOfMemory
 from serving.protocol.artifact import ArtifactRef
 from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult
@@ -71,6 +73,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         placement: device, precision and memory.
         weights: the folder with the weights, held until the engine is closed.
         parts: the same for every part with a source of its own, by name.
+        swapped: exported parts that answer in the place of their modules, by name.
         threads: CPU threads the network may use.
         cold_start: what loading took.
     """
@@ -91,12 +94,14 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         self._cache = context.weights
         self.weights: HeldWeights = self._cache.hold(model)
         self.parts: dict[str, HeldWeights] = {}
+        self.swapped: dict[str, Swapped] = {}
         try:
             for name, part in model.card.parts.items():
                 self.parts[name] = self.hold(part.source)
             began = time.perf_counter()
             read_ahead([file for weights in (self.weights, *self.parts.values()) for file in weights.files])
             self._load()
+            self.swapped = swap_in_chosen(self)
         except BaseException:
             self._let_go()
             raise
@@ -213,6 +218,8 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         """Let the batch at work end at its next step, free the network and let go of its weights."""
         await self.runner.close()
         await asyncio.to_thread(self.unload)
+        for part in self.swapped.values():
+            part.close()
         free_memory(self.placement.device)
         self._let_go()
 

@@ -1,0 +1,1 @@
+"""Exported parts of networks: which modules of which models are exported, how they are proven equal and published."""

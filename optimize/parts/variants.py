@@ -1,0 +1,149 @@
+"""Sorts a part's recorded calls into variants, and wraps its module so that it takes flat tensors; for the exporter.
+
+The one invariant: a variant's fixed axes have one size in all of its calls.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from optimize.parts.part import Part
+from serving.backends.ray.parts.calls import Tensors, collect, rebuild
+from serving.backends.ray.parts.capture import RecordedCall
+from serving.errors import EngineFailed
+from serving.repository.part_file import PartTensor
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+
+@dataclass(frozen=True)
+class Group:
+    """The calls of one variant.
+
+    Attributes:
+        calls: at least one; the first is the one that is traced.
+        inputs: with their dynamic axes.
+        outputs: likewise.
+    """
+
+    calls: Sequence[RecordedCall]
+    inputs: Sequence[PartTensor]
+    outputs: Sequence[PartTensor]
+
+    @property
+    def traced(self) -> RecordedCall:
+        """The call whose sizes the exporter sees."""
+        return self.calls[0]
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether any axis varies."""
+        return any(isinstance(axis, str) for tensor in self.inputs for axis in tensor.axes)
+
+    def dynamic(self) -> list[dict[int, str]]:
+        """For each input its axes that vary."""
+        return [{i: axis for i, axis in enumerate(t.axes) if isinstance(axis, str)} for t in self.inputs]
+
+
+class Flat(nn.Module):
+    """A module that takes the flat tensors of a kind of call, by position, and returns those of its answer.
+
+    Args:
+        module: the part's.
+        group: whose calls it shall take.
+    """
+
+    def __init__(self, module: nn.Module, group: Group) -> None:
+        super().__init__()
+        self.module = module
+        self._call: JsonValue = group.traced.call
+        self._answer: JsonValue = group.traced.answer
+        self._inputs, self._outputs = group.inputs, group.outputs
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Outputs in the variant's order; what has no axes gets one of 1."""
+        named = {
+            tensor.name: value.reshape(()) if tensor.scalar else value
+            for tensor, value in zip(self._inputs, tensors, strict=True)
+        }
+        arguments = rebuild(self._call, named)
+        assert isinstance(arguments, dict)  # noqa: S101 - a call's arguments have names
+        found: Tensors = {}
+        collect(self._answer, self.module(**arguments), found)
+        return tuple(
+            found[tensor.name].reshape(1) if tensor.scalar else found[tensor.name] for tensor in self._outputs
+        )
+
+
+def groups(part: Part, calls: Sequence[RecordedCall]) -> list[Group]:
+    """The variants of a part: calls of one kind, whose fixed axes have equal sizes."""
+    sorted_calls: dict[str, list[RecordedCall]] = {}
+    for call in calls:
+        fixed = {name: _fixed(part, name, tensor) for name, tensor in call.inputs.items()}
+        sorted_calls.setdefault(f"{call.key} {fixed}", []).append(call)
+    return [_group(part, alike) for alike in sorted_calls.values()]
+
+
+def feed(group: Group, call: RecordedCall, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """A call's inputs as the file takes them."""
+    return [_cast(call.inputs[t.name].reshape(1) if t.scalar else call.inputs[t.name], dtype) for t in group.inputs]
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _fixed(part: Part, name: str, tensor: torch.Tensor) -> list[int | None]:
+    dynamic = part.dynamic(name, tensor.dim())
+    return [None if index in dynamic else size for index, size in enumerate(tensor.shape)]
+
+
+def _group(part: Part, calls: Sequence[RecordedCall]) -> Group:
+    first = max(calls, key=lambda call: _spread(part, call))
+    ordered = [first, *(call for call in calls if call is not first)]
+    declared = {name: part.dynamic(name, tensor.dim()) for name, tensor in first.inputs.items()}
+    inputs = [_tensor(name, tensor, declared[name]) for name, tensor in first.inputs.items()]
+    known = _sizes(declared, ordered)
+    outputs = [_tensor(name, tensor, _varying(name, ordered, known)) for name, tensor in first.outputs.items()]
+    if not outputs:
+        raise EngineFailed("the module gives back nothing but its inputs", field=part.at)
+    return Group(ordered, inputs, outputs)
+
+
+def _spread(part: Part, call: RecordedCall) -> tuple[int, int]:
+    """How well a call can be traced: the exporter takes an axis of 1 as fixed, and equal sizes as one axis."""
+    sizes: dict[str, int] = {}
+    for name, tensor in call.inputs.items():
+        sizes |= {axis: tensor.shape[index] for index, axis in part.dynamic(name, tensor.dim()).items()}
+    return sum(size > 1 for size in sizes.values()), len(set(sizes.values()))
+
+
+def _sizes(declared: Mapping[str, Mapping[int, str]], calls: Sequence[RecordedCall]) -> dict[str, list[int]]:
+    return {
+        axis: [call.inputs[name].shape[index] for call in calls]
+        for name, axes in declared.items()
+        for index, axis in axes.items()
+    }
+
+
+def _varying(name: str, calls: Sequence[RecordedCall], known: Mapping[str, list[int]]) -> dict[int, str]:
+    """An output's axes that vary with the calls, named as the input's axis that varies likewise, if there is one."""
+    found = {}
+    for index in range(calls[0].outputs[name].dim()):
+        sizes = [call.outputs[name].shape[index] for call in calls]
+        same = next((axis for axis, others in known.items() if others == sizes), None)
+        if same is not None and known:
+            found[index] = same
+        elif len(set(sizes)) > 1:
+            found[index] = f"{name.replace('.', '_')}_{index}"
+    return found
+
+
+def _tensor(name: str, tensor: torch.Tensor, dynamic: Mapping[int, str]) -> PartTensor:
+    scalar = tensor.dim() == 0
+    axes = [1] if scalar else [dynamic.get(index, size) for index, size in enumerate(tensor.shape)]
+    return PartTensor(name=name, dtype=str(tensor.dtype).removeprefix("torch."), axes=axes, scalar=scalar)

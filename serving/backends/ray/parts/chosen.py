@@ -1,0 +1,94 @@
+"""Swaps in the parts that a model's card chooses under ``optimized``; called by NetworkEngine after it has loaded.
+
+The one invariant: a part that is missing, stale or of another model keeps the model from loading, with the reason.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from serving.backends.ray.parts.place import module_at
+from serving.backends.ray.parts.swap import Open, Swapped, on_onnxruntime, swap_in
+from serving.errors import BadInput, NotFound
+from serving.repository.derive import is_version
+from serving.repository.model import Model, Optimized
+from serving.repository.part_file import PartFile, read_part
+
+if TYPE_CHECKING:
+    from serving.backends.ray.engines.network.placement import Placement
+    from serving.weights.held import HeldWeights
+
+
+class Loaded(Protocol):
+    """What of an engine this needs."""
+
+    model: Model
+    placement: "Placement"
+    threads: int
+    weights: "HeldWeights"
+    parts: "dict[str, HeldWeights]"
+
+
+def weights_digest(engine: Loaded) -> str:
+    """SHA-256 over all weights that an engine was loaded from: the model's own, and those of parts from elsewhere."""
+    if not engine.parts:
+        return engine.weights.digest
+    total = hashlib.sha256(engine.weights.digest.encode())
+    for name, held in sorted(engine.parts.items()):
+        total.update(f"{name}={held.digest}\n".encode())
+    return total.hexdigest()
+
+
+def swap_in_chosen(engine: Loaded) -> dict[str, Swapped]:
+    """Swap in every part that the card chooses.
+
+    Raises:
+        NotFound: a part or its version is not there.
+        BadInput: it belongs to other weights or another model, or cannot be had together with the card's adapters.
+    """
+    digest = weights_digest(engine) if engine.model.card.optimized else ""
+    swapped = {}
+    for name, chosen in engine.model.card.optimized.items():
+        field = f"{engine.model.name}/model.yaml:optimized.{name}"
+        folder = version_folder(engine.model.folder.parent / chosen.model, chosen.version, field)
+        part = read_part(folder)
+        _check(engine, part, digest, field)
+        swapped[name] = swap_in(engine, folder, part, opener(engine, chosen, field))
+    return swapped
+
+
+def version_folder(folder: Path, version: int | None, field: str) -> Path:
+    """A part's version; the newest without a number.
+
+    Raises:
+        NotFound: says which there are.
+    """
+    there = sorted(int(path.name) for path in folder.iterdir() if is_version(path.name)) if folder.is_dir() else []
+    if not there:
+        fix = "run `reelmesh optimize MODEL --part PART`, or take it out of optimized"
+        raise NotFound(f"there is no exported part in {folder}", field=field, fix=fix)
+    if version is not None and version not in there:
+        raise NotFound(f"{folder} has no version {version}", field=field, fix=f"use one of {', '.join(map(str, there))}")
+    return folder / str(there[-1] if version is None else version)
+
+
+def opener(engine: Loaded, chosen: Optimized, field: str) -> Open:
+    """Who runs the files: what the card names."""
+    openers: Mapping[str, Open] = {"onnxruntime": on_onnxruntime(engine.placement.device, engine.threads)}
+    if chosen.runtime not in openers:
+        raise BadInput(f"{chosen.runtime} is not there", field=f"{field}.runtime", fix=f"use {' or '.join(openers)}")
+    return openers[chosen.runtime]
+
+
+def _check(engine: Loaded, part: PartFile, digest: str, field: str) -> None:
+    name = engine.model.name
+    again = f"run `reelmesh optimize {name} --part {part.part}`, or take it out of optimized"
+    if part.model != name:
+        raise BadInput(f"the part is of {part.model}", field=field, fix=again)
+    if part.weights_digest != digest:
+        problem = f"the part was made of other weights ({part.weights_digest[:12]}, and these are {digest[:12]})"
+        raise BadInput(problem, field=field, fix=again)
+    if engine.model.card.adapters and hasattr(module_at(engine, part.at), "add_adapter"):
+        problem = "fine-tunes cannot be put on an exported part"
+        raise BadInput(problem, field=field, fix="take out the adapters, or this part")

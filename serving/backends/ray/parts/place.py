@@ -1,0 +1,42 @@
+"""Finds a part's module in a loaded engine, and empties it; used to capture calls and to swap parts in.
+
+The one invariant: an emptied module keeps its class, settings, device and dtype, which pipelines ask for; only its
+numbers are gone.
+"""
+
+from typing import TYPE_CHECKING, Final, cast
+
+from serving.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FIX: Final = "name a module of the loaded engine, such as pipeline.unet"
+
+
+def module_at(engine: object, path: str) -> "nn.Module":
+    """The module at a dotted path of attributes, and of numbers in lists.
+
+    Raises:
+        BadInput: there is none.
+    """
+    from torch import nn
+
+    found: object = engine
+    for step in path.split("."):
+        if step.isdigit() and isinstance(found, list | tuple | nn.ModuleList | nn.Sequential):
+            found = found[int(step)] if int(step) < len(found) else None
+        else:
+            found = getattr(found, step, None)
+    if not isinstance(found, nn.Module):
+        raise BadInput(f"the engine has no module at {path!r}", field="at", fix=_FIX)
+    return cast("nn.Module", found)
+
+
+def empty(module: "nn.Module") -> int:
+    """Let go of a module's numbers; bytes that this freed."""
+    freed = 0
+    for tensor in (*module.parameters(), *module.buffers()):
+        freed += tensor.numel() * tensor.element_size()
+        tensor.data = tensor.data.new_empty(0)
+    return freed
