@@ -4,13 +4,14 @@ The one invariant: a variant's fixed axes have one size in all of its calls.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from optimize.parts.part import Part
+from optimize.recipe import BATCH
 from serving.backends.ray.parts.calls import Tensors, collect, rebuild
 from serving.backends.ray.parts.capture import RecordedCall
 from serving.errors import EngineFailed
@@ -91,6 +92,37 @@ def groups(part: Part, calls: Sequence[RecordedCall]) -> list[Group]:
 def feed(group: Group, call: RecordedCall, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """A call's inputs as the file takes them."""
     return [_cast(call.inputs[t.name].reshape(1) if t.scalar else call.inputs[t.name], dtype) for t in group.inputs]
+
+
+def run_flat(flat: Flat, group: Group, tensors: Sequence[torch.Tensor]) -> Tensors:
+    """A wrapped module's outputs by name."""
+    with torch.inference_mode():
+        return {tensor.name: value for tensor, value in zip(group.outputs, flat(*tensors), strict=True)}
+
+
+def with_batches(group: Group, module: nn.Module) -> Group:
+    """The same variant with calls of two and three rows, made of its traced one, where all recorded calls had one.
+
+    Engines ask some parts for one row at a time, such as text encoders; the exporter needs two, since it takes an axis
+    of 1 as fixed. Rows are the recorded one, turned along its last axis, so that they differ.
+    """
+    axes = [{index for index, axis in found.items() if axis == BATCH} for found in group.dynamic()]
+    rows = {group.traced.inputs[t.name].shape[i] for t, found in zip(group.inputs, axes, strict=True) for i in found}
+    if rows != {1}:
+        return group
+    calls = [_repeated(group, module, axes, count) for count in (2, 3)]
+    return Group([*calls, *group.calls], group.inputs, group.outputs)
+
+
+def _repeated(group: Group, module: nn.Module, axes: Sequence[set[int]], rows: int) -> RecordedCall:
+    inputs = {}
+    for tensor, found in zip(group.inputs, axes, strict=True):
+        value = group.traced.inputs[tensor.name]
+        for index in found:
+            value = torch.cat([value.roll(turn, -1) if value.dim() > 1 else value for turn in range(rows)], index)
+        inputs[tensor.name] = value
+    call = RecordedCall(group.traced.call, group.traced.answer, inputs, {})
+    return replace(call, outputs=run_flat(Flat(module, group), group, feed(group, call)))
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
