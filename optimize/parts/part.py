@@ -82,6 +82,27 @@ class Family:
 
 FAMILIES: Final[Mapping[str, str]] = {
     "StableDiffusionXLPipeline": "optimize.parts.pictures:SDXL",
+    "StableDiffusionXLControlNetPipeline": "optimize.parts.pictures:SDXL_CONTROLNET",
+    "AnimateDiffPipeline": "optimize.parts.unets:ANIMATEDIFF",
+    "StableVideoDiffusionPipeline": "optimize.parts.unets:STABLE_VIDEO",
+    "CogVideoXPipeline": "optimize.parts.cogvideox:FROM_TEXT",
+    "CogVideoXImageToVideoPipeline": "optimize.parts.cogvideox:FROM_PICTURE",
+    "LTXPipeline": "optimize.parts.ltx:FROM_TEXT",
+    "LTXImageToVideoPipeline": "optimize.parts.ltx:FROM_PICTURE",
+    "LTX2Pipeline": "optimize.parts.ltx2:FROM_TEXT",
+    "LTX2ImageToVideoPipeline": "optimize.parts.ltx2:FROM_PICTURE",
+    "StableAudioPipeline": "optimize.parts.music:STABLE_AUDIO",
+    "AceStepPipeline": "optimize.parts.music:ACE_STEP",
+    "MusicgenForConditionalGeneration": "optimize.parts.music:MUSICGEN",
+    "transformers/transcription": "optimize.parts.whisper:WHISPER",
+    "transformers/translation": "optimize.parts.translation:TRANSLATION",
+    "VitsModel": "optimize.parts.voices:VITS",
+    "Vits": "optimize.parts.voices:COQUI_VITS",
+    "Xtts": "optimize.parts.voices:XTTS",
+    "Wav2Lip": "optimize.parts.faces:WAV2LIP",
+    "FirstOrderMotionModel": "optimize.parts.faces:FIRST_ORDER",
+    "SadTalkerAudio2Coeff": "optimize.parts.faces:SADTALKER",
+    "Xception": "optimize.parts.faces:XCEPTION",
 }
 """Architecture, or engine/task where the card names none, to ``module:family``."""
 

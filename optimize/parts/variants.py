@@ -75,9 +75,7 @@ class Flat(nn.Module):
         assert isinstance(arguments, dict)  # noqa: S101 - a call's arguments have names
         found: Tensors = {}
         collect(self._answer, self.module(**arguments), found)
-        return tuple(
-            found[tensor.name].reshape(1) if tensor.scalar else found[tensor.name] for tensor in self._outputs
-        )
+        return tuple(found[tensor.name].reshape(1) if tensor.scalar else found[tensor.name] for tensor in self._outputs)
 
 
 def groups(part: Part, calls: Sequence[RecordedCall]) -> list[Group]:

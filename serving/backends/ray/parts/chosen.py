@@ -69,7 +69,9 @@ def version_folder(folder: Path, version: int | None, field: str) -> Path:
         fix = "run `reelmesh optimize MODEL --part PART`, or take it out of optimized"
         raise NotFound(f"there is no exported part in {folder}", field=field, fix=fix)
     if version is not None and version not in there:
-        raise NotFound(f"{folder} has no version {version}", field=field, fix=f"use one of {', '.join(map(str, there))}")
+        raise NotFound(
+            f"{folder} has no version {version}", field=field, fix=f"use one of {', '.join(map(str, there))}"
+        )
     return folder / str(there[-1] if version is None else version)
 
 

@@ -67,7 +67,9 @@ class OnnxRunner:
             )
         except Exception as error:
             fix = "publish the part again, or roll back to another version"
-            raise EngineFailed(f"does not load in ONNX Runtime: {foreign_text(error)}", field=str(file), fix=fix) from error
+            raise EngineFailed(
+                f"does not load in ONNX Runtime: {foreign_text(error)}", field=str(file), fix=fix
+            ) from error
 
     def run(self, inputs: Tensors) -> Tensors:
         """See :class:`Runner`."""
@@ -109,5 +111,5 @@ def _tensor(value: object, tensor: PartTensor) -> "torch.Tensor":
     """ONNX Runtime's own memory as torch's; DLPack knows no booleans and says bytes."""
     import torch
 
-    found: torch.Tensor = torch.from_dlpack(value._ortvalue.to_dlpack())  # type: ignore[attr-defined]  # noqa: SLF001
+    found: torch.Tensor = torch.from_dlpack(value._ortvalue.to_dlpack())  # type: ignore[attr-defined]
     return found.bool() if tensor.dtype == "bool" else found
