@@ -73,7 +73,7 @@ class Family:
 
     Attributes:
         parts: by name.
-        requests: small ones of the model's task, at three sizes at least, of which the first shows the most common case.
+        requests: small ones of the model's task, at three sizes at least; the first shows the most common case.
     """
 
     parts: Mapping[str, Part]

@@ -175,5 +175,5 @@ def _varying(name: str, calls: Sequence[RecordedCall], known: Mapping[str, list[
 
 def _tensor(name: str, tensor: torch.Tensor, dynamic: Mapping[int, str]) -> PartTensor:
     scalar = tensor.dim() == 0
-    axes = [1] if scalar else [dynamic.get(index, size) for index, size in enumerate(tensor.shape)]
+    axes: list[int | str] = [1] if scalar else [dynamic.get(index, size) for index, size in enumerate(tensor.shape)]
     return PartTensor(name=name, dtype=str(tensor.dtype).removeprefix("torch."), axes=axes, scalar=scalar)

@@ -27,7 +27,7 @@ _LIBRARIES: Final = ("diffusers.", "transformers.", "TTS.", "serving.")
 
 
 def bound(module: "nn.Module", args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
-    """A call's arguments by name; without those that equal their defaults, so that it does not matter who left them out."""
+    """A call's arguments by name, without those that equal their defaults: it does not matter who left them out."""
     signature = inspect.signature(type(module).forward)
     found = signature.bind(module, *args, **kwargs)
     names = list(signature.parameters.values())

@@ -4,7 +4,7 @@ The one invariant: an emptied module keeps its class, settings, device and dtype
 numbers are gone.
 """
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from serving.errors import BadInput
 
@@ -30,7 +30,7 @@ def module_at(engine: object, path: str) -> "nn.Module":
             found = getattr(found, step, None)
     if not isinstance(found, nn.Module):
         raise BadInput(f"the engine has no module at {path!r}", field="at", fix=_FIX)
-    return cast("nn.Module", found)
+    return found
 
 
 def empty(module: "nn.Module") -> int:

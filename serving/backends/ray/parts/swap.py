@@ -76,9 +76,8 @@ class Swapped:
         for (variant, runner), misfit in zip(alike, misfits, strict=True):
             if misfit is None:
                 return variant, runner
-        problem = (
-            f"{self._part.part} was exported for {misfits[0]}" if misfits else "a call that it was not exported for"
-        )
+        known = f"for {misfits[0]}" if misfits else "for calls of another kind"
+        problem = f"{self._part.part} was exported {known}"
         raise BadInput(
             problem,
             field=f"optimized.{self._part.part}",
