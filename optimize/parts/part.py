@@ -35,7 +35,7 @@ class Part:
         tolerances: where they differ from :data:`TOLERANCES`.
         fixes: names of :data:`optimize.fixes.FIXES` that the export needs.
         adapter: name of one in serving.backends.ray.parts.adapters.
-        int8: how it is quantised; None where that is not worth it.
+        int8: how it is quantised (optimize.int8); None where that is not worth it.
         decibels: least signal-to-noise ratio of its outputs in int8.
     """
 
@@ -44,7 +44,7 @@ class Part:
     tolerances: Mapping[Precision, float] = field(default_factory=dict)
     fixes: Sequence[str] = ()
     adapter: str | None = None
-    int8: Literal["static", "dynamic"] | None = None
+    int8: Literal["static", "dynamic", "weight_only"] | None = None
     decibels: float = 30.0
 
     def tolerance(self, precision: Precision) -> float:

@@ -92,6 +92,17 @@ def feed(group: Group, call: RecordedCall, dtype: torch.dtype = torch.float32) -
     return [_cast(call.inputs[t.name].reshape(1) if t.scalar else call.inputs[t.name], dtype) for t in group.inputs]
 
 
+def case_name(group: Group, call: RecordedCall) -> str:
+    """The sizes of a call's axes that vary, for people; all shapes where none do."""
+    sizes: dict[str, int] = {}
+    for tensor, axes in zip(group.inputs, group.dynamic(), strict=True):
+        sizes |= {axis: call.inputs[tensor.name].shape[index] for index, axis in axes.items()}
+    if sizes:
+        return ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+    shapes = ("x".join(map(str, call.inputs[tensor.name].shape)) or "1" for tensor in group.inputs)
+    return ", ".join(f"{tensor.name} {shape}" for tensor, shape in zip(group.inputs, shapes, strict=True))
+
+
 def run_flat(flat: Flat, group: Group, tensors: Sequence[torch.Tensor]) -> Tensors:
     """A wrapped module's outputs by name."""
     with torch.inference_mode():
@@ -124,7 +135,8 @@ def _repeated(group: Group, module: nn.Module, axes: Sequence[set[int]], rows: i
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    """States in the precision; see :func:`optimize.parts.precision.at_border`."""
+    return tensor.to(dtype) if tensor.dtype == torch.float32 and tensor.dim() > 1 else tensor
 
 
 def _fixed(part: Part, name: str, tensor: torch.Tensor) -> list[int | None]:
