@@ -79,12 +79,7 @@ def quantize(
         EngineFailed: ONNX Runtime fails, or no trial reached the bound.
     """
     began = time.perf_counter()
-    if mode not in get_args(Mode):
-        raise BadInput(f"no mode is called {mode!r}", field="mode", fix=f"use one of: {', '.join(get_args(Mode))}")
-    if not math.isfinite(bound):
-        raise BadInput(
-            f"the bound is {bound}", field="bound", fix="give the least quality to accept, in dB or as scored"
-        )
+    _check_arguments(mode, bound)
     check_feeds(graph.inputs_in(source), feeds)
     with tempfile.TemporaryDirectory(prefix="reelmesh-int8-") as scratch:
         notify("prepare")
@@ -96,19 +91,7 @@ def quantize(
             raise _missed(found, mode, len(bench.prepared.nodes), bound)
         notify("write")
         graph.place(bench.file_of(found.accepted), target)
-    best = found.accepted
-    return Quantized(
-        mode=mode,
-        kept_float=best.kept_float,
-        nodes_quantized=len(bench.prepared.nodes) - len(best.kept_float),
-        quality=best.quality,
-        ms=best.ms,
-        float_ms=best.float_ms,
-        bytes=best.bytes,
-        seconds=time.perf_counter() - began,
-        trials=found.trials,
-        sensitivity=found.sensitivity,
-    )
+    return _quantized(found, found.accepted, mode, len(bench.prepared.nodes), time.perf_counter() - began)
 
 
 class Bench:
@@ -190,4 +173,27 @@ def _missed(found: Found, mode: Mode, layers: int, bound: float) -> EngineFailed
         f"INT8 ({mode}) reaches a quality of {best.quality:.4g} at best, with {kept}; {bound:.4g} is wanted",
         field="int8",
         fix="nothing was written; lower the bound, try another mode, or calibrate on more requests",
+    )
+
+
+def _check_arguments(mode: str, bound: float) -> None:
+    if mode not in get_args(Mode):
+        raise BadInput(f"no mode is called {mode!r}", field="mode", fix=f"use one of: {', '.join(get_args(Mode))}")
+    if not math.isfinite(bound):
+        fix = "give the least quality to accept, in dB or as the task scores it"
+        raise BadInput(f"the bound is {bound}", field="bound", fix=fix)
+
+
+def _quantized(found: Found, best: Trial, mode: Mode, layers: int, seconds: float) -> Quantized:
+    return Quantized(
+        mode=mode,
+        kept_float=best.kept_float,
+        nodes_quantized=layers - len(best.kept_float),
+        quality=best.quality,
+        ms=best.ms,
+        float_ms=best.float_ms,
+        bytes=best.bytes,
+        seconds=seconds,
+        trials=found.trials,
+        sensitivity=found.sensitivity,
     )
