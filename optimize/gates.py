@@ -130,8 +130,7 @@ def benchmark(session: Session, built: Built, cases: Sequence[Case]) -> list[Tim
             TimingRow(
                 case=case.name,
                 rounds=len(exported),
-                reference_ms=round(median(reference) * 1000, 4),
-                onnx_ms=round(median(exported) * 1000, 4),
+                ms={"reference": round(median(reference) * 1000, 4), "fp32": round(median(exported) * 1000, 4)},
             )
         )
     return rows

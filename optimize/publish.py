@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from optimize.report import REPORT_FILE, Report
+from optimize.report_text import markdown
 from serving.errors import Conflict
 
 MODEL_FILE: Final = "model.onnx"
@@ -61,7 +62,7 @@ def publish(model_folder: Path, onnx: Path, report: Report, config: str | None) 
 def write_report(folder: Path, report: Report) -> None:
     """Write both forms."""
     replace_text(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
-    replace_text(folder / "report.md", report.markdown())
+    replace_text(folder / "report.md", markdown(report))
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -7,9 +7,10 @@ The one invariant: everything that is needed to judge or repeat an export stands
 
 import platform
 from pathlib import Path
-from typing import Final
+from statistics import median
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 REPORT_FILE: Final = "report.json"
 
@@ -29,72 +30,144 @@ class ParityRow(_Part):
 
 
 class TimingRow(_Part):
-    """Median milliseconds at one case."""
+    """Median milliseconds at one case, all measured in turns in one run.
+
+    Attributes:
+        case: the sizes, with the batch where there is one.
+        rounds: how many runs each median is of.
+        ms: by runner. The first is the reference (``torch``, or ``reference`` where it is none), the last is what this
+            report publishes; between them stand other published precisions, named as :attr:`Report.runner` names them.
+        variant: the file of the part that was run, where there are several.
+        batch: samples in a call; None where the part knows no batches.
+    """
 
     case: str
     rounds: int
-    reference_ms: float
-    onnx_ms: float
+    ms: dict[str, float] = Field(min_length=2)
+    variant: str = ""
+    batch: int | None = None
+
+    @property
+    def reference_ms(self) -> float:
+        """Of the reference."""
+        return next(iter(self.ms.values()))
+
+    @property
+    def onnx_ms(self) -> float:
+        """Of what this report publishes."""
+        return next(reversed(self.ms.values()))
 
     @property
     def speedup(self) -> float:
-        """How many times faster the export is."""
-        return self.reference_ms / self.onnx_ms if self.onnx_ms else float("inf")
+        """How many times faster than the reference the export is."""
+        return self.faster(next(reversed(self.ms)))
+
+    def faster(self, runner: str) -> float:
+        """How many times faster than the reference a runner is; KeyError where it was not measured."""
+        return self.reference_ms / self.ms[runner] if self.ms[runner] else float("inf")
+
+
+class QualityRow(_Part):
+    """One measure of a whole model's result, with the exported part in place of torch's, against its bound."""
+
+    measure: str
+    value: float
+    unit: str = ""
+    bound: float
+    better: Literal["higher", "lower"] = "higher"
+    passed: bool
+    reason: str = ""
+    """Why nothing is proven, or what could not be compared; a row with a reason has failed."""
+
+
+class GateRow(_Part):
+    """What one gate said; gates stand in the order they were passed."""
+
+    gate: Literal["load", "parity", "quality", "memory", "time"]
+    outcome: Literal["passed", "failed", "skipped"]
+    detail: str = ""
+
+
+class MemoryRow(_Part):
+    """Bytes: of the weights as torch holds them, and the largest resident sizes of processes that ran the part."""
+
+    weights_bytes: int
+    torch_peak_bytes: int
+    onnx_peak_bytes: int
+
+
+class VariantRow(_Part):
+    """One file of a part: name, bytes with its external data, SHA-256 of both, and its dynamic axes (none: static)."""
+
+    name: str
+    onnx_bytes: int
+    onnx_sha256: str
+    dynamic_axes: list[str] = []
+
+
+class TrialRow(_Part):
+    """One attempt at INT8: nodes that were kept in float, the first quality row's value, and what it costs."""
+
+    float_nodes: list[str]
+    measure: str
+    quality: float
+    ms: float
+    onnx_bytes: int
+    accepted: bool
 
 
 class Report(_Part):
-    """``report.json``."""
+    """``report.json``; of a whole model that a recipe exports, or of a part of one."""
 
     model: str
     version: int
-    recipe: str
+    recipe: str = ""
+    """Of a whole model; empty for a part, whose declaration has the part's name."""
+    part: str = ""
+    """Empty for a whole model."""
+    runtime: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    precision: Literal["fp32", "fp16", "bf16", "fp8", "int8"] = "fp32"
     fingerprint: str
-    """SHA-256 of the recipe's sources, the card's export section and the packages' versions."""
+    """SHA-256 of all that decides the result: sources, card, versions of packages, and a part's weights."""
+    weights_sha256: str = ""
+    """Of the weights a part was exported from."""
     onnx_sha256: str
     onnx_bytes: int
+    """Of all variants, with their external data."""
     opset: int
     relative_tolerance: float
     tools: dict[str, str]
+    fixes: list[str] = []
+    """Cures of exporter faults that were applied, by name."""
+    variants: list[VariantRow] = []
+    gates: list[GateRow] = []
     parity: list[ParityRow]
+    quality: list[QualityRow] = []
+    memory: MemoryRow | None = None
+    trials: list[TrialRow] = []
     timing: list[TimingRow]
     threads: int
     machine: str
+
+    @property
+    def title(self) -> str:
+        """The model, and its part."""
+        return f"{self.model}: {self.part}" if self.part else self.model
+
+    @property
+    def runner(self) -> str:
+        """What this report publishes, as timing rows name it: ``fp16``, or ``tensorrt fp16``."""
+        return self.precision if self.runtime == "onnxruntime" else f"{self.runtime} {self.precision}"
 
     @property
     def worst(self) -> float:
         """The largest relative difference found."""
         return max(row.relative for row in self.parity)
 
-    def markdown(self) -> str:
-        """``report.md``."""
-        lines = [
-            f"# {self.model}, version {self.version}",
-            "",
-            f"Recipe `{self.recipe}`, opset {self.opset}, {self.onnx_bytes:,} bytes.",
-            f"SHA-256 `{self.onnx_sha256}`.",
-            "",
-            f"Made with {', '.join(f'{name} {version}' for name, version in self.tools.items())}.",
-            "",
-            f"## Parity with the reference (allowed: {self.relative_tolerance:.0e} of the output's scale)",
-            "",
-            "| case | output | shape | difference |",
-            "|---|---|---|---|",
-            *(
-                f"| {row.case} | {row.output} | {' x '.join(map(str, row.shape))} | {row.relative:.1e} |"
-                for row in self.parity
-            ),
-            "",
-            f"## Speed ({self.machine}, {self.threads} threads, medians, measured in turns)",
-            "",
-            "| case | reference | ONNX Runtime | times faster |",
-            "|---|---|---|---|",
-            *(
-                f"| {row.case} | {row.reference_ms:.2f} ms | {row.onnx_ms:.2f} ms | {row.speedup:.2f} |"
-                for row in self.timing
-            ),
-            "",
-        ]
-        return "\n".join(lines)
+    @property
+    def speedup(self) -> float | None:
+        """Median over the cases of how many times faster the export is; None where nothing was timed."""
+        return median(row.speedup for row in self.timing) if self.timing else None
 
 
 def read_report(folder: Path) -> Report | None:

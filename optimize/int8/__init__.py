@@ -1,0 +1,1 @@
+"""INT8 quantisation of ONNX files: real calibration data, sensitive layers kept in float, a bound on quality."""
