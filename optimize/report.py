@@ -6,6 +6,7 @@ The one invariant: everything that is needed to judge or repeat an export stands
 """
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Final, Literal
@@ -29,6 +30,26 @@ class ParityRow(_Part):
     reason: str = ""
 
 
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
+
+Runner = Literal[
+    "torch",
+    "reference",
+    "fp32",
+    "fp16",
+    "bf16",
+    "fp8",
+    "int8",
+    "tensorrt fp32",
+    "tensorrt fp16",
+    "tensorrt bf16",
+    "tensorrt fp8",
+    "tensorrt int8",
+]
+"""What runs a model or a part: its reference (``torch`` in eager mode), or an export by precision, in ONNX Runtime
+where nothing else is said."""
+
+
 class TimingRow(_Part):
     """Median milliseconds at one case, all measured in turns in one run.
 
@@ -43,7 +64,7 @@ class TimingRow(_Part):
 
     case: str
     rounds: int
-    ms: dict[str, float] = Field(min_length=2)
+    ms: dict[Runner, float] = Field(min_length=2)
     variant: str = ""
     batch: int | None = None
 
@@ -62,7 +83,7 @@ class TimingRow(_Part):
         """How many times faster than the reference the export is."""
         return self.faster(next(reversed(self.ms)))
 
-    def faster(self, runner: str) -> float:
+    def faster(self, runner: Runner) -> float:
         """How many times faster than the reference a runner is; KeyError where it was not measured."""
         return self.reference_ms / self.ms[runner] if self.ms[runner] else float("inf")
 
@@ -116,6 +137,16 @@ class TrialRow(_Part):
     accepted: bool
 
 
+TENSORRT: Final[Mapping[Precision, Runner]] = {
+    "fp32": "tensorrt fp32",
+    "fp16": "tensorrt fp16",
+    "bf16": "tensorrt bf16",
+    "fp8": "tensorrt fp8",
+    "int8": "tensorrt int8",
+}
+"""Engines of TensorRT by precision."""
+
+
 class Report(_Part):
     """``report.json``; of a whole model that a recipe exports, or of a part of one."""
 
@@ -126,7 +157,7 @@ class Report(_Part):
     part: str = ""
     """Empty for a whole model."""
     runtime: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
-    precision: Literal["fp32", "fp16", "bf16", "fp8", "int8"] = "fp32"
+    precision: Precision = "fp32"
     fingerprint: str
     """SHA-256 of all that decides the result: sources, card, versions of packages, and a part's weights."""
     weights_sha256: str = ""
@@ -155,9 +186,9 @@ class Report(_Part):
         return f"{self.model}: {self.part}" if self.part else self.model
 
     @property
-    def runner(self) -> str:
-        """What this report publishes, as timing rows name it: ``fp16``, or ``tensorrt fp16``."""
-        return self.precision if self.runtime == "onnxruntime" else f"{self.runtime} {self.precision}"
+    def runner(self) -> Runner:
+        """What this report publishes, as timing rows name it."""
+        return TENSORRT[self.precision] if self.runtime == "tensorrt" else self.precision
 
     @property
     def worst(self) -> float:

@@ -4,16 +4,18 @@ The one invariant: a section stands there only if there is something to say, and
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from optimize.report import QualityRow, Report, TrialRow
+from optimize.report import QualityRow, Report, Runner, TrialRow
 
-RUNNERS = {
+RUNNERS: Final[Mapping[Runner, str]] = {
     "torch": "torch",
     "reference": "reference",
     "fp32": "ONNX fp32",
     "fp16": "ONNX fp16",
     "bf16": "ONNX bf16",
+    "fp8": "ONNX fp8",
     "int8": "ONNX INT8",
     "tensorrt fp32": "TensorRT fp32",
     "tensorrt fp16": "TensorRT fp16",
@@ -48,12 +50,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *body] if body else []
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes in the unit that suits them."""
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= scale:
             return f"{count / scale:.3g} {unit}" if count < 1000 * scale else f"{count / scale:,.0f} {unit}"
-    return f"{count} bytes"
+    return f"{count:.0f} bytes"
 
 
 def milliseconds(value: float) -> str:
@@ -152,10 +154,10 @@ def _memory(report: Report) -> list[str]:
     return table(("what", "size"), rows)
 
 
-def runners_of(reports: Iterable[Report]) -> list[str]:
+def runners_of(reports: Iterable[Report]) -> list[Runner]:
     """Every runner that was timed, in the order of :data:`RUNNERS`."""
     timed = {runner for report in reports for row in report.timing for runner in row.ms}
-    return [runner for runner in RUNNERS if runner in timed] + sorted(timed - set(RUNNERS))
+    return [runner for runner in RUNNERS if runner in timed]
 
 
 def _timing(report: Report) -> list[str]:
@@ -168,4 +170,4 @@ def _timing(report: Report) -> list[str]:
         )
         for row in report.timing
     ]
-    return table(("case", *(RUNNERS.get(runner, runner) for runner in runners), "times faster"), rows)
+    return table(("case", *(RUNNERS[runner] for runner in runners), "times faster"), rows)
