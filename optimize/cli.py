@@ -5,20 +5,13 @@ The one invariant: standard output holds the result only (a table, or JSON with 
 standard error, and errors are raised for the root to print.
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from serving.errors import NotFound
+from serving.errors import BadInput, NotFound
 from serving.settings import Settings
-
-if TYPE_CHECKING:
-    from optimize.run import Outcome
 
 app = typer.Typer(subcommand_metavar="", add_completion=False)
 """A group without commands, so that it serves as a sub-command whichever way the root adds it."""
@@ -26,78 +19,54 @@ app = typer.Typer(subcommand_metavar="", add_completion=False)
 
 @app.callback(invoke_without_command=True, context_settings={"allow_interspersed_args": True})
 def optimize(
-    model: Annotated[str, typer.Argument(help="Folder name in the model repository.")],
+    model: Annotated[str | None, typer.Argument(help="Folder name in the model repository.")] = None,
+    *,
     repository: Annotated[
         list[Path] | None,
         typer.Option("--model-repository", "--repository", "-r", help="Folder of models; may be given more than once."),
     ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="unet, vae_decoder, ...: all without it. May be given more than once."),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"], typer.Option(help="Of the exported part's weights.")
+    ] = "fp32",
+    target: Annotated[
+        Literal["onnx", "tensorrt"], typer.Option(help="tensorrt: build engines for the GPU of this machine as well.")
+    ] = "onnx",
+    requests: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines, each a request of the model's task: shapes, and what calibrates int8."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every model of the repository that can be exported.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write one page on all published parts into this folder, and export nothing."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Export even if nothing changed.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
-    """Export MODEL by the recipe its model.yaml names.
+    """Export MODEL, or parts of its network, prove that they are equal, and publish them as new versions.
 
-    Gates, in order: the file loads in ONNX Runtime; it equals its reference at the traced and at other
-    shapes; both are timed. Only then it becomes the next version folder, with report.json and report.md. When
-    a gate fails, nothing changes.
+    Gates, in order: the file loads in ONNX Runtime; it equals torch at the traced and at other sizes; the whole
+    model's results stay the same with the part in its place; memory; time. When a gate fails, nothing changes.
     """
-    run(model, repository or Settings().model_repositories, force=force, as_json=as_json)
+    from optimize import command
 
-
-def run(model: str, repositories: list[Path], *, force: bool, as_json: bool) -> None:
-    """Do it with a progress bar and print what came of it."""
-    from optimize import run as runner
-    from serving.repository.read import read_model
-
-    raw = read_model(find_folder(model, repositories))
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(model, total=len(runner.STEPS))
-
-        def notify(step: str) -> None:
-            progress.update(task, completed=runner.STEPS.index(step), description=f"{model}: {step}")
-
-        outcome = runner.optimize(raw, force=force, notify=notify)
-    if as_json:
-        typer.echo(json.dumps({"status": outcome.status, "folder": str(outcome.folder), **outcome.report.model_dump()}))
+    repositories = repository or Settings().model_repositories
+    if report is not None:
+        command.write_report(repositories, report, as_json=as_json)
         return
-    print_outcome(outcome)
-
-
-def print_outcome(outcome: "Outcome") -> None:
-    """A line on what was done and a table of parity and speed."""
-    report = outcome.report
-    words = {
-        "published": f"published as version {report.version}",
-        "same_bytes": f"the same bytes as version {report.version}: only its report is new",
-        "up_to_date": f"version {report.version} is up to date (--force exports again)",
-    }
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{report.model}: {words[outcome.status]}: {outcome.folder}")
-    table = Table("case", "largest difference", "reference", "ONNX Runtime", "faster")
-    for timing in report.timing:
-        worst = max(row.relative for row in report.parity if row.case == timing.case)
-        table.add_row(
-            timing.case,
-            f"{worst:.1e} of {report.relative_tolerance:.0e}",
-            f"{timing.reference_ms:.2f} ms",
-            f"{timing.onnx_ms:.2f} ms",
-            f"{timing.speedup:.1f}x",
-        )
-    console.print(table)
-
-
-def find_folder(model: str, repositories: list[Path]) -> Path:
-    """The model's folder in the first repository that has it; NotFound names the models there are."""
-    folders = {
-        path.name: path.resolve()
-        for repository in reversed(repositories)
-        if repository.is_dir()
-        for path in sorted(repository.iterdir())
-        if path.is_dir() and not path.name.startswith((".", "_"))
-    }
-    if model not in folders:
-        known = ", ".join(sorted(folders)) or "none"
-        where = ", ".join(str(path) for path in repositories)
-        raise NotFound(f"no model {model[:128]!r} in {where}", field="model", fix=f"there are: {known}")
-    return folders[model]
+    if (model is None) != every:
+        fix = "name a MODEL, or give --all" if model is None else "leave one of them out"
+        raise BadInput("a MODEL or --all is needed", field="MODEL", fix=fix)
+    if requests is not None and not requests.is_file():
+        raise NotFound("there is no such file", field="--requests", fix="give JSON lines of requests")
+    asked = command.Asked(part or [], precision, force=force, requests=requests)
+    if target == "tensorrt":
+        command.check_tensorrt()
+    names = command.exportable(repositories) if model is None else [model]
+    if not names:
+        raise NotFound("no model of the repository can be exported", field="--all", fix="see docs/optimize.md")
+    raise typer.Exit(command.run(names, repositories, asked, target=target, as_json=as_json))

@@ -7,7 +7,7 @@ touched.
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,9 +30,8 @@ def next_version(versions: Sequence[int]) -> int:
     return max(versions, default=0) + 1
 
 
-def publish(model_folder: Path, onnx: Path, report: Report, config: str | None) -> Path:
-    """Make ``<version>/`` with the file, its external data and the report; write config.pbtxt first, if one
-    is given.
+def publish(model_folder: Path, files: Sequence[Path], report: Report, texts: Mapping[str, str]) -> Path:
+    """Make ``<version>/`` with the files and the report; texts, such as config.pbtxt, go beside it first.
 
     Raises:
         Conflict: somebody else published that version in the meantime.
@@ -40,13 +39,12 @@ def publish(model_folder: Path, onnx: Path, report: Report, config: str | None) 
     staging = model_folder / f"{STAGING}{os.getpid()}"
     target = model_folder / str(report.version)
     try:
-        staging.mkdir()
-        for file in (onnx, onnx.with_name(f"{onnx.name}.data")):
-            if file.exists():
-                shutil.copyfile(file, staging / file.name.replace(onnx.name, MODEL_FILE))
+        staging.mkdir(parents=True)
+        for file in files:
+            shutil.copyfile(file, staging / file.name)
         write_report(staging, report)
-        if config is not None:
-            replace_text(model_folder / "config.pbtxt", config)
+        for name, text in texts.items():
+            replace_text(model_folder / name, text)
         staging.rename(target)
     except OSError as error:
         if target.exists():

@@ -67,7 +67,9 @@ def optimize(model: RawModel, *, force: bool = False, notify: Notify = lambda st
             write_report(newest, report)
             return Outcome("same_bytes", newest, report)
         report = report.model_copy(update={"version": next_version(model.versions)})
-        return Outcome("published", publish(model.folder, onnx, report, config), report)
+        files = [file for file in (onnx, onnx.with_name(f"{onnx.name}.data")) if file.exists()]
+        texts = {} if config is None else {"config.pbtxt": config}
+        return Outcome("published", publish(model.folder, files, report, texts), report)
 
 
 def make(name: str, recipe: Recipe, export: Export, scratch: Path, notify: Notify) -> tuple[Path, Report]:

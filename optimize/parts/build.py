@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from optimize.fixes import fixes_of
+from optimize.fixes import FIXES
 from optimize.onnx_export import export
 from optimize.parts.part import Part
 from optimize.parts.precision import DTYPES, at_border, in_precision
-from optimize.parts.variants import Flat, Group, feed, groups, with_batches
+from optimize.parts.variants import Flat, Group, dynamic_axes, feed, groups, with_batches
 from serving.backends.ray.parts.capture import RecordedCall
 from serving.errors import EngineFailed
 from serving.repository.part_file import PART_FILE, PartFile, Precision, Variant
@@ -80,12 +80,13 @@ def build(source: Source, precision: Precision, folder: Path, *, opset: int, not
             exported = export(
                 Flat(source.module, group),
                 feed(group, group.traced, DTYPES[precision]),
-                input_names=[tensor.name for tensor in variant.inputs],
-                output_names=[tensor.name for tensor in variant.outputs],
-                dynamic=group.dynamic(),
-                target=folder / variant.file,
+                [tensor.name for tensor in variant.inputs],
+                [tensor.name for tensor in variant.outputs],
+                dynamic_axes(group.inputs),
+                folder / variant.file,
+                output_axes=dynamic_axes(group.outputs),
                 opset=opset,
-                fixes=fixes_of(source.part.fixes),
+                fixes=[FIXES[fix] for fix in source.part.fixes],
                 notify=notify,
             )
         tools |= exported.tools

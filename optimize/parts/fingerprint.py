@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +20,17 @@ from serving.protocol.tasks import TaskRequest
 from serving.repository.part_file import Precision
 
 PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "diffusers", "transformers", "coqui-tts")
-_SOURCES: Final = ("canonical.py", "external.py", "fixes.py", "onnx_export.py", "parts/variants.py", "parts/precision.py")
+_SOURCES: Final = (
+    "canonical.py",
+    "external.py",
+    "fixes.py",
+    "onnx_export.py",
+    "parts/variants.py",
+    "parts/precision.py",
+)
 _RUNTIME: Final = ("adapters.py", "calls.py", "capture.py")
 MOST_BYTES: Final = 20 << 30
 """Of kept exports; the ones that were used longest ago go first."""
-_TOOLS: Final = "tools.json"
-
-Make = Callable[[Path], Mapping[str, str]]
 
 
 def fingerprint_of(

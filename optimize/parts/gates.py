@@ -19,7 +19,7 @@ from optimize.gates import compare
 from optimize.parts.build import Source, entering
 from optimize.parts.variants import Flat, Group, case_name, feed, run_flat
 from optimize.recipe import BATCH
-from optimize.report import ParityRow, TimingRow
+from optimize.report import ParityRow, Runner, TimingRow
 from optimize.threads import THREADS
 from serving.backends.ray.parts.calls import Tensors
 from serving.backends.ray.parts.capture import RecordedCall
@@ -93,7 +93,11 @@ def check_parity(loaded: Sequence[Loaded], tolerance: float) -> list[ParityRow]:
         for call in one.cases():
             found = one.run(call)
             for tensor in one.variant.outputs:
-                rows.append(compare(case_name(one.group, call), tensor.name, _plain(call.outputs, tensor), _plain(found, tensor)))
+                rows.append(
+                    compare(
+                        case_name(one.group, call), tensor.name, _plain(call.outputs, tensor), _plain(found, tensor)
+                    )
+                )
     worst = max(rows, key=lambda row: row.relative)
     if not worst.relative <= tolerance:
         what = worst.reason or f"differs by {worst.relative:.2e} of the output's scale, {tolerance:.0e} is allowed"
@@ -106,7 +110,7 @@ def check_parity(loaded: Sequence[Loaded], tolerance: float) -> list[ParityRow]:
 
 
 def timing(
-    source: Source, loaded: Sequence[Loaded], others: Mapping[str, Sequence[Loaded]], name: str
+    source: Source, loaded: Sequence[Loaded], others: Mapping[Runner, Sequence[Loaded]], name: Runner
 ) -> list[TimingRow]:
     """Median milliseconds of torch eager, of other published precisions and of this one, in turns, warm.
 
@@ -120,7 +124,7 @@ def timing(
     for index, one in enumerate(loaded):
         flat = Flat(source.module, one.group)
         for call in {call.sizes: call for call in reversed(one.cases())}.values():
-            runners: dict[str, Run] = {"torch": partial(_run_torch, flat, one.group, call)}
+            runners: dict[Runner, Run] = {"torch": partial(_run_torch, flat, one.group, call)}
             runners |= {other: partial(files[index].run, call) for other, files in others.items()}
             runners[name] = partial(one.run, call)
             ms, rounds = _in_turns(runners)
@@ -134,9 +138,9 @@ def _run_torch(flat: Flat, group: Group, call: RecordedCall) -> Tensors:
     return run_flat(flat, group, feed(group, call))
 
 
-def _in_turns(runners: Mapping[str, Run]) -> tuple[dict[str, float], int]:
+def _in_turns(runners: Mapping[Runner, Run]) -> tuple[dict[Runner, float], int]:
     torch.set_num_threads(THREADS)
-    taken: dict[str, list[float]] = {name: [] for name in runners}
+    taken: dict[Runner, list[float]] = {name: [] for name in runners}
     for run in runners.values():
         run()
     began, rounds = time.perf_counter(), 0

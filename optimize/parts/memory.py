@@ -5,6 +5,7 @@ nothing else.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ SPARE_BYTES: Final = 256 << 20
 """A file may take so many times torch's memory, and so much more for the runtime's own arenas. More means that the
 export unrolled or folded what it should not have."""
 _SECONDS: Final = 600
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints what it begins and ends
 
 
 def check_memory(source: Source, loaded: Sequence[Loaded]) -> MemoryRow:
@@ -56,7 +58,7 @@ def _torch_peak(source: Source, one: Loaded, call: RecordedCall) -> int:
     flat = Flat(source.module, one.group)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run_flat(flat, one.group, feed(one.group, call))
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profiler.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return int(np.cumsum([change for _, change in changes]).max(initial=0))
 

@@ -48,7 +48,12 @@ class Part:
     decibels: float = 30.0
 
     def tolerance(self, precision: Precision) -> float:
-        """Of a precision; int8 has a bound of its own, in :attr:`decibels`."""
+        """Of a precision.
+
+        INT8 is bounded by :attr:`decibels` of its noise; the largest of many differences is up to ten times the mean.
+        """
+        if precision == "int8":
+            return float(min(1.0, 10 * 10 ** (-self.decibels / 20)))
         return self.tolerances.get(precision) or TOLERANCES[precision]
 
     def dynamic(self, name: str, rank: int) -> dict[int, str]:

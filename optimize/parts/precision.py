@@ -40,8 +40,9 @@ def in_precision(module: nn.Module, precision: Precision) -> Iterator[None]:
 
 
 def at_border(tensor: PartTensor, precision: Precision) -> PartTensor:
-    """A tensor as the file has it: states in its precision; single numbers and lists of them, such as timesteps of up to
-    1000 with fractions, stay in float32, as pipelines pass them.
+    """A tensor as the file has it: states in its precision.
+
+    Single numbers and lists of them stay in float32, as pipelines pass them: timesteps go up to 1000 with fractions.
     """
     dtype = str(DTYPES[precision]).removeprefix("torch.")
     if tensor.dtype != "float32" or len(tensor.axes) < 2:  # noqa: PLR2004

@@ -47,7 +47,12 @@ class Group:
 
     def dynamic(self) -> list[dict[int, str]]:
         """For each input its axes that vary."""
-        return [{i: axis for i, axis in enumerate(t.axes) if isinstance(axis, str)} for t in self.inputs]
+        return dynamic_axes(self.inputs)
+
+
+def dynamic_axes(tensors: Sequence[PartTensor]) -> list[dict[int, str]]:
+    """For each tensor its axes that vary, with their names."""
+    return [{i: axis for i, axis in enumerate(tensor.axes) if isinstance(axis, str)} for tensor in tensors]
 
 
 class Flat(nn.Module):

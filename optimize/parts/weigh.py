@@ -4,19 +4,14 @@ The one invariant: nothing but the file and the call is loaded after the first m
 """
 
 import json
-import os
-import resource
 import sys
 from pathlib import Path
-from typing import Final
 
 import torch
 
 from optimize.threads import THREADS
 from serving.backends.ray.parts.onnx_runner import OnnxRunner
 from serving.repository.part_file import Variant
-
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def main(file: Path, scratch: Path) -> None:
@@ -25,10 +20,16 @@ def main(file: Path, scratch: Path) -> None:
 
     variant = Variant.model_validate_json((scratch / "variant.json").read_bytes())
     inputs = torch.load(scratch / "inputs.pt", weights_only=True)
-    before = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    before = _status_bytes("VmRSS")
     OnnxRunner(file, variant, threads=THREADS).run(inputs)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _status_bytes("VmHWM")  # not getrusage's, which remembers the process that this one was started by
     print(json.dumps({"grown": max(0, peak - before)}))
+
+
+def _status_bytes(name: str) -> int:
+    """A line of the kernel's on this process, which counts in kB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":

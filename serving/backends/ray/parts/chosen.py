@@ -32,10 +32,15 @@ class Loaded(Protocol):
 
 def weights_digest(engine: Loaded) -> str:
     """SHA-256 over all weights that an engine was loaded from: the model's own, and those of parts from elsewhere."""
-    if not engine.parts:
-        return engine.weights.digest
-    total = hashlib.sha256(engine.weights.digest.encode())
-    for name, held in sorted(engine.parts.items()):
+    return digest_of(engine.weights, engine.parts)
+
+
+def digest_of(own: "HeldWeights", others: "Mapping[str, HeldWeights]") -> str:
+    """The same of weights that are held."""
+    if not others:
+        return own.digest
+    total = hashlib.sha256(own.digest.encode())
+    for name, held in sorted(others.items()):
         total.update(f"{name}={held.digest}\n".encode())
     return total.hexdigest()
 
