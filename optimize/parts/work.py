@@ -25,7 +25,18 @@ from optimize.parts.quantized import TOOLS, TRIALS, quantized
 from optimize.parts.record import Recording
 from optimize.parts.whole import check_whole
 from optimize.publish import digest, next_version, publish
-from optimize.report import GateRow, MemoryRow, ParityRow, QualityRow, Report, TimingRow, TrialRow, VariantRow, machine
+from optimize.report import (
+    GateRow,
+    MemoryRow,
+    ParityRow,
+    QualityRow,
+    Report,
+    Runner,
+    TimingRow,
+    TrialRow,
+    VariantRow,
+    machine,
+)
 from optimize.threads import THREADS
 from serving.errors import ReelmeshError
 from serving.repository.derive import is_version
