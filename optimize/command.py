@@ -56,12 +56,14 @@ def run(names: Sequence[str], repositories: Sequence[Path], asked: Asked, *, tar
                 if len(names) == 1:
                     raise
                 failed += 1
-                console.print(f"{name}: {error}", style="red", highlight=False, markup=False)
+                console.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
             progress.remove_task(task)
     show(outcomes, as_json=as_json)
     failures = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failures:
-        console.print(f"{outcome.folder.name}: {outcome.error}", style="red", highlight=False, markup=False)
+        console.print(
+            f"{outcome.folder.name}: {outcome.error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
     return 1 if failures or failed else 0
 
 

@@ -168,7 +168,7 @@ class Work:
         self.notify(self.name, "quality")
         quality = await check_whole(self.recording, source.module, part, loaded)
         self.notify(self.name, "memory")
-        memory = await asyncio.to_thread(check_memory, source, loaded)
+        memory = check_memory(source, loaded)  # in this thread: torch's profiler belongs to the one that loaded it
         self.notify(self.name, "time")
         timing = await asyncio.to_thread(self._timed, source, loaded)
         tools = json.loads((folder / TOOLS).read_text(encoding="utf-8"))
