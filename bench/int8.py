@@ -1,8 +1,8 @@
 """`python -m bench.int8`: INT8 against float32 in ONNX Runtime on networks of four shapes, by mode and size of input.
 
-Random weights of real widths: a transformer stack, Whisper's encoder (tiny), a decoder step of Marian's
-width with its cache, and residual blocks of a UNet. The one invariant: every figure is a ratio of two files that ran in turns, on the same
-threads, in the same seconds.
+Random weights of real widths: a transformer stack, Whisper's encoder (tiny), a decoder step of Marian's width with its
+cache, and residual blocks of a UNet. The one invariant: every figure is a ratio of two files that ran in turns, on the
+same threads, in the same seconds.
 """
 
 import tempfile
