@@ -44,6 +44,16 @@ def test_a_layer_that_reads_outliers_stays_in_float_and_quality_is_kept(tmp_path
     assert got.shape == feeds[0]["x"].shape
 
 
+@pytest.mark.parametrize(("mode", "depends"), [("static", False), ("dynamic", True), ("weight_only", False)])
+def test_only_dynamic_ranges_depend_on_the_rest_of_the_batch(tmp_path: Path, mode: Mode, depends: bool) -> None:
+    feeds = transformer(tmp_path / "float.onnx")
+    quantize(tmp_path / "float.onnx", tmp_path / "model.onnx", feeds, mode=mode, bound=28)
+    runner, one = Runner(tmp_path / "model.onnx"), feeds[0]["x"]
+    alone = runner.run({"x": one})["y"]
+    together = runner.run({"x": np.concatenate([one, one * 3])})["y"][:1]
+    assert np.allclose(alone, together, rtol=0, atol=1e-4 * np.abs(alone).max()) is not depends
+
+
 def test_products_of_activations_are_no_candidates(tmp_path: Path) -> None:
     feeds = transformer(tmp_path / "float.onnx")
     done = quantize(tmp_path / "float.onnx", tmp_path / "model.onnx", feeds, mode="dynamic", bound=-100)
