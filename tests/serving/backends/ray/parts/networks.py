@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from optimize.onnx_export import export
 from serving.backends.ray.parts.capture import RecordedCall, recording
 from serving.repository.part_file import PART_FILE, PartFile, PartTensor, Variant
 
@@ -58,12 +59,10 @@ def exported(held: SimpleNamespace, folder: Path, *, rows: int | None = None, we
             return self.mixer(sample, time.reshape(()))[0]
 
     folder.mkdir(parents=True, exist_ok=True)
+    example = [first.inputs["sample"], first.inputs["time"].reshape(1)]
+    axes: list[dict[int, str]] = [{} if rows else {0: "batch"}, {}]
+    export(Flat().eval(), example, ["sample", "time"], ["output.0"], axes, folder / "model.onnx")
     axis = rows or "batch"
-    torch.onnx.export(
-        Flat(), (first.inputs["sample"], first.inputs["time"].reshape(1)), str(folder / "model.onnx"), dynamo=True,
-        input_names=["sample", "time"], output_names=["output.0"], verbose=False,
-        dynamic_shapes=None if rows else ({0: torch.export.Dim.DYNAMIC}, {}),
-    )  # fmt: skip
     inputs = [
         PartTensor(name="sample", dtype="float32", axes=[axis, 4]),
         PartTensor(name="time", dtype="float32", axes=[1], scalar=True),

@@ -15,7 +15,7 @@ from serving.errors import EngineFailed
 
 NAMES = st.text("abcdefgh_", min_size=1, max_size=6)
 CONSTANTS = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, -2.0]) | st.text("xyz", max_size=3)
-TENSORS = st.lists(st.integers(1, 3), max_size=3).map(lambda shape: torch.rand(shape))
+TENSORS = st.lists(st.integers(1, 3), max_size=3).map(torch.rand)
 VALUES = st.recursive(
     CONSTANTS | TENSORS,
     lambda inner: (
@@ -116,5 +116,5 @@ def test_it_does_not_matter_who_left_a_default_out() -> None:
 
 
 def test_what_cannot_be_an_input_is_named() -> None:
-    with pytest.raises(EngineFailed, match="sample.cross is a object"):
+    with pytest.raises(EngineFailed, match=r"sample\.cross is a object"):
         flatten({"cross": object()}, "sample", {})

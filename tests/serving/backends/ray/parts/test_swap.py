@@ -17,7 +17,7 @@ CPU = on_onnxruntime("cpu", 1)
 
 
 def card(**more: object) -> ModelCard:
-    held = {"optimized": {"mixer": Optimized(model="studio_mixer")}, **more}
+    held: dict[str, object] = {"optimized": {"mixer": Optimized(model="studio_mixer")}, **more}
     license_, source = License(name="MIT", commercial_use=True), Source(uri="file:/weights")
     return ModelCard.model_validate(
         {
@@ -71,7 +71,7 @@ def test_what_is_handed_through_is_the_callers_own(repository: Path) -> None:
 def test_another_kind_of_call_is_refused(repository: Path) -> None:
     held = loaded(repository)
     swap_in_chosen(held)
-    with pytest.raises(BadInput, match="mixer was exported for calls of another kind: .*export it with a request"):
+    with pytest.raises(BadInput, match=r"mixer was exported for calls of another kind: .*export it with a request"):
         call(held.pipeline.mixer, double=True)
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_file_leaves_the_module_as_it_was(repository: Path, tmp_path: 
     (tmp_path / "studio_mixer/1/model.onnx").write_bytes(b"\x00broken")
     held = loaded(tmp_path)
     expected = call(held.pipeline.mixer)[0]
-    with pytest.raises(EngineFailed, match="does not load in ONNX Runtime.*roll back to another version"):
+    with pytest.raises(EngineFailed, match=r"does not load in ONNX Runtime.*roll back to another version"):
         swap_in_chosen(held)
     assert torch.equal(call(held.pipeline.mixer)[0], expected)
 
