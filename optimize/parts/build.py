@@ -14,7 +14,7 @@ from optimize.fixes import FIXES
 from optimize.onnx_export import export
 from optimize.parts.part import Part
 from optimize.parts.precision import DTYPES, at_border, in_precision
-from optimize.parts.variants import Flat, Group, dynamic_axes, feed, groups, with_batches
+from optimize.parts.variants import Flat, Group, distinct_sizes, dynamic_axes, feed, groups, with_batches
 from serving.backends.ray.parts.capture import RecordedCall
 from serving.errors import EngineFailed
 from serving.repository.part_file import PART_FILE, PartFile, Precision, Variant
@@ -118,6 +118,7 @@ def _variant(group: Group, file: str, precision: Precision) -> Variant:
         answer=group.traced.answer,
         inputs=[at_border(tensor, precision) for tensor in group.inputs],
         outputs=[at_border(tensor, precision) for tensor in group.outputs],
+        sizes=distinct_sizes(group),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from optimize.gates import compare
 from optimize.parts.build import Source, entering
-from optimize.parts.variants import Flat, Group, case_name, feed, run_flat
+from optimize.parts.variants import Flat, Group, case_name, feed, run_flat, sizes_of
 from optimize.recipe import BATCH
 from optimize.report import ParityRow, Runner, TimingRow
 from optimize.threads import THREADS
@@ -129,7 +129,7 @@ def timing(
             runners[name] = partial(one.run, call)
             ms, rounds = _in_turns(runners)
             file = one.variant.file if len(loaded) > 1 else ""
-            case, batch = case_name(one.group, call), _batch(one.group, call)
+            case, batch = case_name(one.group, call), sizes_of(one.group, call).get(BATCH)
             rows.append(TimingRow(case=case, rounds=rounds, ms=ms, variant=file, batch=batch))
     return rows
 
@@ -151,14 +151,6 @@ def _in_turns(runners: Mapping[Runner, Run]) -> tuple[dict[Runner, float], int]:
             taken[name].append(time.perf_counter() - started)
         rounds += 1
     return {name: round(median(seconds) * 1000, 4) for name, seconds in taken.items()}, rounds
-
-
-def _batch(group: Group, call: RecordedCall) -> int | None:
-    for tensor, axes in zip(group.inputs, group.dynamic(), strict=True):
-        for index, axis in axes.items():
-            if axis == BATCH:
-                return int(call.inputs[tensor.name].shape[index])
-    return None
 
 
 def _plain(tensors: Tensors, tensor: PartTensor) -> NDArray[np.generic]:

@@ -97,12 +97,27 @@ def feed(group: Group, call: RecordedCall, dtype: torch.dtype = torch.float32) -
     return [_cast(call.inputs[t.name].reshape(1) if t.scalar else call.inputs[t.name], dtype) for t in group.inputs]
 
 
-def case_name(group: Group, call: RecordedCall) -> str:
-    """The sizes of a call's axes that vary, for people; all shapes where none do."""
+def sizes_of(group: Group, call: RecordedCall) -> dict[str, int]:
+    """The sizes of a call's axes that vary, by their names."""
     sizes: dict[str, int] = {}
     for tensor, axes in zip(group.inputs, group.dynamic(), strict=True):
-        sizes |= {axis: call.inputs[tensor.name].shape[index] for index, axis in axes.items()}
-    if sizes:
+        sizes |= {axis: int(call.inputs[tensor.name].shape[index]) for index, axis in axes.items()}
+    return sizes
+
+
+def distinct_sizes(group: Group) -> list[dict[str, int]]:
+    """Of all calls, each once; none where no axis varies."""
+    found: list[dict[str, int]] = []
+    for call in group.calls:
+        sizes = sizes_of(group, call)
+        if sizes and sizes not in found:
+            found.append(sizes)
+    return found
+
+
+def case_name(group: Group, call: RecordedCall) -> str:
+    """The sizes of a call's axes that vary, for people; all shapes where none do."""
+    if sizes := sizes_of(group, call):
         return ", ".join(f"{axis} {size}" for axis, size in sizes.items())
     shapes = ("x".join(map(str, call.inputs[tensor.name].shape)) or "1" for tensor in group.inputs)
     return ", ".join(f"{tensor.name} {shape}" for tensor, shape in zip(group.inputs, shapes, strict=True))

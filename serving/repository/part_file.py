@@ -46,6 +46,7 @@ class Variant(_Part):
         answer: the tree of what the module returns.
         inputs: that the file takes, in order.
         outputs: that it gives, in order.
+        sizes: of the dynamic axes, by name, in every call that it was proven with; none where no axis varies.
     """
 
     file: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,127}$")
@@ -53,6 +54,7 @@ class Variant(_Part):
     answer: JsonValue
     inputs: list[PartTensor] = Field(min_length=1, max_length=1000)
     outputs: list[PartTensor] = Field(min_length=1, max_length=1000)
+    sizes: list[dict[str, int]] = Field(default=[], max_length=1000)
 
 
 class PartFile(_Part):
