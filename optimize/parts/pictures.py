@@ -23,6 +23,32 @@ SDXL_PARTS = {
     "text_encoder_2": Part(at="pipeline.text_encoder_2", axes={"input_ids": "batch _"}),
 }
 
+SDXL_CONTROLNET_PARTS = {
+    **SDXL_PARTS,
+    "unet": Part(
+        at="pipeline.unet",
+        axes={
+            "sample": "batch _ height width",
+            "encoder_hidden_states": "batch _ _",
+            "added_cond_kwargs.*": "batch _",
+            "down_block_additional_residuals.*": "batch _ * *",
+            "mid_block_additional_residual": "batch _ * *",
+        },
+        int8="dynamic",
+    ),
+    "controlnet": Part(
+        at="pipeline.controlnet",
+        axes={
+            "sample": "batch _ height width",
+            "encoder_hidden_states": "batch _ _",
+            "controlnet_cond": "batch _ * *",
+            "added_cond_kwargs.*": "batch _",
+        },
+        adapter="control_scale",
+        int8="dynamic",
+    ),
+}
+
 
 async def pictures(samples: Samples) -> Sequence[ImageRequest]:
     """Three sizes, one of them without guidance, which halves the batch."""
@@ -34,3 +60,16 @@ async def pictures(samples: Samples) -> Sequence[ImageRequest]:
 
 
 SDXL = Family(SDXL_PARTS, pictures)
+
+
+async def guided_pictures(samples: Samples) -> Sequence[ImageRequest]:
+    """The same, each with a picture to be guided by and another weight of it."""
+    return [
+        request.model_copy(
+            update={"control": await samples.picture(request.width, request.height, index), "control_scale": weight}
+        )
+        for index, (request, weight) in enumerate(zip(await pictures(samples), (0.8, 1.0, 0.5, 0.3), strict=True))
+    ]
+
+
+SDXL_CONTROLNET = Family(SDXL_CONTROLNET_PARTS, guided_pictures)

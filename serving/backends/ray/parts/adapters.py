@@ -4,11 +4,13 @@ The one invariant: a rewritten call means the same to the module.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
+from serving.backends.ray.parts.calls import SizeOf
 from serving.errors import BadInput
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 Arguments = dict[str, object]
@@ -20,7 +22,22 @@ def as_is(module: "nn.Module", arguments: Arguments) -> Arguments:
     return arguments
 
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {}
+def control_scale(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """A ControlNet's weight as a tensor without axes, float32: each request has its own."""
+    import torch
+
+    others = {name: value for name, value in arguments.items() if name != "conditioning_scale"}
+    device = cast("torch.Tensor", arguments["sample"]).device
+    scale = torch.as_tensor(arguments.get("conditioning_scale", 1.0), dtype=torch.float32, device=device)
+    return {**others, "conditioning_scale": scale}
+
+
+def frames_told(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """Stable Video Diffusion's decoder is told twice how many frames there are: by a number, and by a tensor's size."""
+    return {**arguments, "num_frames": SizeOf("image_only_indicator", 1)}
+
+
+ADAPTERS: Final[Mapping[str, Adapter]] = {"control_scale": control_scale, "frames_told": frames_told}
 """By name, as parts declare them."""
 
 

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, "torch.Tensor"]
 """Flat tensors by name, in the order of the call."""
+
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOf:
+    """Stands in a call for a plain number that is the size of one of its tensors; adapters put it there.
+
+    Attributes:
+        tensor: its flat name.
+        axis: of it.
+    """
+
+    tensor: str
+    axis: int
+
 
 _LIBRARIES: Final = ("diffusers.", "transformers.", "TTS.", "serving.")
 """Where classes of answers may come from; a tree is a file's content and must not name anything else."""
@@ -61,6 +77,8 @@ def flatten(value: object, name: str, into: Tensors) -> JsonValue:
         if same is None:
             into[name] = value
         return {"tensor": same or name}
+    if isinstance(value, SizeOf):
+        return {"size": value.tensor, "axis": value.axis}
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
     if (layers := _layers(value)) is not None:
@@ -87,6 +105,8 @@ def rebuild(tree: JsonValue, tensors: Mapping[str, "torch.Tensor"]) -> object:
         return tensors[str(held)]
     if kind == "value":
         return held
+    if kind == "size":
+        return tensors[str(held)].shape[int(str(more[0][1]))]
     if kind in ("cache", "crossed"):
         assert isinstance(held, list)  # noqa: S101
         return _cache([rebuild(layer, tensors) for layer in held], crossed=kind == "crossed")
