@@ -16,7 +16,7 @@ from serving.errors import BadInput
 from serving.protocol.tasks import ImageToVideoRequest, VideoResult
 from serving.repository.model import Adapter, Source
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,4 +1,4 @@
-"""What every engine of a pipeline must do, as checks that the families' tests call with requests of their own.
+"""What every engine of a network must do, as checks that the families' tests call with requests of their own.
 
 The one invariant: results are compared by their bytes, or pixel by pixel where rows shared a batch.
 """
