@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from serving.backends.ray.engines.diffusion import memory
 from serving.backends.ray.engines.diffusion.adapters import Adapters
@@ -20,13 +20,23 @@ from serving.backends.ray.engines.network.inputs import check_sides
 from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput
-from serving.protocol.tasks import TaskRequest
+from serving.protocol.tasks import ImageRequest, ImageToVideoRequest, TaskRequest, TextToVideoRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import BaseOutput
+    from numpy.typing import NDArray
     from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
 
+Tensors = dict[str, "torch.Tensor"]
+AfterStep = Callable[["DiffusionPipeline", int, object, Tensors], Tensors]
+"""Called with the pipeline, the step's number and time, and tensors that it may change."""
 Request = TypeVar("Request", bound=TaskRequest)
 Output = TypeVar("Output")
+Worded = TypeVar("Worded", bound=ImageRequest | TextToVideoRequest | ImageToVideoRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +74,17 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     output_type: ClassVar[str] = "np"
     usual_steps: ClassVar[int] = 30
     usual_guidance: ClassVar[float] = 5.0
-    fixed: ClassVar[Mapping[str, Any]] = {}
+    fixed: ClassVar[Mapping[str, object]] = {}
     lower: ClassVar[Sequence[str]] = ("width", "height")
 
-    pipeline: Any = None
+    pipeline: "DiffusionPipeline" = None
 
     @abstractmethod
-    def arguments(self, batch: Sequence[Asked[Request]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[Request]]) -> Mapping[str, object]:
         """What the pipeline is called with for requests of one key, besides seeds, steps, guidance and size."""
 
     @abstractmethod
-    def results(self, output: Any, batch: Sequence[Asked[Request]]) -> Sequence[Output]:  # noqa: ANN401  of the kind
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[Request]]) -> Sequence[Output]:
         """One output for each request from what the pipeline returned; see :func:`outputs.pixels`.
 
         Raises:
@@ -160,7 +170,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         """Texts the network reads, by field."""
         return {name: getattr(request, name) for name in ("prompt", "negative_prompt") if hasattr(request, name)}
 
-    def tokenizers(self) -> Sequence[Any]:
+    def tokenizers(self) -> "Sequence[PreTrainedTokenizerBase]":
         """That read the prompt."""
         named = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
         return [tokenizer for tokenizer in named if tokenizer is not None]
@@ -195,7 +205,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         self.adapters.use(adapter_of(first))
         told = {"done": 0, "total": self.steps_of(first)}
 
-        def after_step(pipeline: Any, index: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+        def after_step(pipeline: "DiffusionPipeline", index: int, time: object, tensors: Tensors) -> Tensors:
             told["total"] = getattr(pipeline, "num_timesteps", 0) or told["total"]
             told["done"] = index + 1
             steps(**told)
@@ -215,7 +225,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             self._alive = None
         return self.results(output, batch)
 
-    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+    def hook(self, after_step: AfterStep) -> Mapping[str, object]:
         """How the pipeline is told to call after each step, with itself, the step, its time and tensors."""
         return {"callback_on_step_end": after_step}
 
@@ -233,7 +243,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def _watch_decoder(self) -> None:
         """Whoever cancels while frames or tiles are decoded waits for one of them, not for all."""
 
-        def before(*_: Any) -> None:  # noqa: ANN401  the module and its inputs
+        def before(*_: object) -> None:
             if self._alive is not None:
                 self._alive()
 
@@ -251,12 +261,12 @@ def adapter_of(request: TaskRequest) -> str | None:
     return getattr(request, "adapter", None)
 
 
-def rows(output: Any) -> Sequence[Any]:  # noqa: ANN401  a picture or a clip
+def rows(output: "NDArray[np.floating]") -> "Sequence[NDArray[np.uint8]]":
     """Pictures or clips of a batch as uint8, from float ``(batch, ..., height, width, 3)``."""
     return list(pixels(output))
 
 
-def negatives(batch: Sequence[Asked[Any]]) -> list[str] | None:
+def negatives(batch: Sequence[Asked[Worded]]) -> list[str] | None:
     """Negative prompts of a batch; None where they are empty, which pipelines may take for something of their own."""
     texts = [asked.request.negative_prompt for asked in batch]
     return texts if any(texts) else None

@@ -5,7 +5,7 @@ The one invariant: a picture is of the size asked for, and of its own seed whate
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine, negatives, rows
 from serving.backends.ray.engines.diffusion.outputs import write_png
@@ -16,6 +16,7 @@ from serving.protocol.tasks import ImageRequest
 
 if TYPE_CHECKING:
     import numpy as np
+    from diffusers.utils import BaseOutput
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -27,7 +28,7 @@ class SdxlEngine(DiffusionEngine[ImageRequest, "NDArray[np.uint8]"]):
 
     kind = "StableDiffusionXLPipeline"
     request_type = ImageRequest
-    fixed: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
+    fixed: ClassVar[Mapping[str, object]] = {"add_watermarker": False}
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a picture to be guided by, which only a ControlNet reads."""
@@ -39,7 +40,7 @@ class SdxlEngine(DiffusionEngine[ImageRequest, "NDArray[np.uint8]"]):
         """A latent of 8 by 8."""
         return _LEAST_PX
 
-    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, object]:
         """Prompts and guidance."""
         return {
             "prompt": [asked.request.prompt for asked in batch],
@@ -47,7 +48,7 @@ class SdxlEngine(DiffusionEngine[ImageRequest, "NDArray[np.uint8]"]):
             "guidance_scale": self.guidance_of(batch[0].request),
         }
 
-    def results(self, output: Any, batch: Sequence[Asked[ImageRequest]]) -> "Sequence[NDArray[np.uint8]]":  # noqa: ANN401
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[ImageRequest]]) -> "Sequence[NDArray[np.uint8]]":
         """The pictures."""
         return rows(output.images)
 
@@ -90,7 +91,7 @@ class SdxlControlEngine(SdxlEngine):
         """The guide's weight too is one for the batch."""
         return (super().batch_key(prepared), prepared.request.control_scale)
 
-    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, object]:
         """Prompts, guidance and guides."""
         return {
             **super().arguments(batch),

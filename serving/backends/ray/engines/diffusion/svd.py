@@ -4,7 +4,7 @@ The one invariant: clips are made one at a time, since the decoder looks along t
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from serving.backends.ray.engines.diffusion.clips import ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
@@ -46,7 +46,7 @@ class StableVideoEngine(ClipEngine):
         """None is read."""
         return {}
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """Picture, rate, length, and what the network is told about motion."""
         asked = batch[0].request
         frames, most = self.frames_run(asked), self.guidance_of(asked)
