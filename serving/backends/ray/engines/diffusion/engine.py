@@ -139,8 +139,17 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def check(self, request: Request) -> None:
         """Refuse sizes the network cannot make and adapters it has not."""
         if size := size_of(request):
-            check_sides(size["width"], size["height"], self.multiple(), self.least_px())
+            self._check_size(request, **size)
         self.adapters.check(adapter_of(request))
+
+    def _check_size(self, request: Request, width: int, height: int) -> None:
+        try:
+            check_sides(width, height, self.multiple(), self.least_px())
+        except BadInput as error:
+            if error.field in request.model_fields_set:
+                raise
+            problem = f"the default {width}x{height} does not fit, {error.problem}"
+            raise BadInput(problem, field=error.field, fix=f"give width and height, {error.fix}") from error
 
     def multiple(self) -> int:
         """What sides are multiples of, of the loaded network."""
