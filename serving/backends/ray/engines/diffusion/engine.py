@@ -137,10 +137,21 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         )
 
     def check(self, request: Request) -> None:
-        """Refuse sizes the network cannot make and adapters it has not."""
+        """Refuse what the network does not read, sizes it cannot make and adapters it has not."""
+        check_read(request, self.unread())
+        if getattr(request, "negative_prompt", "") and self.guidance_of(request) <= 1:
+            problem = f"a guidance of {self.guidance_of(request):g} leaves it unread"
+            raise BadInput(problem, field="negative_prompt", fix="leave it out, or use a guidance over 1")
         if size := size_of(request):
             self._check_size(request, **size)
         self.adapters.check(adapter_of(request))
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields of a request that the loaded network cannot use, each with the reason; none unless a family says so.
+
+        What is there for builtin engines (``title``, ``motion``, ``mood``) is none of them: pipelines send it to all.
+        """
+        return {}
 
     def _check_size(self, request: Request, width: int, height: int) -> None:
         try:
@@ -258,6 +269,21 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
 
         if (decoder := getattr(self.pipeline.vae, "decoder", None)) is not None:
             decoder.register_forward_pre_hook(before)
+
+
+def check_read(request: TaskRequest, unread: Mapping[str, str]) -> None:
+    """Refuse fields that would change nothing; what equals its default is as good as not sent.
+
+    Args:
+        request: any.
+        unread: fields that the network cannot use, each with the reason.
+
+    Raises:
+        BadInput: names the first of them.
+    """
+    for name, problem in unread.items():
+        if getattr(request, name) != type(request).model_fields[name].default:
+            raise BadInput(problem, field=name, fix="leave it out, or use another model")
 
 
 def size_of(request: TaskRequest) -> dict[str, int]:

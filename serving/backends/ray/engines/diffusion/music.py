@@ -105,11 +105,13 @@ class StableAudioEngine(MusicEngine):
         samples = self.pipeline.transformer.config.sample_size * self.pipeline.vae.hop_length
         return float(samples / self.rate_hz())
 
+    def unread(self) -> Mapping[str, str]:
+        """Words to be sung."""
+        return {"lyrics": "the model does not sing"}
+
     def check(self, request: MusicRequest) -> None:
-        """Refuse words to be sung, and more than there is."""
+        """Refuse more than there is."""
         super().check(request)
-        if request.lyrics:
-            raise BadInput("the model does not sing", field="lyrics", fix="leave them out, or use ace_step")
         if request.duration_s > self.most_s():
             problem = f"{request.duration_s:g} s, and the model makes at most {self.most_s():.2f}"
             raise BadInput(problem, field="duration_s", fix=f"use at most {int(self.most_s() * 100) / 100:g}")
@@ -144,11 +146,9 @@ class AceStepEngine(MusicEngine):
         """48,000 in all that were published."""
         return int(self.pipeline.sample_rate)
 
-    def check(self, request: MusicRequest) -> None:
-        """Refuse guidance where it was distilled into the weights."""
-        super().check(request)
-        if self.pipeline.is_turbo and request.guidance is not None:
-            raise BadInput("the model is distilled and takes no guidance", field="guidance", fix="leave it out")
+    def unread(self) -> Mapping[str, str]:
+        """Guidance, where it was distilled into the weights."""
+        return {"guidance": "the model is distilled and takes no guidance"} if self.pipeline.is_turbo else {}
 
     def guidance_of(self, request: MusicRequest) -> float:
         """None, that is 1, where it was distilled into the weights."""

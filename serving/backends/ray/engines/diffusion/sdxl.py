@@ -30,11 +30,9 @@ class SdxlEngine(DiffusionEngine[ImageRequest, "NDArray[np.uint8]"]):
     request_type = ImageRequest
     fixed: ClassVar[Mapping[str, object]] = {"add_watermarker": False}
 
-    def check(self, request: ImageRequest) -> None:
-        """Refuse a picture to be guided by, which only a ControlNet reads."""
-        super().check(request)
-        if request.control is not None:
-            raise BadInput("the model has no ControlNet", field="control", fix="leave it out, or use another model")
+    def unread(self) -> Mapping[str, str]:
+        """A picture to be guided by, and how strongly: only a ControlNet reads them."""
+        return dict.fromkeys(("control", "control_scale"), "the model has no ControlNet")
 
     def least_px(self) -> int:
         """A latent of 8 by 8."""
@@ -72,9 +70,13 @@ class SdxlControlEngine(SdxlEngine):
     kind = "StableDiffusionXLControlNetPipeline"
     checkpoints = ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline")
 
+    def unread(self) -> Mapping[str, str]:
+        """It has a ControlNet."""
+        return {}
+
     def check(self, request: ImageRequest) -> None:
         """Refuse a request without the picture to be guided by."""
-        DiffusionEngine.check(self, request)
+        super().check(request)
         if request.control is None:
             raise BadInput("the model is guided by a picture", field="control", fix="send edges, depth or a pose")
 
