@@ -24,7 +24,7 @@ from serving.backends.ray.engines.network.steps import Steps
 from serving.backends.ray.engines.threads import in_thread
 from serving.errors import BadInput, MissingDependency, OutOfMemory
 from serving.protocol.artifact import ArtifactRef
-from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult
+from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult, adapter_of
 from serving.repository.model import Model, Source
 
 if TYPE_CHECKING:
@@ -253,6 +253,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         made = Made(
             model=self.model.name,
             revision=self.weights.revision or self.model.card.source.revision or self.weights.digest[:12],
+            adapter=adapter_of(request),
             seed=getattr(request, "seed", None),
             steps=ran.steps,
             batch=ran.batch,
