@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -51,7 +51,7 @@ class Written(NamedTuple):
         files: the other fields: a file and its media type.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     files: Mapping[str, tuple[Path, str]] = {}
 
 
@@ -110,7 +110,9 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             source=model.card.source.text,
         )
         self._room = asyncio.Semaphore(self.most_prepared())
-        self.runner = Runner(model.name, self._generate, self._recover, most=self.most_in_batch(), lower=self.lower)
+        self.runner: Runner[Prepared, Output] = Runner(
+            model.name, self._generate, self._recover, most=self.most_in_batch(), lower=self.lower
+        )
 
     @abstractmethod
     def load(self) -> None:
@@ -241,7 +243,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         refs = {name: ref for name, ref in found.items() if isinstance(ref, ArtifactRef)}
         return {name: await self._artifacts.local_path(ref) for name, ref in refs.items()}
 
-    async def _finish(self, request: Request, ran: Ran, prepare_s: float, call: Call) -> TaskResult:
+    async def _finish(self, request: Request, ran: Ran[Output], prepare_s: float, call: Call) -> TaskResult:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix=f"{self.model.name}-") as folder:
             written = await in_thread(call, lambda: self.write(request, ran.output, Path(folder)))
