@@ -72,7 +72,7 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
 
     def load(self) -> None:
         """Read the user's weights; see :func:`serving.backends.ray.engines.networks.xception.load_xception`."""
-        self._network: Xception | None = needs(self._read, "torch")
+        self._network = needs(self._read, "torch")
         self._finder = FaceFinder(detector_path(self.model, self.weights.folder), self.threads)
 
     def _read(self) -> "Xception":
@@ -113,10 +113,6 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
         """One look, and one face."""
         return Prepared(None, (), 0)
 
-    def unload(self) -> None:
-        """Let go of the network."""
-        self._network = None
-
     def _seen(self, prepared: Prepared, steps: Steps) -> Seen:
         if prepared.path is None:
             grey = np.full((FACE_PX, FACE_PX, 3), 128, np.uint8)
@@ -152,7 +148,6 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
 
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        assert self._network is not None  # noqa: S101 - requests come before unload
         pixels = np.stack([face.pixels for face in faces]).transpose(0, 3, 1, 2)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.placement.device).float() / 127.5 - 1
         scores = check_finite(self._network(tensor.to(self.placement.dtype)), self.model.name)

@@ -169,7 +169,9 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         """After a failure, in the network's thread: bring back what hooks and caches the failed batch left."""
 
     def unload(self) -> None:
-        """Free the network; the base drops every attribute that a family sets to None here."""
+        """Free the network: without more, every attribute that :meth:`load` made goes."""
+        for name in self._made:
+            self.__dict__.pop(name, None)
 
     def smallest(self) -> Request | None:
         """A small request to warm up with; None where the family has none."""
@@ -224,8 +226,10 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
 
     def _load(self) -> None:
         """Load; a device that is too small is told as such, and free again."""
+        before = set(vars(self))
         try:
             self.load()
+            self._made = vars(self).keys() - before
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
