@@ -7,7 +7,7 @@ that were looked at.
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput
 from serving.media.frames import FIX, frame_at, spread
 from serving.media.probe import probe_file
-from serving.protocol.tasks import ManipulationRequest
+from serving.protocol.tasks import FrameScore, ManipulationRequest
 
 if TYPE_CHECKING:
     from serving.backends.ray.engines.networks.xception import Xception
@@ -103,8 +103,8 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
     def write(self, request: ManipulationRequest, output: Seen, folder: Path) -> Written:
         """The score, and whether it is below the threshold."""
         score = float(np.mean(output.scores))
-        frames: list[dict[str, Any]] = [
-            {"time_s": face.time_s, "box": tuple(face.box), "score": one}
+        frames = [
+            FrameScore(time_s=face.time_s, box=face.box, score=one)
             for face, one in zip(output.faces, output.scores, strict=True)
         ]
         return Written({"score": score, "passed": score < request.threshold, "frames": frames})
