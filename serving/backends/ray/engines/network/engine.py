@@ -196,12 +196,18 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             call.checkpoint()
             began = time.perf_counter()
             with self.runner.coming():
-                files = await self._files(request)
+                files = await self.files(request)
                 prepared = await in_thread(call, lambda: self.prepare(request, files))
             prepare_s = time.perf_counter() - began
             ran = await self.runner.run(prepared, call, self.batch_key(prepared))
             del prepared
         return await self._finish(request, ran, prepare_s, call)
+
+    async def files(self, request: Request) -> dict[str, Path]:
+        """Local paths of the files that a request refers to, by field; raises :class:`NotFound`."""
+        found = {name: getattr(request, name) for name in type(request).model_fields}
+        refs = {name: ref for name, ref in found.items() if isinstance(ref, ArtifactRef)}
+        return {name: await self._artifacts.local_path(ref) for name, ref in refs.items()}
 
     async def warm_up(self) -> None:
         """Run the family's smallest request, if it has one, and keep how long that took."""
@@ -241,11 +247,6 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
     def _let_go(self) -> None:
         for weights in (self.weights, *self.parts.values()):
             weights.close()
-
-    async def _files(self, request: Request) -> dict[str, Path]:
-        found = {name: getattr(request, name) for name in type(request).model_fields}
-        refs = {name: ref for name, ref in found.items() if isinstance(ref, ArtifactRef)}
-        return {name: await self._artifacts.local_path(ref) for name, ref in refs.items()}
 
     async def _finish(self, request: Request, ran: Ran[Output], prepare_s: float, call: Call) -> TaskResult:
         began = time.perf_counter()

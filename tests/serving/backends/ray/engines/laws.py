@@ -163,7 +163,7 @@ async def rows_share_a_batch(
 
 async def outputs(engine: Engine, requests: list[TaskRequest]) -> list[Any]:
     """What the network makes of requests in one pass, before a codec magnifies the smallest difference."""
-    prepared = [engine.prepare(request, await engine._files(request)) for request in requests]
+    prepared = [engine.prepare(request, await engine.files(request)) for request in requests]
     steps = Steps([Call() for _ in requests], lambda index, error: None)
     return list(await engine.runner.call(lambda: engine._generate(prepared, steps)))
 
