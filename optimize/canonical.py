@@ -15,12 +15,21 @@ IR_VERSION = 10
 
 
 def save_canonical(model: "ModelProto", path: Path) -> None:
-    """Clean ``model`` in place, check it and write it; ValidationError if it is not ONNX."""
+    """Clean ``model`` in place, write it and check it as it lies there, beside its external data if it has any.
+
+    Raises:
+        onnx.checker.ValidationError: it is not ONNX; nothing lies at ``path`` that was not there before.
+    """
     import onnx
 
     clean(model)
-    onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(part), full_check=True)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def clean(model: "ModelProto") -> None:
@@ -60,7 +69,7 @@ def clean_graph(graph: "GraphProto") -> None:
     for value in (*graph.input, *graph.output):
         value.doc_string = ""
         del value.metadata_props[:]
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    read = names_read(graph)
     kept = sorted((t for t in graph.initializer if t.name in read), key=lambda tensor: tensor.name)
     copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
     del graph.initializer[:]
@@ -68,3 +77,10 @@ def clean_graph(graph: "GraphProto") -> None:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
         graph.initializer.append(tensor)
+
+
+def names_read(graph: "GraphProto") -> set[str]:
+    """Tensors that a graph reads, those that only the bodies of its control flow read among them."""
+    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    own = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    return own.union(*map(names_read, bodies))
