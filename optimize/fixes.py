@@ -170,7 +170,7 @@ INTEGER_PADDING: Final = Fix(
 )
 CAT: Final = Fix(
     "cat",
-    "tensors of several types become a Concat that no runtime loads: all are cast first (SDXL in half precision)",
+    "torch.concat of several types becomes a Concat that no runtime loads: all are cast first (SDXL in half precision)",
     _replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
 )
 FIXES: Final[Mapping[str, Fix]] = {fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT)}
