@@ -28,6 +28,10 @@ _MADE_BY_BUILD: Final = frozenset({"plan_sha256", "seconds", "gpu"})
 """Fields of a description that do not say what was asked for."""
 
 
+_SHOWN: Final = 16
+"""Characters of a value in the reason why a plan is stale, which tell two digests apart."""
+
+
 class Plan(NamedTuple):
     """What came of it."""
 
@@ -113,9 +117,11 @@ def stale(there: PlanFile, wanted: PlanFile) -> str | None:
     """Why a plan is not the wanted one, naming the first difference; None where it is."""
     for name in PlanFile.model_fields:
         old, new = getattr(there, name), getattr(wanted, name)
-        if name not in _MADE_BY_BUILD and old != new:
-            short = (str(old)[:48], str(new)[:48])
-            return f"its {name} is {short[0]}, and {short[1]} is wanted" if short[0] != short[1] else f"another {name}"
+        if name in _MADE_BY_BUILD or old == new:
+            continue
+        if isinstance(old, tuple):
+            return f"its {name} are others"
+        return f"its {name} is {str(old)[:_SHOWN]}, and {str(new)[:_SHOWN]} is wanted"
     return None
 
 

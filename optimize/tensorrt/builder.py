@@ -78,7 +78,7 @@ class NvidiaBuilder:
         """See :class:`Builder`."""
         trt = self._trt
         self._log.errors.clear()
-        builder = trt.Builder(self._log)
+        builder = self._started()
         kinds = trt.NetworkDefinitionCreationFlag
         network = builder.create_network(1 << int(kinds.STRONGLY_TYPED) if request.flags.strong else 0)
         parser = trt.OnnxParser(network, self._log)
@@ -100,13 +100,20 @@ class NvidiaBuilder:
 
     def merge(self, there: bytes, found: bytes) -> bytes:
         """See :class:`Builder`; where TensorRT refuses to combine them the newer one stays."""
-        config = self._trt.Builder(self._log).create_builder_config()
+        config = self._started().create_builder_config()
         joined, other = config.create_timing_cache(there), config.create_timing_cache(found)
         if joined is None or other is None or not joined.combine(other, ignore_mismatch=False):
             return found
         return bytes(joined.serialize())
 
-    def _configure(self, config: Any, request: Request, notify: Notify) -> None:  # noqa: ANN401  tensorrt is not here
+    def _started(self) -> Any:  # noqa: ANN401  tensorrt is not here
+        try:
+            return self._trt.Builder(self._log)
+        except TypeError as error:  # pybind11's word for a builder that could not be made: CUDA does not start
+            fix = "see whether another process holds the GPU's memory, and whether driver and image fit (nvidia-smi)"
+            raise EngineFailed(f"TensorRT does not start: {_listed(self._log.errors)}", field="gpu", fix=fix) from error
+
+    def _configure(self, config: Any, request: Request, notify: Notify) -> None:  # noqa: ANN401  the same
         trt, options = self._trt, request.options
         for name in request.flags.on:
             config.set_flag(getattr(trt.BuilderFlag, name))

@@ -17,7 +17,7 @@ from optimize.publish import replace_text
 from optimize.recipe import BATCH
 from optimize.triton_config import TRITON_TYPES
 from serving.errors import BadInput
-from serving.repository.model import TENSOR_TASK, ModelCard, Source
+from serving.repository.model import TENSOR_TASK, ModelCard, Share, Source
 from serving.repository.plan_file import PlanFile, PlanTensor
 
 PLATFORM: Final = "tensorrt_plan"
@@ -103,6 +103,7 @@ def card(of: ModelCard, made: PlanFile, model: str, part: str) -> str:
         license=of.license,
         source=Source(uri=f"export:{model}", revision=of.source.revision),
         precision=made.precision if made.precision in _KEPT_PRECISIONS else "none",
+        share=Share(gpu=of.share.gpu or 1),
         optional=True,
     )
     return yaml.safe_dump(found.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=100)
