@@ -13,13 +13,13 @@ from typing import Final, Literal, NamedTuple
 
 from optimize.tensorrt.builder import Builder, Built, Notify, NvidiaBuilder, Request
 from optimize.tensorrt.contents import look
-from optimize.tensorrt.flags import flags
+from optimize.tensorrt.flags import Flags, Target, flags
 from optimize.tensorrt.options import Options
 from optimize.tensorrt.profiles import Declaration, plan_tensors, profiles
 from optimize.tensorrt.timing import TimingCache
 from serving.backends.ray.parts.gpu import require
 from serving.errors import BadInput, NotFound
-from serving.repository.plan_file import PlanFile, onnx_digest, plan_name, read_plan
+from serving.repository.plan_file import PlanFile, Profile, onnx_digest, plan_name, read_plan
 
 STEPS: Final = ("check", "parse", "build", "write")
 """What ``notify`` is told, in order; between them ``build: PHASE, N %`` and why a plan that is there is stale."""
@@ -40,14 +40,13 @@ class Plan(NamedTuple):
     made: PlanFile
 
 
-def nvidia(options: Options) -> Builder:
-    """TensorRT on this node.
+def nvidia() -> Builder:
+    """TensorRT on the first GPU that this process sees; ``CUDA_VISIBLE_DEVICES`` chooses another.
 
     Raises:
         MissingDependency: names each that is missing: driver, GPU, package.
     """
-    gpu, module = require(options.gpu)
-    return NvidiaBuilder(gpu, module)
+    return NvidiaBuilder(*require())
 
 
 def build_plan(
@@ -56,7 +55,7 @@ def build_plan(
     options: Options,
     cache: Path,
     notify: Notify = lambda step: None,
-    builder: Callable[[Options], Builder] = nvidia,
+    builder: Callable[[], Builder] = nvidia,
 ) -> Plan:
     """Build the plan of an ONNX file, unless the same one is there.
 
@@ -77,29 +76,9 @@ def build_plan(
     notify("check")
     contents = look(onnx, declaration)
     shapes = profiles(declaration, options.profiles)
-    ready = builder(options)
+    ready = builder()
     chosen = flags(options, contents, ready.target)
-    wanted = PlanFile(
-        plan=plan_name(onnx.stem, ready.target.capability, ready.target.tensorrt),
-        plan_sha256="",
-        onnx_sha256=onnx_digest(onnx),
-        precision=options.precision,
-        strongly_typed=chosen.strong,
-        flags=chosen.on,
-        compute_capability=ready.target.capability,
-        gpu=ready.target.gpu,
-        tensorrt=ready.target.tensorrt,
-        hardware=options.hardware,
-        version_compatible=options.version_compatible,
-        weight_stripped=options.weight_stripped,
-        tf32=options.tf32,
-        level=options.level,
-        workspace_mib=options.workspace_mib,
-        profiles=shapes,
-        inputs=plan_tensors(declaration.inputs),
-        outputs=plan_tensors(declaration.outputs),
-        seconds=0.0,
-    )
+    wanted = _wanted(onnx, declaration, options, ready.target, chosen, shapes)
     file = cache / wanted.plan
     if (there := _there(file, wanted, notify)) is not None:
         return Plan("cached", file, there)
@@ -111,6 +90,38 @@ def build_plan(
     notify("write")
     timing.write(built.timing, before, ready.merge)
     return Plan("built", file, _write(file, built, wanted, seconds))
+
+
+def _wanted(
+    onnx: Path,
+    declaration: Declaration,
+    options: Options,
+    target: Target,
+    chosen: Flags,
+    shapes: tuple[Profile, ...],
+) -> PlanFile:
+    """The description of the plan, without what only its build says."""
+    return PlanFile(
+        plan=plan_name(onnx.stem, target.capability, target.tensorrt),
+        plan_sha256="",
+        onnx_sha256=onnx_digest(onnx),
+        precision=options.precision,
+        strongly_typed=chosen.strong,
+        flags=chosen.on,
+        compute_capability=target.capability,
+        gpu=target.gpu,
+        tensorrt=target.tensorrt,
+        hardware=options.hardware,
+        version_compatible=options.version_compatible,
+        weight_stripped=options.weight_stripped,
+        tf32=options.tf32,
+        level=options.level,
+        workspace_mib=options.workspace_mib,
+        profiles=shapes,
+        inputs=plan_tensors(declaration.inputs),
+        outputs=plan_tensors(declaration.outputs),
+        seconds=0.0,
+    )
 
 
 def stale(there: PlanFile, wanted: PlanFile) -> str | None:

@@ -34,7 +34,6 @@ class Options:
         tf32: let float32 products round to 10 bits of mantissa, an error of 5e-4 of each factor; fp32 parity within
             1e-4 needs it off.
         timing_cache: folder of the timing caches; None is the plan's model folder.
-        gpu: number of the GPU that builds.
 
     Raises:
         BadInput: a value out of its range, or two that do not go together.
@@ -50,7 +49,6 @@ class Options:
     hardware: Hardware = "this"
     tf32: bool = False
     timing_cache: Path | None = None
-    gpu: int = 0
 
     def __post_init__(self) -> None:
         for field, kind in (("precision", Precision), ("typing", Typing), ("hardware", Hardware)):
@@ -63,8 +61,6 @@ class Options:
             raise BadInput(f"{self.workspace_mib} MiB", field="workspace_mib", fix="use 1 or more, or leave it out")
         if self.profiles < 1:
             raise BadInput(f"{self.profiles} profiles", field="profiles", fix="use 1 or more")
-        if self.gpu < 0:
-            raise BadInput(f"there is no GPU {self.gpu}", field="gpu", fix="use 0 or more")
         if self.typing == "weak" and self.precision == "fp8":
             problem = "TensorRT does not choose fp8 by itself: it takes it from an ONNX file with Q/DQ nodes"
             raise BadInput(problem, field="typing", fix="use typing: strong")

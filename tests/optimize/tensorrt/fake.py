@@ -258,9 +258,9 @@ class Runtime(Documented):
         assert isinstance(logger, self._trt.ILogger), "the runtime takes a logger of TensorRT's"
         self.engine_host_code_allowed = False
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
         try:
-            asked = json.loads(serialized_engine)
+            asked = json.loads(bytes(serialized_engine))
         except ValueError:
             return None
         if "VERSION_COMPATIBLE" in asked["flags"] and not self.engine_host_code_allowed:

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from optimize.recipe import Tensor
 from optimize.tensorrt.builder import NvidiaBuilder
-from optimize.tensorrt.options import Options
 from optimize.tensorrt.profiles import Declaration
 from serving.backends.ray.parts.gpu import Gpu
 
@@ -73,7 +72,7 @@ class Standing:
         self.module = fake_tensorrt(version)
         self.gpu = gpu
 
-    def __call__(self, options: Options) -> NvidiaBuilder:
+    def __call__(self) -> NvidiaBuilder:
         return NvidiaBuilder(self.gpu, self.module)
 
     @property

@@ -138,7 +138,7 @@ def test_measurements_of_kernels_are_kept_for_other_parts(onnx_file: Files, node
 
 
 def test_caches_of_two_builds_are_joined_by_tensorrt(node: Standing) -> None:
-    builder = node(Options())
+    builder = node()
     there, found = (json.dumps({"version": "10.13.0.35", "kernels": [name]}).encode() for name in ("there", "found"))
     assert json.loads(builder.merge(there, found))["kernels"] == ["found", "there"]
     other = json.dumps({"version": "10.9", "kernels": ["old"]}).encode()

@@ -15,7 +15,6 @@ from serving.errors import BadInput
         pytest.param({"level": 6}, "level: there is no level 6: use 0 to 5", id="level"),
         pytest.param({"workspace_mib": 0}, "workspace_mib: 0 MiB", id="workspace"),
         pytest.param({"profiles": 0}, "profiles: 0 profiles", id="profiles"),
-        pytest.param({"gpu": -1}, "gpu: there is no GPU -1", id="gpu"),
         pytest.param({"precision": "fp8", "typing": "weak"}, "typing: TensorRT does not choose fp8", id="weak fp8"),
     ],
 )

@@ -4,8 +4,9 @@ The one invariant: no number is copied between host and device: TensorRT reads a
 stream of its own that waits for the caller's and that the caller's waits for.
 """
 
+import mmap
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -69,8 +70,9 @@ class TensorRTRunner:
         if why is not None:
             raise EngineFailed(f"the plan {why}", field=str(plan), fix=_BUILD)
         self._log = self._trt.Logger(self._trt.Logger.ERROR)
-        self._engine = self._loaded(onnx)
-        self._context = self._engine.create_execution_context()
+        with self._streams.here():
+            self._engine = self._loaded(onnx)
+            self._context = self._engine.create_execution_context()
         if self._context is None:
             fix = "free memory of the GPU, or build with smaller largest sizes"
             raise EngineFailed("TensorRT has no memory to run the plan", field=str(plan), fix=fix)
@@ -90,14 +92,16 @@ class TensorRTRunner:
         """
         profile = profile_of(self.made, {name: tuple(value.shape) for name, value in inputs.items()})
         given = {name: self._checked(name, value) for name, value in inputs.items()}
-        with self._streams.own() as stream:
-            self._choose(profile, stream)
+        with self._streams.here():
+            self._choose(profile)
             held = [self._bind(name, value) for name, value in given.items()]
             outputs = self._outputs()
-            if not self._context.execute_async_v3(stream):
-                shapes = {name: tuple(value.shape) for name, value in inputs.items()}
-                raise EngineFailed(f"{self._file.name} fails at {shapes}", field="run", fix="read TensorRT's log above")
+            with self._streams.ordered():
+                done = self._context.execute_async_v3(self._streams.handle)
         del held
+        if not done:
+            shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+            raise EngineFailed(f"{self._file.name} fails at {shapes}", field="run", fix="read TensorRT's log above")
         return outputs
 
     def close(self) -> None:
@@ -108,7 +112,11 @@ class TensorRTRunner:
         runtime = self._trt.Runtime(self._log)
         # A version-compatible plan carries code of its own, which runs only where that is allowed.
         runtime.engine_host_code_allowed = self.made.version_compatible
-        engine = runtime.deserialize_cuda_engine(self._file.read_bytes())
+        engine = None
+        # Mapped, since a plan is as large as the weights and is read once; an empty file cannot be mapped.
+        if self._file.stat().st_size:
+            with self._file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+                engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineFailed("TensorRT does not load the plan", field=str(self._file), fix=_BUILD)
         if self.made.weight_stripped:
@@ -147,9 +155,9 @@ class TensorRTRunner:
             raise BadInput(problem, field=name, fix=f"move it to {self._streams.device}")
         return value.contiguous()
 
-    def _choose(self, profile: int, stream: int) -> None:
+    def _choose(self, profile: int) -> None:
         if profile != self._profile:
-            if not self._context.set_optimization_profile_async(profile, stream):
+            if not self._context.set_optimization_profile_async(profile, self._streams.handle):
                 raise EngineFailed(f"TensorRT does not take profile {profile}", field=str(self._file), fix=_BUILD)
             self._profile = profile
 
@@ -196,7 +204,7 @@ class _Streams:
     def __init__(self, device: str) -> None:
         import torch
 
-        self.device = torch.device(device)
+        self.device = torch.device(device) if device == "cpu" else torch.device("cuda", _number(device))
         if self.device.type == "cuda" and not torch.cuda.is_available():
             fix = "install torch of the index for your CUDA: https://download.pytorch.org/whl/"
             raise MissingDependency(f"torch {torch.__version__} sees no CUDA device", field="torch", fix=fix)
@@ -205,20 +213,35 @@ class _Streams:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def own(self) -> Iterator[int]:
-        """The stream's handle; what the caller enqueued comes before, and what it enqueues next comes after.
+    def here(self) -> Iterator[None]:
+        """The device is CUDA's current one, on which TensorRT loads and runs."""
+        import torch
 
-        The tensors of a call are allocated on the caller's stream, so memory that it reuses later is free by then.
+        with torch.cuda.device(self.device) if self._stream is not None else nullcontext():
+            yield
+
+    @property
+    def handle(self) -> int:
+        """The stream, as TensorRT takes it."""
+        return int(self._stream.cuda_stream) if self._stream is not None else 0
+
+    @contextmanager
+    def ordered(self) -> Iterator[None]:
+        """What the caller enqueued comes before the body's work, and what it enqueues next comes after.
+
+        So the tensors of a call may be the caller's stream's: their memory is free again only when the call is over.
         """
         import torch
 
         if self._stream is None:
-            yield 0
+            yield
             return
         caller = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(caller)
-        yield int(self._stream.cuda_stream)
-        caller.wait_stream(self._stream)
+        try:
+            yield
+        finally:
+            caller.wait_stream(self._stream)
 
 
 def _number(device: str) -> int:

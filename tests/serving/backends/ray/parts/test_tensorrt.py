@@ -109,11 +109,12 @@ def test_a_plan_of_another_tensorrt_is_refused(onnx_file: Files, node: Standing)
         TensorRTRunner(plan, device="cpu", module=fake_tensorrt("11.4.0.106"))
 
 
-def test_a_broken_plan_is_refused(onnx_file: Files, node: Standing) -> None:
+@pytest.mark.parametrize("data", [b"half of it", b""], ids=["half", "empty"])
+def test_a_broken_plan_is_refused(onnx_file: Files, node: Standing, data: bytes) -> None:
     file = onnx_file()
     opened(file, node)
     plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13.plan"
-    plan.write_bytes(b"half of it")
+    plan.write_bytes(data)
     with pytest.raises(EngineFailed, match="TensorRT does not load the plan: build the plan again"):
         TensorRTRunner(plan, device="cpu", module=node.module)
 
