@@ -54,6 +54,31 @@ def plan_tensors(declared: Sequence[Declared]) -> tuple[PlanTensor, ...]:
     return tuple(PlanTensor(name=one.name, dtype=one.dtype, axes=tuple(one.axes)) for one in declared)
 
 
+def sizes_of(inputs: Sequence[Declared], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The size of every dynamic axis in a captured call.
+
+    Args:
+        inputs: as declared.
+        shapes: of the call's tensors, by name.
+
+    Raises:
+        BadInput: a tensor has other axes than declared, or one axis has two sizes.
+    """
+    found: dict[str, int] = {}
+    for tensor in inputs:
+        shape = tuple(shapes[tensor.name])
+        if len(shape) != len(tensor.axes):
+            raise BadInput(
+                f"has {len(shape)} axes", field=tensor.name, fix=f"declare {len(shape)} axes, or capture again"
+            )
+        for axis, size in zip(tensor.axes, shape, strict=True):
+            known = axis if isinstance(axis, int) else found.setdefault(axis, size)
+            if known != size:
+                fix = "declare axes of different sizes under different names"
+                raise BadInput(f"axis {axis!r} has size {size}, and {known} elsewhere", field=tensor.name, fix=fix)
+    return found
+
+
 def profiles(declaration: Declaration, count: int = 1) -> tuple[Profile, ...]:
     """Profiles that take every captured case.
 

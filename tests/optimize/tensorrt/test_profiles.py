@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimize.recipe import Tensor
-from optimize.tensorrt.profiles import Declaration, plan_tensors, profiles
+from optimize.tensorrt.profiles import Declaration, plan_tensors, profiles, sizes_of
 from serving.errors import BadInput
 from serving.repository.plan_file import Range, misfit
 
@@ -84,3 +84,23 @@ def test_every_case_fits_into_a_profile_and_every_profile_is_consistent(
         assert any(misfit(tensors, profile, {"X": shape}) is None for profile in made)
     highest = max(case["length"] for case in cases)
     assert all(misfit(tensors, profile, {"X": (1, highest + 1, 8)}) is not None for profile in made)
+
+
+PAIR = (Tensor("X", "float32", ("batch", 4, "length")), Tensor("M", "int64", ("batch", "length")))
+
+
+def test_sizes_are_read_off_a_captured_call() -> None:
+    assert sizes_of(PAIR, {"X": (2, 4, 7), "M": (2, 7)}) == {"batch": 2, "length": 7}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        pytest.param({"X": (2, 4, 7), "M": (3, 7)}, "M: axis 'batch' has size 3, and 2 elsewhere", id="two sizes"),
+        pytest.param({"X": (2, 5, 7), "M": (2, 7)}, "X: axis 4 has size 5, and 4 elsewhere", id="fixed"),
+        pytest.param({"X": (2, 7), "M": (2, 7)}, "X: has 2 axes", id="axes"),
+    ],
+)
+def test_a_call_that_is_not_as_declared_is_refused(shapes: dict[str, tuple[int, ...]], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        sizes_of(PAIR, shapes)
