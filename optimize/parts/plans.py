@@ -7,7 +7,8 @@ from pathlib import Path
 
 from optimize.publish import replace_text
 from optimize.tensorrt import triton
-from optimize.tensorrt.build import Notify, Plan, build_plan
+from optimize.tensorrt.build import Plan, build_plan
+from optimize.tensorrt.builder import Notify
 from optimize.tensorrt.options import Options
 from optimize.tensorrt.profiles import Declaration
 from serving.repository.model import Model
