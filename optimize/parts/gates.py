@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from optimize.external import check_file
 from optimize.gates import compare
 from optimize.parts.build import Source, entering
 from optimize.parts.variants import Flat, Group, case_name, feed, run_flat, sizes_of
@@ -70,8 +71,11 @@ def load(source: Source, part: PartFile, folder: Path) -> list[Loaded]:
     """The first gate: every file loads.
 
     Raises:
-        EngineFailed: one does not.
+        BadInput: a file is over 2 GB without external data, or its data are missing or short.
+        EngineFailed: one does not load.
     """
+    for variant in part.variants:
+        check_file(folder / variant.file)
     return [
         Loaded(group, variant, folder / variant.file, OnnxRunner(folder / variant.file, variant, threads=THREADS))
         for group, variant in zip(source.groups(), part.variants, strict=True)
