@@ -7,15 +7,23 @@ import io
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
 from PIL import Image
 
 from serving.artifacts.store import ArtifactStore
+from serving.backends.base import EngineContext
+from serving.backends.ray.engines import load_engine
+from serving.backends.ray.engines.diffusion.engine import DiffusionEngine, size_of
+from serving.backends.ray.engines.musicgen.engine import MusicgenEngine
+from serving.backends.ray.engines.network.engine import NetworkEngine
 from serving.backends.ray.engines.network.seeds import generator, seeded
+from serving.backends.ray.engines.translation.engine import TranslationEngine
 from serving.backends.ray.engines.voices.spoken import Speech
+from serving.backends.ray.engines.voices.vits import VitsEngine
+from serving.backends.ray.engines.whisper.faster import FasterWhisperEngine
 from serving.protocol.tasks import (
     ImageRequest,
     ImageToVideoRequest,
@@ -26,8 +34,11 @@ from serving.protocol.tasks import (
     TranscriptionRequest,
     TranslationRequest,
 )
+from serving.repository.model import Model
 
 Direct = Callable[[Path], None]
+Loaded = NetworkEngine[TaskRequest, object, object]
+T = TypeVar("T")
 PROMPT: Final = "a lighthouse at dusk"
 RATE_HZ: Final = 16_000
 
@@ -43,7 +54,22 @@ class Case(NamedTuple):
 
     model: str
     request: Callable[[ArtifactStore, int], Awaitable[TaskRequest]]
-    direct: Callable[[Any, Any, Mapping[str, Path]], Direct]
+    direct: Callable[[Loaded, TaskRequest, Mapping[str, Path]], Direct]
+
+
+def the(kind: type[T], value: object) -> T:
+    """The value, which is of that class; raises :class:`TypeError` where a case was put together wrongly."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__} is no {kind.__name__}")
+    return value
+
+
+def loaded(model: Model, context: EngineContext) -> Loaded:
+    """The model's engine; blocks. Raises :class:`TypeError` where it runs no network."""
+    engine = load_engine(model, context)
+    if not isinstance(engine, NetworkEngine):
+        raise TypeError(f"{model.name} runs no network")
+    return engine
 
 
 async def image(_: ArtifactStore, number: int) -> ImageRequest:
@@ -90,30 +116,34 @@ async def recording(store: ArtifactStore, number: int) -> TranscriptionRequest:
     )
 
 
-def diffusers(engine: Any, request: Any, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401  any family's
+def diffusers(loaded: Loaded, asked: TaskRequest, files: Mapping[str, Path]) -> Direct:
     """The pipeline as a script calls it, and the same encoder."""
     import torch
 
-    asked = engine.prepare(request, files)
-    sides = {} if isinstance(request, MusicRequest) else {"width": request.width, "height": request.height}
+    if not isinstance(loaded, DiffusionEngine):
+        raise TypeError(f"{type(loaded).__name__} is none of diffusion")
+    engine = loaded
+    prepared = engine.prepare(asked, files)
 
     def direct(folder: Path) -> None:
         with torch.inference_mode():
             output = engine.pipeline(
-                num_inference_steps=engine.steps_of(request),
-                generator=[generator(request.seed)],
+                num_inference_steps=engine.steps_of(asked),
+                generator=[generator(getattr(asked, "seed", 0))],
                 output_type=engine.output_type,
-                **sides,
-                **engine.arguments([asked]),
+                **size_of(asked),
+                **engine.arguments([prepared]),
             )
-        engine.write(request, engine.results(output, [asked])[0], folder)
+        engine.write(asked, engine.results(output, [prepared])[0], folder)
 
     return direct
 
 
-def translation(engine: Any, request: TranslationRequest, _: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+def translation(loaded: Loaded, asked: TaskRequest, _: Mapping[str, Path]) -> Direct:
     """``generate`` of transformers."""
     import torch
+
+    engine, request = the(TranslationEngine, loaded), the(TranslationRequest, asked)
 
     def direct(_: Path) -> None:
         tokenizer = engine.family.tokenizer
@@ -125,9 +155,11 @@ def translation(engine: Any, request: TranslationRequest, _: Mapping[str, Path])
     return direct
 
 
-def vits(engine: Any, request: SpeechRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+def vits(loaded: Loaded, asked: TaskRequest, files: Mapping[str, Path]) -> Direct:
     """The network's own forward, and the same encoder."""
     import torch
+
+    engine, request = the(VitsEngine, loaded), the(SpeechRequest, asked)
 
     def direct(folder: Path) -> None:
         (line,) = engine.prepare(request, files).lines
@@ -138,10 +170,11 @@ def vits(engine: Any, request: SpeechRequest, files: Mapping[str, Path]) -> Dire
     return direct
 
 
-def musicgen(engine: Any, request: MusicRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+def musicgen(loaded: Loaded, asked: TaskRequest, files: Mapping[str, Path]) -> Direct:
     """``generate`` of transformers, and the same encoder."""
     import torch
 
+    engine, request = the(MusicgenEngine, loaded), the(MusicRequest, asked)
     piece = engine.prepare(request, files)
 
     def direct(folder: Path) -> None:
@@ -151,15 +184,16 @@ def musicgen(engine: Any, request: MusicRequest, files: Mapping[str, Path]) -> D
                 **told,
                 do_sample=True,
                 guidance_scale=piece.guidance,
-                max_new_tokens=piece.frames + engine._codebooks - 1,
+                max_new_tokens=piece.frames + engine.network.decoder.num_codebooks - 1,
             )
         engine.write(request, np.ascontiguousarray(waves[0].numpy().T), folder)
 
     return direct
 
 
-def whisper(engine: Any, request: TranscriptionRequest, files: Mapping[str, Path]) -> Direct:  # noqa: ANN401
+def whisper(loaded: Loaded, asked: TaskRequest, files: Mapping[str, Path]) -> Direct:
     """``transcribe`` of faster-whisper with times of words."""
+    engine, request = the(FasterWhisperEngine, loaded), the(TranscriptionRequest, asked)
 
     def direct(_: Path) -> None:
         segments, _info = engine.network.transcribe(

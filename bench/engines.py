@@ -14,19 +14,18 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.cases import CASES, Case
+from bench.cases import CASES, Case, Loaded, loaded
 from bench.loading import LOADS, Load
 from serving.artifacts.store import ArtifactStore
 from serving.backends.base import EngineContext
 from serving.backends.call import Call
-from serving.backends.ray.engines import load_engine
 from serving.backends.ray.tiny.build import tiny_model_folder
 from serving.repository.load import load_repository
 from serving.repository.model import Model
@@ -112,14 +111,14 @@ class Report(BaseModel):
     cold_starts: list[ColdStarts] = []
 
 
-async def timed_ms(work: Callable[[], Awaitable[Any]]) -> float:
+async def timed_ms(work: Callable[[], Awaitable[object]]) -> float:
     """How long it takes."""
     began = time.perf_counter()
     await work()
     return 1000 * (time.perf_counter() - began)
 
 
-async def in_turns(*works: Callable[[], Awaitable[Any]], least: int = ROUNDS) -> list[float]:
+async def in_turns(*works: Callable[[], Awaitable[object]], least: int = ROUNDS) -> list[float]:
     """Medians in milliseconds; the works take turns, so that a slow minute strikes all of them.
 
     Args:
@@ -136,10 +135,10 @@ async def in_turns(*works: Callable[[], Awaitable[Any]], least: int = ROUNDS) ->
     return [statistics.median(each) for each in times]
 
 
-async def overhead_of(case: Case, engine: Any, context: EngineContext) -> Overhead:  # noqa: ANN401  any family's
+async def overhead_of(case: Case, engine: Loaded, context: EngineContext) -> Overhead:
     """One request at a time; the library runs in the engine's own thread, as it would in a script's only one."""
     request = await case.request(context.artifacts, 0)
-    files = await engine._files(request)
+    files = await engine.files(request)
     direct = case.direct(engine, request, files)
 
     async def library() -> None:
@@ -150,7 +149,7 @@ async def overhead_of(case: Case, engine: Any, context: EngineContext) -> Overhe
     return Overhead(model=case.model, library_ms=library_ms, engine_ms=engine_ms)
 
 
-async def batch_of(case: Case, engine: Any, context: EngineContext) -> Batch:  # noqa: ANN401
+async def batch_of(case: Case, engine: Loaded, context: EngineContext) -> Batch:
     """Eight requests that differ in their seed or text."""
     requests = [await case.request(context.artifacts, seed) for seed in range(BATCH)]
     sizes: list[int] = []
@@ -161,7 +160,7 @@ async def batch_of(case: Case, engine: Any, context: EngineContext) -> Batch:  #
 
     async def together() -> None:
         results = await asyncio.gather(*(engine.run(request, Call()) for request in requests))
-        sizes.extend(result.made.batch for result in results)
+        sizes.extend(result.made.batch for result in results if result.made is not None)
 
     apart_ms, together_ms = await in_turns(apart, together, least=5)
     return Batch(model=case.model, apart_ms=apart_ms, together_ms=together_ms, largest=max(sizes))
@@ -169,7 +168,7 @@ async def batch_of(case: Case, engine: Any, context: EngineContext) -> Batch:  #
 
 async def measure(case: Case, model: Model, context: EngineContext, report: Report) -> None:
     """Everything about one tiny model."""
-    engine: Any = await asyncio.to_thread(load_engine, model, context)
+    engine = await asyncio.to_thread(loaded, model, context)
     try:
         await engine.warm_up()
         took = engine.cold_start

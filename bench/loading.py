@@ -9,12 +9,13 @@ import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import yaml
+from pydantic import JsonValue
 
+from bench.cases import loaded
 from serving.backends.base import EngineContext
-from serving.backends.ray.engines import load_engine
 from serving.backends.ray.tiny.build import tiny_checkpoint
 from serving.repository.load import load_repository
 
@@ -35,7 +36,7 @@ class Load(NamedTuple):
     model: str
     part: str
     library: str
-    grown: Mapping[str, Any]
+    grown: Mapping[str, JsonValue]
 
     def measure(self, models: Path, home: Path, context: EngineContext) -> tuple[float, float, float]:
         """Size in MiB, and medians in milliseconds of reading the files and of loading the engine."""
@@ -54,7 +55,7 @@ class Load(NamedTuple):
             for file in files:
                 file.read_bytes()
             took = time.perf_counter() - took
-            engine: Any = load_engine(model, context)  # checks digests the first time
+            engine = loaded(model, context)  # checks digests the first time
             if number:
                 reads.append(1000 * took)
                 loads.append(1000 * engine.cold_start.load_s)

@@ -1,4 +1,5 @@
-"""`reelmesh k8s`: render the manifests, or say whether the rendered ones are up to date; plugged in by an entry point.
+"""`reelmesh k8s`: render the manifests, say whether the rendered ones are up to date, render the Job that builds
+TensorRT plans; plugged in by an entry point.
 
 The one invariant: results go to stdout, and nothing talks to a cluster.
 """
@@ -9,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from serving.errors import Conflict
+from serving.errors import BadInput, Conflict, NotFound
 from serving.settings import Settings
 
 BASE: Final = Path("k8s/base")
@@ -65,6 +66,57 @@ def render(
         typer.echo(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects(loaded)}, indent=2))
     else:
         typer.echo(stream(objects(loaded)), nl=False)
+
+
+@app.command("job-tensorrt")
+def job_tensorrt(
+    model: Annotated[str, typer.Argument(help="Name of the model whose part is built.")],
+    *,
+    part: Annotated[str, typer.Option("--part", help="The part, such as unet.")],
+    gpu_type: Annotated[
+        str, typer.Option(help="Which GPU: H200, L4, ..., or a value of the nodes' label nvidia.com/gpu.product.")
+    ],
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")] = "fp16",
+    image: Annotated[
+        str | None,
+        typer.Option(help="Image with NVIDIA's TensorRT and Reelmesh; by default reelmesh:VERSION-tensorrt."),
+    ] = None,
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim with the model repository.")] = "reelmesh-models",
+    node_selector: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the nodes, instead of the GPU's product label.")
+    ] = None,
+    repository: Annotated[
+        list[Path] | None,
+        typer.Option("--model-repository", "--repository", "-r", help="Folder of models that has it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Render the Job that builds a part's TensorRT plan on the GPU that will run it.
+
+    For `kubectl apply --server-side -n reelmesh -f -`.
+    """
+    from k8s.render import dump
+    from k8s.tensorrt_job import Wanted, tensorrt_job
+
+    folders = repository or Settings().model_repositories
+    if not any((path.expanduser() / model).is_dir() for path in folders):
+        where = ", ".join(map(str, folders))
+        raise NotFound(
+            f"no model {model[:128]!r} in {where}", field="model", fix="name a folder of them, or use -r DIR"
+        )
+    labels = dict(_label(text) for text in node_selector or ())
+    wanted = Wanted(
+        model=model, part=part, gpu_type=gpu_type, precision=precision, image=image, claim=claim, node_labels=labels
+    )
+    job = tensorrt_job(wanted)
+    typer.echo(json.dumps(job, indent=2) if as_json else dump(job), nl=as_json)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"{text[:64]!r} is no label", field="--node-selector", fix="write KEY=VALUE")
+    return key, value
 
 
 def _report(stale: list[str], folder: Path, *, as_json: bool) -> None:

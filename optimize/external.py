@@ -5,12 +5,12 @@ weights) to the data file, so that a model of any size is written in the memory 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from optimize.canonical import save_canonical
-from serving.errors import BadInput, foreign_text
+from serving.errors import BadInput, foreign_text, shown
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -123,8 +123,6 @@ def _external_tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
 
 
 def _check_tensor(path: Path, folder: Path, tensor: "TensorProto") -> Path:
-    from onnx import helper
-
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     file = (folder / location).resolve()
@@ -140,12 +138,28 @@ def _check_tensor(path: Path, folder: Path, tensor: "TensorProto") -> Path:
             field=str(path),
             fix=f"copy {location} beside it: both files make the model",
         )
-    items = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    end = int(entries.get("offset", 0)) + int(entries.get("length", items))
-    if file.stat().st_size < end:
+    start, length = _place(path, tensor, entries)
+    if file.stat().st_size < start + length:
         raise BadInput(
-            f"{location} has {file.stat().st_size} bytes, tensor {tensor.name!r} ends at {end}: it was cut short",
+            f"{location} has {file.stat().st_size} bytes, tensor {tensor.name!r} ends at {start + length}: "
+            "it was cut short",
             field=str(path),
             fix=f"copy {location} again",
         )
     return file
+
+
+def _place(path: Path, tensor: "TensorProto", entries: Mapping[str, str]) -> tuple[int, int]:
+    """Offset and length in bytes."""
+    from onnx_ir import DataType
+
+    needed = math.ceil(math.prod(tensor.dims) * DataType(tensor.data_type).bitwidth / 8)
+    try:
+        start, length = int(entries.get("offset", 0)), int(entries.get("length", needed))
+    except ValueError:
+        start, length = -1, -1
+    if start < 0 or length != needed:
+        written = {key: entries[key] for key in ("offset", "length") if key in entries}
+        problem = f"tensor {tensor.name!r} lies at {shown(written)}, it has {needed} bytes"
+        raise BadInput(problem, field=str(path), fix="export the part again")
+    return start, length

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import nn
@@ -114,6 +114,62 @@ def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor | None:
     return torch.cat([tensor.to(reduce(torch.promote_types, dtypes)) for tensor in tensors], dim)
 
 
+def lstm(
+    input: torch.Tensor, hx: object, params: Sequence[torch.Tensor], has_biases: bool, num_layers: int, *rest: object
+) -> tuple[torch.Tensor, ...] | None:
+    """A stack of layers as ONNX's LSTM; None where the sequence is packed or states are projected.
+
+    Args:
+        input: (time, batch, features), or (batch, time, features) where the last of ``rest`` says so.
+        hx: states and cells, each (layers * directions, batch, hidden).
+        params: per layer and direction, weights of the input and of the state, and their biases if there are any.
+        has_biases: whether there are.
+        num_layers: layers.
+        rest: dropout, whether training, whether both directions, whether batch comes first.
+
+    Returns:
+        The output in the layout of ``input``, and the last states and cells. Values are ONNX Runtime's alone to
+        compute: outside an export they are zeros.
+    """
+    directions, size = (2 if rest[-2] else 1), (4 if has_biases else 2)
+    if isinstance(hx, torch.Tensor) or len(params) != num_layers * directions * size:
+        return None
+    states, cells = cast(tuple[torch.Tensor, torch.Tensor], hx)
+    values = input.transpose(0, 1) if rest[-1] else input
+    ends = []
+    for layer in range(num_layers):
+        rows = slice(layer * directions, (layer + 1) * directions)
+        groups = [params[row * size : (row + 1) * size] for row in range(rows.start, rows.stop)]
+        hidden, *end = _lstm_layer(values, groups, states[rows], cells[rows])
+        values = hidden.transpose(1, 2).flatten(2)
+        ends.append(end)
+    output = values.transpose(0, 1) if rest[-1] else values
+    return output, torch.cat([end[0] for end in ends]), torch.cat([end[1] for end in ends])
+
+
+def _lstm_layer(
+    values: torch.Tensor, groups: Sequence[Sequence[torch.Tensor]], states: torch.Tensor, cells: torch.Tensor
+) -> Sequence[torch.Tensor]:
+    """One layer: (time, directions, batch, hidden), and the last state and cell of each direction."""
+    weights = [torch.stack([_onnx_gates(group[index]) for group in groups]) for index in (0, 1)]
+    biases = [torch.cat([_onnx_gates(bias) for bias in group[2:]]) for group in groups if len(group) > 2]  # noqa: PLR2004
+    directions, batch, hidden = states.shape
+    return torch.onnx.ops.symbolic_multi_out(
+        "LSTM",
+        [values, *weights, torch.stack(biases) if biases else None, None, states, cells],
+        {"hidden_size": hidden, "direction": "bidirectional" if directions == 2 else "forward"},  # noqa: PLR2004
+        dtypes=[values.dtype] * 3,
+        shapes=[(values.shape[0], directions, batch, hidden), tuple(states.shape), tuple(states.shape)],
+        version=14,
+    )
+
+
+def _onnx_gates(weights: torch.Tensor) -> torch.Tensor:
+    """Rows of the gates from torch's order (input, forget, cell, output) to ONNX's (input, output, forget, cell)."""
+    gates = weights.chunk(4)
+    return torch.cat([gates[0], gates[3], gates[1], gates[2]])
+
+
 @contextmanager
 def _integer_padding(module: nn.Module, used: Used) -> Iterator[None]:
     with ExitStack() as stack:
@@ -170,10 +226,17 @@ INTEGER_PADDING: Final = Fix(
 )
 CAT: Final = Fix(
     "cat",
-    "tensors of several types become a Concat that no runtime loads: all are cast first (SDXL in half precision)",
+    "torch.concat of several types becomes a Concat that no runtime loads: all are cast first (SDXL in half precision)",
     _replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
 )
-FIXES: Final[Mapping[str, Fix]] = {fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT)}
+LSTM: Final = Fix(
+    "lstm",
+    "torch fixes the time axis of an LSTM when it captures one, though ONNX's has none fixed (EnCodec)",
+    _replacing(torch.lstm, by=lstm),
+)
+FIXES: Final[Mapping[str, Fix]] = {
+    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, LSTM)
+}
 """All of them by name."""
 
 

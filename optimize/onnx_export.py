@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
 from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import OutputKind
@@ -28,8 +29,8 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from optimize.external import EXTERNAL_ABOVE_BYTES, data_file, save
 from optimize.fixes import Fix, applied
-from optimize.unexportable import check_operators, failure
-from serving.errors import BadInput, EngineFailed, foreign_text
+from optimize.unexportable import check_operators, failure, invalid
+from serving.errors import BadInput, EngineFailed
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -95,30 +96,48 @@ def export(
     """Export ``module`` at ``inputs``.
 
     Args:
-        module: in eval mode, on the CPU. Its forward takes tensors by position and returns a tensor or a tuple
-            of them; it keeps nothing between calls.
-        inputs: one example each. Dynamic axes have sizes that differ where the axes do, and best at least 2:
-            torch takes an axis of 1 for one that is broadcast.
+        module: in eval mode, on the CPU. Takes tensors by position, returns one or a tuple, and keeps nothing.
+        inputs: an example of each. Dynamic axes have sizes that differ where the axes do, and best at least 2: torch
+            takes an axis of 1 for one that is broadcast.
         input_names: in the order of ``inputs``.
         output_names: in the order of what the module returns.
-        dynamic: of each input, the names of its dynamic axes by index; the others are fixed at the example's
-            size. Equal names mean equal sizes.
+        dynamic: of each input, the names of its dynamic axes by index; the others are fixed at the example's size.
+            Equal names mean equal sizes.
         target: the ``.onnx`` file; weights above ``external_above`` bytes go to ``<target>.data``.
-        output_axes: the same for outputs. What is not named gets what torch finds: a number, ``height``, or a
+        output_axes: as ``dynamic``, for outputs. What is not named gets what torch finds: a number, ``height``, or a
             formula such as ``2*frames + 1``; ``<output>_<axis>`` where the size depends on data.
         opset: of ONNX's own operators; 18 or newer.
         fixes: of :mod:`optimize.fixes`.
         external_above: see :func:`optimize.external.save`.
-        notify: told ``capture``, ``translate`` and ``write`` when they begin, and how far writing is.
+        notify: told ``capture``, ``translate``, ``write``, and then how far writing is.
 
     Raises:
         BadInput: names, inputs and axes do not fit together, or a layer is in training mode.
-        EngineFailed: with field ``export``: an operator that cannot be exported, with the layer that holds it; an
-            axis that does not stay dynamic; a module that changes its own buffers. Nothing is written.
+        EngineFailed: an operator or layer cannot be exported (which is named), an axis does not stay dynamic, or the
+            module changes its own buffers. Nothing is written.
     """
-    named = tuple(output_axes) or tuple({} for _ in output_names)
-    interface = Interface(tuple(input_names), tuple(output_names), tuple(dynamic), named)
+    axes = tuple(output_axes) or tuple({} for _ in output_names)
+    interface = Interface(tuple(input_names), tuple(output_names), tuple(dynamic), axes)
     _check(module, inputs, interface)
+    model, done = _exported(module, inputs, interface, opset, fixes, notify)
+    notify("write")
+    try:
+        external = save(model, target, external_above=external_above, notify=notify)
+    except (ValidationError, InferenceError) as error:
+        raise invalid(error, model) from error
+    written = target.stat().st_size + (data_file(target).stat().st_size if external else 0)
+    return Exported(_tools(opset, done), done, written, external, _output_axes(model))
+
+
+def _exported(
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    interface: Interface,
+    opset: int,
+    fixes: Sequence[Fix],
+    notify: Notify,
+) -> tuple["onnx_ir.Model", tuple[str, ...]]:
+    """The graph, whose tensors are those of the module, and the names of the fixes that did something."""
     with _quiet():
         notify("capture")
         with applied(fixes, module) as done:
@@ -128,15 +147,14 @@ def export(
         notify("translate")
         model = _translate(module, program, opset)
     _name(model, program, interface)
-    notify("write")
-    try:
-        external = save(model, target, external_above=external_above, notify=notify)
-    except ValidationError as error:
-        raise EngineFailed(f"the exporter made invalid ONNX: {foreign_text(error)}", field="export") from error
-    written = target.stat().st_size + (data_file(target).stat().st_size if external else 0)
-    names = tuple(sorted(done))
-    axes = tuple(tuple(d if isinstance(d, int) else str(d.value) for d in o.shape or ()) for o in model.graph.outputs)
-    return Exported(_tools(opset, names), names, written, external, axes)
+    return model, tuple(sorted(done))
+
+
+def _output_axes(model: "onnx_ir.Model") -> tuple[tuple[int | str, ...], ...]:
+    return tuple(
+        tuple(size if isinstance(size, int) else str(size.value) for size in output.shape or ())
+        for output in model.graph.outputs
+    )
 
 
 def _tools(opset: int, fixes: Sequence[str]) -> dict[str, str]:
@@ -150,6 +168,9 @@ def _check(module: nn.Module, inputs: Sequence[torch.Tensor], interface: Interfa
     if not len(inputs) == len(interface.inputs) == len(interface.dynamic):
         counts = f"{len(inputs)} inputs, {len(interface.inputs)} names, axes of {len(interface.dynamic)}"
         raise BadInput(counts, field="inputs", fix="give one name and one mapping of axes to each input")
+    if len(interface.output_axes) != len(interface.outputs):
+        counts = f"{len(interface.outputs)} outputs, axes of {len(interface.output_axes)}"
+        raise BadInput(counts, field="outputs", fix="give one mapping of axes to each output, or none at all")
     names = (*interface.inputs, *interface.outputs)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadInput(f"named twice: {', '.join(twice)}", field="names", fix="give every tensor its own name")
@@ -166,29 +187,36 @@ def _check(module: nn.Module, inputs: Sequence[torch.Tensor], interface: Interfa
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's many warnings: what matters is checked here and by the gates."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript"))}
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
 
 
 def _capture(module: nn.Module, inputs: Sequence[torch.Tensor], interface: Interface) -> ExportedProgram:
     """All calls of torch that ``module`` makes at ``inputs``, with symbols for the sizes of dynamic axes.
 
     The sizes are ``Dim.AUTO``, with which torch fixes those that cannot vary instead of failing with pages of
-    constraints; :func:`_check_program` tells which. ``backed_size_oblivious`` keeps sizes of 0 and 1 apart from
-    no others, as the ONNX exporter's own capture does.
+    constraints; :func:`_check_program` tells which. As in the ONNX exporter's own capture, sizes of 0 and 1 are
+    no special ones, and what must hold for sizes is asserted (which export drops) instead of fixing them.
     """
     shapes = [dict.fromkeys(axes, Dim.AUTO) or None for axes in interface.dynamic]
     spec = inspect.signature(module.forward).bind(*shapes).arguments
     try:
         with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-            return torch.export.export(module, tuple(inputs), dynamic_shapes=dict(spec), strict=False)
+            return torch.export.export(
+                module,
+                tuple(inputs),
+                dynamic_shapes=dict(spec),
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
     except Exception as error:
         raise failure(error, module) from error
 
@@ -196,23 +224,19 @@ def _capture(module: nn.Module, inputs: Sequence[torch.Tensor], interface: Inter
 def _check_program(program: ExportedProgram, interface: Interface) -> None:
     """EngineFailed where what was captured is not what was declared."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    for source, name, axes in zip(_inputs(program), interface.inputs, interface.dynamic, strict=True):
+    fixed = {str(size): bounds.lower for size, bounds in program.range_constraints.items() if bounds.is_singleton()}
+    for source, name, axes in zip(
+        program.graph_signature.user_inputs, interface.inputs, interface.dynamic, strict=True
+    ):
         for axis, label in axes.items():
-            if str(size := values[source].shape[axis]).isdecimal():  # a number, or a symbol that became one
-                problem = f"axis {label} of {name} was specialised to {size}"
+            size = str(values[str(source)].shape[axis])
+            if size.isdecimal() or size in fixed:
+                problem = f"axis {label} of {name} was specialised to {fixed.get(size, size)}"
                 raise EngineFailed(problem, field="export", fix="declare it static")
-    changed = [spec.target for spec in program.graph_signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION]
-    if changed:
-        fix = "give what it keeps as an input and return it as an output"
-        raise EngineFailed(f"the module changes its buffer {changed[0]}", field="export", fix=fix)
-    found = len(program.graph_signature.user_outputs)
-    if found != len(interface.outputs) or None in program.graph_signature.user_outputs:
-        problem = f"the module returns {program.graph_signature.user_outputs}, {len(interface.outputs)} are named"
+    found = program.graph_signature.user_outputs
+    if len(found) != len(interface.outputs) or not all(isinstance(name, str) for name in found):
+        problem = f"the module returns {found}, {len(interface.outputs)} are named"
         raise EngineFailed(problem, field="export", fix="return tensors only, and name each")
-
-
-def _inputs(program: ExportedProgram) -> list[str]:
-    return [str(name) for name in program.graph_signature.user_inputs]
 
 
 def _translate(module: nn.Module, program: ExportedProgram, opset: int) -> "onnx_ir.Model":
@@ -222,6 +246,10 @@ def _translate(module: nn.Module, program: ExportedProgram, opset: int) -> "onnx
         raise failure(error, module) from error
     if translated is None:
         raise EngineFailed("torch.onnx.export gave nothing", field="export")
+    specs = () if translated.exported_program is None else translated.exported_program.graph_signature.output_specs
+    if changed := [spec.target for spec in specs if spec.kind == OutputKind.BUFFER_MUTATION]:
+        fix = "give what it keeps as an input and return it as an output"
+        raise EngineFailed(f"the module changes its buffer {changed[0]}", field="export", fix=fix)
     return translated.model
 
 

@@ -1,27 +1,23 @@
-"""Recipes of torch modules: exports one with torch.onnx.export(dynamo=True); imported only by recipes that
-need torch.
+"""Recipes of torch modules, exported by optimize.onnx_export; imported only by recipes that need torch.
 
 The one invariant: the module exported and the reference get the same seeded weights and run in eval mode,
 single precision decided by the module, on as many threads as ONNX Runtime gets.
 """
 
-import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxscript
 import torch
 from torch import nn
 
-from optimize.canonical import save_canonical
+from optimize import external, fixes, onnx_export
+from optimize.onnx_export import PACKAGES, export
 from optimize.recipe import Answer, Arrays, Built, Recipe, Sampler, Tensor
 from optimize.threads import THREADS
-from serving.errors import EngineFailed, foreign_text
+from serving.errors import EngineFailed
 
 ModuleBuilder = Callable[[], nn.Module]
 
@@ -55,78 +51,47 @@ class TorchRecipe(Recipe):
         super().__init__(inputs=inputs, outputs=outputs, sizes=sizes, max_batch=max_batch, seed=seed, sampler=sampler)
         self.module = module
         self.reference_module = reference or module
-        self._sources = (Path(__file__), source, *more_sources)
+        own = (Path(__file__), *(Path(str(module.__file__)) for module in (onnx_export, fixes, external)))
+        self._sources = (*own, source, *more_sources)
 
     def sources(self) -> tuple[Path, ...]:
-        """The recipe's file and this one."""
+        """The recipe's file, this one and the exporter's."""
         return self._sources
 
     def packages(self) -> tuple[str, ...]:
         """Whose versions decide the bytes."""
-        return ("torch", "onnx", "onnxscript")
+        return PACKAGES
 
     @contextmanager
     def build(self, folder: Path, opset: int) -> Iterator[Built]:
         """Export the module; the reference runs in this process."""
         target = folder / "model.onnx"
         module = self._seeded(self.module)
-        save_canonical(self._export(module, opset), target)
+        tools = self._export(module, target, opset)
         reference = self._seeded(self.reference_module)
-        tools = {
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxscript": onnxscript.__version__,
-            "exporter": "torch.onnx.export(dynamo=True)",
-        }
         yield Built(target, lambda inputs: self._run(reference, inputs), tools)
 
     def _seeded(self, builder: ModuleBuilder) -> nn.Module:
         torch.manual_seed(self.seed)
         return builder().eval()
 
-    def _export(self, module: nn.Module, opset: int) -> onnx.ModelProto:
+    def _export(self, module: nn.Module, target: Path, opset: int) -> Mapping[str, str]:
+        """Export at the first case; EngineFailed where an output has other axes than the recipe declares."""
         example = self.cases()[0].inputs
-        args = tuple(torch.from_numpy(np.array(example[tensor.name])) for tensor in self.inputs)
-        dynamic = tuple(
-            {index: axis for index, axis in enumerate(tensor.axes) if isinstance(axis, str)} for tensor in self.inputs
+        exported = export(
+            module,
+            [torch.from_numpy(np.array(example[tensor.name])) for tensor in self.inputs],
+            [tensor.name for tensor in self.inputs],
+            [tensor.name for tensor in self.outputs],
+            [_dynamic(tensor) for tensor in self.inputs],
+            target,
+            output_axes=[_dynamic(tensor) for tensor in self.outputs],
+            opset=opset,
         )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-                program = torch.onnx.export(
-                    module,
-                    args,
-                    dynamo=True,
-                    opset_version=opset,
-                    input_names=[tensor.name for tensor in self.inputs],
-                    output_names=[tensor.name for tensor in self.outputs],
-                    dynamic_shapes=dynamic,
-                    verbose=False,
-                )
-        except Exception as error:
-            fix = "find the operator in the message, and give the recipe a module that avoids it"
-            raise EngineFailed(f"torch.onnx.export failed: {foreign_text(error)}", field="export", fix=fix) from error
-        if program is None:
-            raise EngineFailed("torch.onnx.export gave nothing", field="export")
-        model = program.model_proto
-        self._name_axes(model)
-        return model
-
-    def _name_axes(self, model: onnx.ModelProto) -> None:
-        """Give dynamic axes the recipe's names; the exporter writes expressions such as ``(s0//160)``."""
-        for value, tensor in zip((*model.graph.input, *model.graph.output), (*self.inputs, *self.outputs), strict=True):
-            dims = value.type.tensor_type.shape.dim
-            if len(dims) != len(tensor.axes):
-                raise EngineFailed(
-                    f"exported with {len(dims)} axes, declared with {len(tensor.axes)}", field=tensor.name
-                )
-            for dim, axis in zip(dims, tensor.axes, strict=True):
-                if isinstance(axis, str):
-                    dim.dim_param = axis
-                elif dim.dim_value != axis:
-                    found = dim.dim_param or dim.dim_value
-                    raise EngineFailed(f"axis exported as {found}, declared as {axis}", field=tensor.name)
+        for tensor, axes in zip(self.outputs, exported.outputs, strict=True):
+            if axes != tensor.axes:
+                raise EngineFailed(f"exported with axes {axes}, declared with {tensor.axes}", field=tensor.name)
+        return exported.tools
 
     def _run(self, module: nn.Module, inputs: Arrays) -> Answer:
         torch.set_num_threads(THREADS)
@@ -138,3 +103,7 @@ class TorchRecipe(Recipe):
         results = result if isinstance(result, tuple) else (result,)
         names = [tensor.name for tensor in self.outputs]
         return Answer({name: value.numpy() for name, value in zip(names, results, strict=True)}, seconds)
+
+
+def _dynamic(tensor: Tensor) -> dict[int, str]:
+    return {index: axis for index, axis in enumerate(tensor.axes) if isinstance(axis, str)}

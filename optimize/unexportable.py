@@ -4,19 +4,24 @@ The one invariant: whatever the exporter raises becomes one EngineFailed of one 
 it can be known.
 """
 
+import re
 import traceback
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from torch import fx, nn
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
-from torch.onnx._internal.exporter import _decomp, _registration
+from torch.onnx._internal.exporter import _decomp, _errors, _registration
 
 from serving.errors import EngineFailed, foreign_text
 
-FIX = "declare one of the fixes, or wrap the part so that it does without"
-OLDEST_OPSET = 18
+if TYPE_CHECKING:
+    import onnx_ir
+
+FIX: Final = "declare one of the fixes, or wrap the part so that it does without"
+OLDEST_OPSET: Final = 18
 """Of the exporter's translations; for older ones it converts the finished graph."""
 
 
@@ -27,26 +32,40 @@ def check_operators(program: ExportedProgram, opset: int) -> None:
         EngineFailed: names the first, its layer, and how many there are.
     """
     known = _translatable(max(opset, OLDEST_OPSET))
-    found = [node for node in _calls(program.graph_module) if node.target not in known and not _is_made_of(node.target)]
+    calls = _calls(program.graph_module)
+    found = [call for call in calls if call[0].target not in known and not _is_made_of(call[0].target)]
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-        raise EngineFailed(f"{_described(found[0])} has no translation to ONNX{more}", field="export", fix=FIX)
+        raise EngineFailed(f"{_described(*found[0])} has no translation to ONNX{more}", field="export", fix=FIX)
 
 
 def failure(error: Exception, module: nn.Module) -> EngineFailed:
     """The error for what capturing or translating ``module`` raised."""
-    root = _root(error)
-    reason = foreign_text(root)
-    if (node := _node(error)) is not None:
-        return EngineFailed(f"{_described(node)} cannot be exported: {reason}", field="export", fix=FIX)
-    return EngineFailed(f"{_layer(error, module)} cannot be exported: {reason}", field="export", fix=FIX)
+    root, node = list(_chain(error))[-1], _node(error)
+    where = _layer(error, module) if node is None else _described(node)
+    untranslated = isinstance(root, _errors.DispatchError)
+    what = "has no translation to ONNX" if untranslated else f"cannot be exported: {foreign_text(root)}"
+    return EngineFailed(f"{where} {what}", field="export", fix=FIX)
 
 
-def _calls(graph_module: fx.GraphModule) -> Iterator[fx.Node]:
-    """Calls of torch's operators, in the bodies of control flow too."""
-    for part in graph_module.modules():
-        if isinstance(part, fx.GraphModule):
-            yield from (node for node in part.graph.nodes if isinstance(node.target, OpOverload))
+def invalid(error: Exception, model: "onnx_ir.Model") -> EngineFailed:
+    """The error for a ``model`` that ONNX's checker refused: the first node that its message names, and its layer."""
+    words = set(re.findall(r"\w+", str(error)))
+    origins = (node.meta.get("node") for node in model.graph if node.name in words)
+    origin = next((node for node in origins if isinstance(node, fx.Node)), None)
+    where = "" if origin is None else f" of {_described(origin)}"
+    return EngineFailed(f"the exporter made invalid ONNX{where}: {foreign_text(error)}", field="export", fix=FIX)
+
+
+def _calls(graph_module: fx.GraphModule, caller: fx.Node | None = None) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Calls of torch's operators and the nodes that tell their layers: in a loop's body, those are the loop."""
+    for node in graph_module.graph.nodes:
+        if isinstance(node.target, OpOverload):
+            yield node, caller or node
+        for argument in node.all_input_nodes:
+            body = getattr(graph_module, argument.target) if argument.op == "get_attr" else None
+            if isinstance(body, fx.GraphModule):
+                yield from _calls(body, caller or node)
 
 
 @lru_cache
@@ -58,16 +77,20 @@ def _translatable(opset: int) -> frozenset[object]:
 
 
 def _is_made_of(operator: object) -> bool:
-    """Whether torch itself composes the operator of others, or it only asserts."""
+    """Whether torch itself composes the operator of others, works in place (which torch undoes), or only asserts."""
     if not isinstance(operator, OpOverload):
         return False
-    return operator._can_decompose() or any(word in str(operator) for word in ("assert", "constrain"))
+    return (
+        operator._can_decompose()
+        or operator._schema.is_mutable
+        or any(word in str(operator) for word in ("assert", "constrain"))
+    )
 
 
-def _described(node: fx.Node) -> str:
-    """``aten.fft_fft.default in decoder.vocoder.stft (Stft)``."""
+def _described(node: fx.Node, place: fx.Node | None = None) -> str:
+    """``aten.fft_fft.default in decoder.vocoder.stft (Stft)``; the layer is that of ``place``, or the node's own."""
     target = str(node.target)
-    stack = list(node.meta.get("nn_module_stack", {}).values())
+    stack = list((place or node).meta.get("nn_module_stack", {}).values())
     if not stack:
         return target
     path, kind = stack[-1]
@@ -81,10 +104,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while current is not None:
         yield current
         current = current.__cause__
-
-
-def _root(error: BaseException) -> BaseException:
-    return list(_chain(error))[-1]
 
 
 def _locals(error: BaseException, name: str) -> Iterator[object]:

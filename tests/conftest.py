@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from serving.settings import EdgeSettings, Settings
-from tests.servers.fixtures import postgres_database, postgres_url, rabbitmq_url, redis_url, sqs_url
+from tests.servers.fixtures import bucket, postgres_database, postgres_url, rabbitmq_url, redis_url, s3_url, sqs_url
 from tests.servers.process import KEPT
 from tests.servers.process import free_ports as find_ports
 
-__all__ = ["postgres_database", "postgres_url", "rabbitmq_url", "redis_url", "sqs_url"]
+__all__ = ["bucket", "postgres_database", "postgres_url", "rabbitmq_url", "redis_url", "s3_url", "sqs_url"]
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "PYTEST_RUN_ID"
 os.environ[RUN] = uuid4().hex  # tells this run's processes from those of another one on the same machine

@@ -1,4 +1,7 @@
-"""Parts of models that make pictures: Stable Diffusion XL, with and without a ControlNet."""
+"""Parts of models that make pictures: Stable Diffusion XL, with and without a ControlNet.
+
+The one invariant: sizes and rows vary in every file; texts have the 77 tokens of CLIP.
+"""
 
 from collections.abc import Sequence
 

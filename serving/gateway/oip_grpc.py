@@ -7,7 +7,7 @@ fails ends with the status the protocol has for it.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import structlog
@@ -20,14 +20,15 @@ from serving.gateway.byte_budget import ByteBudget
 from serving.gateway.oip_grpc_channels import Channels
 from serving.gateway.oip_grpc_control import Call, control_calls
 from serving.gateway.oip_grpc_messages import from_document, parsed, written
-from serving.gateway.oip_keys import check_call, grant_in, use_in
+from serving.gateway.oip_keys import check_call
 from serving.gateway.oip_look import LOOK_S
 from serving.gateway.oip_mesh import TRIES, Find
 from serving.gateway.oip_parts import MeshPlane
 from serving.gateway.oip_stream import InferStream, ends_with_a_status, sequence_id
-from serving.protocol.licences import metadata_of
+from serving.protocol.keys import grant_of
+from serving.protocol.licences import metadata_of, use_of
 from serving.protocol.oip_errors import error_text
-from serving.protocol.oip_grpc import SERVICE
+from serving.protocol.oip_grpc import SERVICE, Context, text_metadata
 from serving.protocol.oip_shapes import check_message_shapes
 
 log = structlog.get_logger()
@@ -72,38 +73,38 @@ class _Calls:
         self._mesh = plane.mesh
         self._channels = channels
 
-    async def live(self, _data: bytes, _context: Any) -> bytes:  # noqa: ANN401  grpc has no types
+    async def live(self, _data: bytes, _context: Context) -> bytes:
         return written(pb.ServerLiveResponse(live=True))
 
-    async def ready(self, _data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def ready(self, _data: bytes, _context: Context) -> bytes:
         return written(pb.ServerReadyResponse(ready=not await self._mesh.missing()))
 
-    async def server(self, _data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def server(self, _data: bytes, _context: Context) -> bytes:
         return from_document(pb.ServerMetadataResponse, self._mesh.metadata())
 
-    async def index(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def index(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.RepositoryIndexRequest, data)
         return from_document(pb.RepositoryIndexResponse, {"models": await self._mesh.index(message.ready)})
 
-    async def infer(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
+    async def infer(self, data: bytes, context: Context) -> bytes:
         message = parsed(pb.ModelInferRequest, data)
         check_message_shapes(message)
-        use = use_in(context)
+        use = use_of(text_metadata(context))
         find = partial(self._mesh.find, message.model_name, message.model_version, sequence_id(message))
         await self._mesh.permit(message.model_name, use)
         return await self._send("ModelInfer", find, data, context.time_remaining() or _ANSWER_S, metadata_of(use))
 
-    async def metadata(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def metadata(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.ModelMetadataRequest, data)
         document = await self._plane.look.metadata(message.name, message.version)
         return from_document(pb.ModelMetadataResponse, document)
 
-    async def config(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
+    async def config(self, data: bytes, context: Context) -> bytes:
         message = parsed(pb.ModelConfigRequest, data)
         find = partial(self._mesh.find, message.name, message.version, None)
         return await self._send("ModelConfig", find, data, context.time_remaining() or LOOK_S)
 
-    async def model_ready(self, data: bytes, context: Any) -> bytes:  # noqa: ANN401
+    async def model_ready(self, data: bytes, context: Context) -> bytes:
         message = parsed(pb.ModelReadyRequest, data)
         find = partial(self._mesh.find, message.name, message.version, None)
         try:
@@ -111,15 +112,17 @@ class _Calls:
         except (NotFound, Unavailable):
             return written(pb.ModelReadyResponse(ready=False))
 
-    async def statistics(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def statistics(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.ModelStatisticsRequest, data)
         document = await self._plane.look.statistics(message.name, message.version)
         return from_document(pb.ModelStatisticsResponse, document)
 
-    async def stream(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
+    async def stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         plane = self._plane
-        strict, use = ends_with_a_status(context), use_in(context)
-        stream = InferStream(plane, self._channels, context.time_remaining(), grant_in(context), strict, use)
+        strict, use = ends_with_a_status(context), use_of(text_metadata(context))
+        stream = InferStream(
+            plane, self._channels, context.time_remaining(), grant_of(text_metadata(context)), strict, use
+        )
         async with _refusing(context), aclosing(stream.answers(messages)) as answers:
             async for answer in answers:
                 yield answer
@@ -143,9 +146,9 @@ class _Calls:
 
 
 def _guarded(name: str, call: Call, budget: ByteBudget) -> Call:
-    async def guarded(data: bytes, context: Any) -> bytes:  # noqa: ANN401
+    async def guarded(data: bytes, context: Context) -> bytes:
         async with _refusing(context):
-            check_call(grant_in(context), name, data)
+            check_call(grant_of(text_metadata(context)), name, data)
             with budget.holding() as held:
                 held.take(len(data))
                 return await call(data, context)
@@ -155,7 +158,7 @@ def _guarded(name: str, call: Call, budget: ByteBudget) -> Call:
 
 
 @asynccontextmanager
-async def _refusing(context: Any) -> AsyncIterator[None]:  # noqa: ANN401
+async def _refusing(context: Context) -> AsyncIterator[None]:
     """Whatever fails ends the call with its status."""
     try:
         yield

@@ -4,7 +4,6 @@ The one invariant: they only translate; what a call does is the ControlPlane's.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
@@ -20,8 +19,9 @@ from serving.gateway.oip_grpc_messages import (
     trace_response,
     written,
 )
+from serving.protocol.oip_grpc import Context
 
-Call = Callable[[bytes, Any], Awaitable[bytes]]
+Call = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 def control_calls(control: ControlPlane) -> dict[str, Call]:
@@ -45,48 +45,48 @@ class _Calls:
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
 
-    async def load(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401  grpc has no types
+    async def load(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.RepositoryModelLoadRequest, data)
         await self._control.load(message.model_name, repository_parameters(message.parameters))
         return written(pb.RepositoryModelLoadResponse())
 
-    async def unload(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def unload(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.RepositoryModelUnloadRequest, data)
         await self._control.unload(message.model_name, repository_parameters(message.parameters))
         return written(pb.RepositoryModelUnloadResponse())
 
-    async def trace(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def trace(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.TraceSettingRequest, data)
         return trace_response(await self._control.trace_settings(message.model_name, trace_changes_of(message)))
 
-    async def log(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def log(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.LogSettingsRequest, data)
         return log_response(await self._control.log_settings(log_changes_of(message)))
 
-    async def system_status(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def system_status(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.SystemSharedMemoryStatusRequest, data)
         regions = await self._control.regions("system", message.name)
         return regions_response(pb.SystemSharedMemoryStatusResponse, regions)
 
-    async def system_register(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def system_register(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.SystemSharedMemoryRegisterRequest, data)
         body = {"key": message.key, "offset": message.offset, "byte_size": message.byte_size}
         await self._control.register("system", message.name, body)
         return written(pb.SystemSharedMemoryRegisterResponse())
 
-    async def system_unregister(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def system_unregister(self, data: bytes, _context: Context) -> bytes:
         await self._control.unregister("system", parsed(pb.SystemSharedMemoryUnregisterRequest, data).name)
         return written(pb.SystemSharedMemoryUnregisterResponse())
 
-    async def cuda_status(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def cuda_status(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.CudaSharedMemoryStatusRequest, data)
         return regions_response(pb.CudaSharedMemoryStatusResponse, await self._control.regions("cuda", message.name))
 
-    async def cuda_register(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def cuda_register(self, data: bytes, _context: Context) -> bytes:
         message = parsed(pb.CudaSharedMemoryRegisterRequest, data)
         await self._control.register("cuda", message.name, cuda_body(message))
         return written(pb.CudaSharedMemoryRegisterResponse())
 
-    async def cuda_unregister(self, data: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def cuda_unregister(self, data: bytes, _context: Context) -> bytes:
         await self._control.unregister("cuda", parsed(pb.CudaSharedMemoryUnregisterRequest, data).name)
         return written(pb.CudaSharedMemoryUnregisterResponse())

@@ -5,15 +5,14 @@ names a model is checked here, before anything is done.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.errors import Forbidden, shown
 from serving.gateway.oip_grpc_messages import parsed
-from serving.protocol.keys import Grant, call_of, grant_of, may
-from serving.protocol.licences import Use, use_of
+from serving.protocol.keys import Grant, call_of, may
 
 _MODEL_IN: Final[Mapping[str, tuple[type[Message], str]]] = {
     "ModelInfer": (pb.ModelInferRequest, "model_name"),
@@ -26,18 +25,6 @@ _MODEL_IN: Final[Mapping[str, tuple[type[Message], str]]] = {
     "TraceSetting": (pb.TraceSettingRequest, "model_name"),
 }
 """The field that names the model, by method; empty means all models."""
-
-
-def grant_in(context: Any) -> Grant | None:  # noqa: ANN401  grpc has no types
-    """The grant that the edge wrote into a call's metadata; None where the mesh asks for no keys."""
-    metadata = context.invocation_metadata() or ()
-    return grant_of({name: value for name, value in metadata if isinstance(value, str)})
-
-
-def use_in(context: Any) -> Use:  # noqa: ANN401  grpc has no types
-    """What a call is for, by the metadata that the edge let pass or wrote."""
-    metadata = context.invocation_metadata() or ()
-    return use_of({name: value for name, value in metadata if isinstance(value, str)})
 
 
 def check_call(grant: Grant | None, method: str, data: bytes) -> None:

@@ -25,7 +25,7 @@ from serving.gateway.oip_upstream import Upstream, refusal_message
 from serving.protocol.endpoint import Endpoint
 from serving.protocol.keys import Grant
 from serving.protocol.licences import COMMERCIAL, Use, metadata_of
-from serving.protocol.oip_grpc import SERVICE, STATUS_IN_STREAMS
+from serving.protocol.oip_grpc import SERVICE, STATUS_IN_STREAMS, Context
 from serving.protocol.oip_shapes import check_message_shapes
 
 log = structlog.get_logger()
@@ -195,7 +195,7 @@ class InferStream:
         self._room.release()
 
 
-def ends_with_a_status(context: Any) -> bool:  # noqa: ANN401  grpc has no types
+def ends_with_a_status(context: Context) -> bool:
     """Whether the client asked for a stream that ends with the status of its first error."""
     return STATUS_IN_STREAMS[0] in [tuple(pair) for pair in context.invocation_metadata() or ()]
 

@@ -5,7 +5,7 @@ client can form is either converted or refused with BadInput naming the tensor.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -31,6 +31,9 @@ from serving.protocol.oip_parameters import check_parameters, check_request_para
 from serving.protocol.oip_wire import REQUEST_CONTENTS, RESPONSE_CONTENTS, join_contents, split_contents
 from serving.protocol.shared_memory import REGION, Regions, in_region
 
+if TYPE_CHECKING:
+    import grpc
+
 SERVICE: Final = "inference.GRPCInferenceService"
 STATUS_IN_STREAMS: Final = (("triton_grpc_error", "true"),)
 """Metadata that ends a stream which fails with a status, where it would be a text alone."""
@@ -51,6 +54,26 @@ _TYPED: Final[Mapping[str, str]] = {
 """Which typed field holds a datatype; FP16 and BF16 have none and must be sent raw."""
 _INT64_END: Final = 2**63
 _PART: Final = 1 << 16
+
+
+class Context(Protocol):
+    """The part of grpc.aio's context that handlers use; grpc itself has no types."""
+
+    async def abort(
+        self, code: "grpc.StatusCode", details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
+    ) -> NoReturn:
+        """End the call with a status."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+        """What the client sent beside the request; names in lower case."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client gives up; None where it does not say."""
+
+
+def text_metadata(context: Context) -> dict[str, str]:
+    """A call's metadata that is text."""
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 def parsed(kind: type[Message], raw: bytes) -> Any:  # noqa: ANN401  a message of that kind

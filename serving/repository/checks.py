@@ -98,10 +98,15 @@ def _check_version_files(raw: RawModel, config: ModelConfig) -> Iterator[Finding
         backend = raw.card.engine
     file = config.default_model_filename or DEFAULT_FILES.get(backend, "")
     for version in served_versions(config, raw.versions) if file else ():
-        path = raw.folder / str(version) / file
-        if not path.exists():
+        folder = raw.folder / str(version)
+        lacking = {gpu: name for gpu, name in config.cc_model_filenames.items() if not (folder / name).exists()}
+        if not (folder / file).exists() and len(lacking) == len(config.cc_model_filenames):
             fix = _export_fix(raw) or "put it there, or set default_model_filename"
-            yield Finding(path, 0, "-", "the version's file is missing", fix)
+            yield Finding(folder / file, 0, "-", "the version's file is missing", fix)
+            continue
+        for gpu, name in sorted(lacking.items()):
+            problem = f"the version's file for GPUs of compute capability {gpu} is missing"
+            yield Finding(folder / name, 0, "-", problem, "build it on such a GPU, or take its line out", "warning")
 
 
 def _export_fix(raw: RawModel) -> str:

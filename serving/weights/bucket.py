@@ -23,6 +23,7 @@ from serving.errors import BadInput, Forbidden, NotFound, ReelmeshError, Unavail
 from serving.weights.remote import MAX_FILES, Listing, Pieces, RemoteFile
 
 if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult, ObjectMeta  # exist for type checkers alone
     from obstore.store import ObjectStore
 
 _PIECE_BYTES: Final = 1 << 20
@@ -85,7 +86,7 @@ class BucketRemote:
     @contextlib.contextmanager
     def open(self, file: RemoteFile, offset: int) -> Iterator[Pieces]:
         """The bytes of an object from an offset on, of the version that was listed."""
-        options: Any = {"range": {"offset": offset}} if offset else {}
+        options: GetOptions = {"range": {"offset": offset}} if offset else {}
         if file.version:
             options["if_match"] = file.version
         try:
@@ -98,7 +99,7 @@ class BucketRemote:
         """The store closes by itself."""
 
 
-def _pieces(answer: Any, place: str) -> Iterator[bytes]:  # noqa: ANN401  obstore's GetResult, known to checkers alone
+def _pieces(answer: "GetResult", place: str) -> Iterator[bytes]:
     try:
         for piece in answer.stream(min_chunk_size=_PIECE_BYTES):
             yield bytes(piece)
@@ -106,7 +107,7 @@ def _pieces(answer: Any, place: str) -> Iterator[bytes]:  # noqa: ANN401  obstor
         raise Unavailable(f"the bucket cut off {place}: {foreign_text(error)}") from error
 
 
-def _file(meta: Any, prefix: str) -> RemoteFile:  # noqa: ANN401  obstore's ObjectMeta
+def _file(meta: "ObjectMeta", prefix: str) -> RemoteFile:
     key = str(meta["path"])
     name = key.removeprefix(prefix).lstrip("/") or key.rpartition("/")[2]
     return RemoteFile(name, int(meta["size"]), key, version=meta["e_tag"] or "")

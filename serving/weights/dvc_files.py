@@ -104,8 +104,8 @@ def _sections(text: str, file: str) -> Mapping[str, dict[str, str]]:
 
 def _out(out: object, file: str) -> Out:
     match out:
-        case {"path": str(path), "md5": str(md5)} if _MD5.fullmatch(md5) and path:
-            size, remote = out.get("size"), out.get("remote")  # type: ignore[attr-defined]  # the pattern's mapping
+        case {"path": str(path), "md5": str(md5), **more} if _MD5.fullmatch(md5) and path:
+            size, remote = more.get("size"), more.get("remote")
             known = size if type(size) is int and size >= 0 and not md5.endswith(".dir") else None
             return Out(path, md5, known, remote if isinstance(remote, str) else None)
     raise _bad(file, f"names {shown(out)}, which has no path and MD5")

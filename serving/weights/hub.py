@@ -4,8 +4,9 @@ The one invariant: files are fetched by the commit that the revision was resolve
 mixes nothing. The library lists and resolves; the bytes come by the one download that every source has.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from serving.errors import BadInput, Forbidden, MissingDependency, NotFound, ReelmeshError, Unavailable, foreign_text
@@ -14,6 +15,7 @@ from serving.weights.remote import Digest, Listing, Pieces, RemoteFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import BlobLfsInfo, RepoSibling
 
 _SHA256_CHARS: Final = 64
 _SHA1_CHARS: Final = 40
@@ -31,10 +33,10 @@ class HubRemote:
     """
 
     def __init__(self, name: str, revision: str | None, *, url: str, token: str | None, timeout_s: float) -> None:
-        library = _library()
+        api, known_token = _library()
         self._name, self._revision, self._timeout_s = name, revision or "main", timeout_s
-        self._api: HfApi = library.HfApi(endpoint=url.rstrip("/") or None, token=token)
-        used = token or library.get_token()
+        self._api = api(endpoint=url.rstrip("/") or None, token=token)
+        used = token or known_token()
         self._http = HttpFiles("the hub", {"Authorization": f"Bearer {used}"} if used else {}, timeout_s)
 
     def listing(self) -> Listing:
@@ -62,7 +64,7 @@ class HubRemote:
         """Close the connections."""
         self._http.close()
 
-    def _file(self, sibling: Any, commit: str) -> RemoteFile:  # noqa: ANN401  huggingface_hub's RepoSibling
+    def _file(self, sibling: "RepoSibling", commit: str) -> RemoteFile:
         name, size = sibling.rfilename, sibling.size
         place = f"{self._api.endpoint}/{self._name}/resolve/{quote(commit, safe='')}/{quote(str(name))}"
         if not isinstance(name, str) or not isinstance(size, int):
@@ -96,7 +98,7 @@ class HubRemote:
         )
 
 
-def digest_of(lfs: Any, blob_id: object) -> Digest | None:  # noqa: ANN401  huggingface_hub's BlobLfsInfo
+def digest_of(lfs: "BlobLfsInfo | None", blob_id: object) -> Digest | None:
     """The digest that the hub gives of a file: SHA-256 of large ones, git's own of the others; None for neither."""
     sha256 = getattr(lfs, "sha256", None)
     if isinstance(sha256, str) and len(sha256) == _SHA256_CHARS:
@@ -106,10 +108,10 @@ def digest_of(lfs: Any, blob_id: object) -> Digest | None:  # noqa: ANN401  hugg
     return None
 
 
-def _library() -> Any:  # noqa: ANN401  a module
+def _library() -> "tuple[type[HfApi], Callable[[], str | None]]":
     try:
-        import huggingface_hub
+        from huggingface_hub import HfApi, get_token
     except ModuleNotFoundError as error:
         fix = "pip install 'reelmesh[models]'"
         raise MissingDependency("weights from the hub need huggingface_hub", field="source.uri", fix=fix) from error
-    return huggingface_hub
+    return HfApi, get_token

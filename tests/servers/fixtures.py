@@ -4,14 +4,15 @@ The one invariant: a server that is not installed fails the tests that need it, 
 """
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests.servers.aws import fresh_bucket, moto_server
 from tests.servers.postgres import fresh_database, postgres_server
 from tests.servers.rabbitmq import rabbitmq_server
 from tests.servers.redis import redis_server
-from tests.servers.sqs import sqs_server
 
 
 @pytest.fixture(scope="session")
@@ -45,5 +46,19 @@ def rabbitmq_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sqs_url() -> Iterator[str]:
     """An Amazon SQS, as ``http://host:port``; tests name their queues apart."""
-    with sqs_server() as url:
+    with moto_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """An S3, as ``http://host:port``; take ``bucket`` for one that is empty."""
+    with moto_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """boto3's view, a second opinion, of an S3 with one empty bucket, ``studio``, where the environment leads."""
+    with fresh_bucket(s3_url, monkeypatch) as client:
+        yield client

@@ -6,9 +6,9 @@ The one invariant: every call ends with a status that names the fault; what is n
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 import grpc
 import structlog
@@ -18,26 +18,11 @@ from serving.backends.ray.oip_grpc_service import Call, Kind, StreamCall
 from serving.errors import QueueFull, ReelmeshError
 from serving.protocol.licences import Use, use_of
 from serving.protocol.oip_errors import error_text
-from serving.protocol.oip_grpc import parsed
+from serving.protocol.oip_grpc import Context, parsed, text_metadata
 
 log = structlog.get_logger()
 
 _SECONDS_MS: Final = 1000
-
-
-class Context(Protocol):
-    """The part of grpc.aio's context that handlers use."""
-
-    async def abort(
-        self, code: grpc.StatusCode, details: str, trailing_metadata: Sequence[tuple[str, str]] = ()
-    ) -> NoReturn:
-        """End the call with a status."""
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
-        """What the client sent beside the request."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds until the client gives up; None where it does not say."""
 
 
 def grpc_handler(
@@ -90,8 +75,7 @@ async def _messages(kind: Kind, raws: AsyncIterator[bytes]) -> AsyncGenerator[An
 
 
 def _use(context: Context) -> Use:
-    metadata = context.invocation_metadata() or ()
-    return use_of({name: value for name, value in metadata if isinstance(value, str)})
+    return use_of(text_metadata(context))
 
 
 def _read(kind: Kind, raw: bytes) -> Any:  # noqa: ANN401  of that kind

@@ -34,6 +34,7 @@ class Made(Message):
     Attributes:
         model: its name in the repository.
         revision: of the weights, as the cache resolved it.
+        adapter: the fine-tune that the request named, None without one.
         seed: that every random number came from; None where nothing is random.
         steps: of denoising, decoding or batches of frames.
         batch: requests that shared the network's passes.
@@ -44,6 +45,7 @@ class Made(Message):
 
     model: str
     revision: str | None = None
+    adapter: str | None = None
     seed: int | None = None
     steps: int = 0
     batch: int = 1

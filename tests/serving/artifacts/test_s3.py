@@ -3,14 +3,11 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from serving.artifacts.cache import in_use
 from serving.artifacts.keys import object_key
@@ -22,29 +19,7 @@ from serving.protocol.artifact import ArtifactRef
 from serving.settings import ArtifactSettings
 
 DATA = b"frames " * 1000
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 URL = "s3://studio/artifacts"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A fresh bucket, and boto3's view of it as a second opinion."""
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server, "AWS_ALLOW_HTTP": "true"}.items():
-        monkeypatch.setenv(name, value)
-    httpx.post(f"{server}/moto-api/reset").raise_for_status()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="studio")
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -1,33 +1,17 @@
 """The pages of a mesh whose artifacts lie in S3 (moto's server, over HTTP)."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from serving.errors import EngineFailed
 from tests.serving.gateway.site import Site, open_site, open_worker
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-async def in_s3(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    told = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**told, "AWS_ENDPOINT_URL": server, "AWS_ALLOW_HTTP": "true"}.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="studio")
-    client.close()
+async def in_s3(bucket: Any, tmp_path: Path) -> AsyncIterator[Site]:
     async with open_site(tmp_path / "home", artifacts_url="s3://studio/films") as opened:
         yield opened
 
@@ -36,18 +20,18 @@ def sources(policy: str, kind: str) -> list[str]:
     return next(part.split()[1:] for part in policy.split("; ") if part.startswith(kind))
 
 
-async def test_the_player_may_follow_to_the_store_and_nothing_else_may(in_s3: Site, server: str) -> None:
+async def test_the_player_may_follow_to_the_store_and_nothing_else_may(in_s3: Site, s3_url: str) -> None:
     async with open_worker(in_s3.office):
         job = await in_s3.office.until((await in_s3.office.submit(clips=1)).id)
     for path in ("/", f"/jobs/{job.id}"):
         policy = (await in_s3.http.get(path)).headers["content-security-policy"]
-        assert sources(policy, "media-src") == ["'self'", server]
-        assert sources(policy, "img-src") == ["'self'", "data:", server]
-        assert policy.count(server) == 2
+        assert sources(policy, "media-src") == ["'self'", s3_url]
+        assert sources(policy, "img-src") == ["'self'", "data:", s3_url]
+        assert policy.count(s3_url) == 2
     answer = await in_s3.http.get(f"/v1/jobs/{job.id}/artifacts/score")
     assert answer.status_code == 307
-    assert answer.headers["location"].startswith(f"{server}/")
-    assert server not in answer.headers["content-security-policy"]
+    assert answer.headers["location"].startswith(f"{s3_url}/")
+    assert s3_url not in answer.headers["content-security-policy"]
 
 
 async def test_captions_come_from_the_mesh_itself_since_players_take_them_from_nowhere_else(in_s3: Site) -> None:

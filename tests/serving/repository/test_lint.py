@@ -321,3 +321,34 @@ def test_a_folder_in_place_of_a_file_is_a_finding(repository: Path, triton_model
     (folder / "config.pbtxt").symlink_to(folder / "nowhere")
     (folder / "model.yaml").write_text(TRITON_CARD)
     assert lines(repository)[0].startswith("m/config.pbtxt:-: the file is missing")
+
+
+def plan_model(repository: Path, *files: str) -> None:
+    """A model of TensorRT plans, whose configuration leads two compute capabilities to files of their own."""
+    (repository / "m" / "1").mkdir(parents=True)
+    for file in files:
+        (repository / "m" / "1" / file).write_bytes(b"plan")
+    lines = "".join(
+        f'cc_model_filenames {{ key: "{key}" value: "model-sm{key.replace(".", "")}.plan" }}\n'
+        for key in ("8.9", "9.0")
+    )
+    (repository / "m" / "config.pbtxt").write_text(config(backend="", platform='"tensorrt_plan"') + lines)
+
+
+def test_plans_by_compute_capability_need_no_default_file(repository: Path) -> None:
+    plan_model(repository, "model-sm89.plan", "model-sm90.plan")
+    assert lines(repository) == []
+    assert lines(repository, "warning") == []
+
+
+def test_a_plan_that_some_gpus_lack_is_a_warning(repository: Path) -> None:
+    plan_model(repository, "model-sm90.plan")
+    assert lines(repository) == []
+    [warning] = lines(repository, "warning")
+    assert warning.startswith("m/1/model-sm89.plan:-: the version's file for GPUs of compute capability 8.9 is missing")
+
+
+def test_without_any_plan_the_file_is_missing(repository: Path) -> None:
+    plan_model(repository)
+    [error] = lines(repository)
+    assert error.startswith("m/1/model.plan:-: the version's file is missing")

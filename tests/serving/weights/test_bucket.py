@@ -1,13 +1,9 @@
 """S3 as a source, against a real S3 server (moto's, over HTTP): a prefix, MLflow's artifacts, DVC's remote."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
-import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from serving.errors import BadInput, NotFound, Unavailable
 from serving.weights.bucket import BucketRemote
@@ -15,28 +11,7 @@ from tests.serving.weights.dvc_repository import objects, repository
 from tests.serving.weights.mlflow_app import running_tracking
 from tests.serving.weights.models import FILES, PICKLE, cache, model, safetensors
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 URL = "s3://studio/models/writer"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server, "AWS_ALLOW_HTTP": "true"}.items():
-        monkeypatch.setenv(name, value)
-    httpx.post(f"{server}/moto-api/reset").raise_for_status()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="studio")
-    yield client
-    client.close()
 
 
 def put(bucket: Any, prefix: str, files: dict[str, bytes]) -> None:
@@ -112,13 +87,13 @@ def test_what_is_not_there_or_a_pickle_is_refused(bucket: Any, tmp_path: Path) -
 
 
 def test_a_remote_of_dvc_may_be_a_bucket_with_an_endpoint_of_its_own(
-    bucket: Any, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(bucket, "dvc", objects(FILES))
     root = repository(tmp_path / "repo", "s3://studio/dvc", FILES)
     for name in ("AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    secret = f"['remote \"storage\"']\nendpointurl = {server}\naccess_key_id = a\nsecret_access_key = b\n"
+    secret = f"['remote \"storage\"']\nendpointurl = {s3_url}\naccess_key_id = a\nsecret_access_key = b\n"
     (root / ".dvc/config.local").write_text(secret)
     with cache(tmp_path).hold(model(tmp_path, f"dvc:{root}/models/writer")) as held:
         assert {path.name for path in held.folder.iterdir()} == set(FILES)

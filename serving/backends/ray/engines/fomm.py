@@ -68,7 +68,7 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
 
     def load(self) -> None:
         """Read both networks; see :func:`serving.backends.ray.engines.networks.fomm_generator.load_fomm`."""
-        self._networks: tuple[Generator, KeypointDetector] | None = needs(self._read, "torch")
+        self._networks = needs(self._read, "torch")
         self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
         self._most_frames = whole_number(self.model, "driving_frames", DRIVING_FRAMES, _MOST_FRAMES)
 
@@ -111,14 +111,9 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
         grey = np.full((self._at_once, _MULTIPLE_PX, _MULTIPLE_PX, 3), 128, np.uint8)
         return Prepared(grey[0], grey, True, 25)
 
-    def unload(self) -> None:
-        """Let go of the networks."""
-        self._networks = None
-
     def _frames(self, prepared: Prepared, steps: Steps) -> Iterator[Picture]:
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        assert self._networks is not None  # noqa: S101 - requests come before unload
         generator, detector = self._networks
         picture = self._tensor(prepared.source[None])
         features, source = generator.encode(picture), detector(picture)

@@ -59,7 +59,7 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
 
     def load(self) -> None:
         """Read both networks from the one published file."""
-        self._networks: tuple[Audio2Exp, Audio2Pose] | None = needs(self._read, "torch")
+        self._networks = needs(self._read, "torch")
         self._most_s = whole_number(self.model, "audio_s", AUDIO_S, _MOST_S)
 
     def _read(self) -> "tuple[Audio2Exp, Audio2Pose]":
@@ -91,14 +91,9 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
         """One pass of either network over silence."""
         return Prepared(np.full((_PIECE + 1, 80, 16), -4, np.float32), 0, 0)
 
-    def unload(self) -> None:
-        """Let go of the networks."""
-        self._networks = None
-
     def _motion(self, prepared: Prepared, steps: Steps) -> Floats:
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        assert self._networks is not None  # noqa: S101 - requests come before unload
         to_expression, to_pose = self._networks
         frames = len(prepared.mel)
         heard = pieces(prepared.mel[1:], _PIECE) if frames > 1 else np.zeros((0, _PIECE, 80, 16), np.float32)

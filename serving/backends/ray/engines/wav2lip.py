@@ -64,7 +64,7 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
 
     def load(self) -> None:
         """Read the generator; see :func:`serving.backends.ray.engines.networks.wav2lip.load_wav2lip`."""
-        self._network: Wav2Lip | None = needs(self._read, "torch")
+        self._network = needs(self._read, "torch")
         self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
 
     def _read(self) -> "Wav2Lip":
@@ -124,14 +124,9 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
         mask = np.ones((_FACE_PX, _FACE_PX, 1), np.float32)
         return Prepared(frame, box, mask, network_input(frame, box, _FACE_PX), mel, 25)
 
-    def unload(self) -> None:
-        """Let go of the network."""
-        self._network = None
-
     def _frames(self, prepared: Prepared, steps: Steps) -> Iterator[Picture]:
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        assert self._network is not None  # noqa: S101 - requests come before unload
         face = self._tensor(prepared.face)[None]
         passes = -(-len(prepared.mel) // self._at_once)
         for done in range(passes):

@@ -7,7 +7,7 @@ that were looked at.
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput
 from serving.media.frames import FIX, frame_at, spread
 from serving.media.probe import probe_file
-from serving.protocol.tasks import ManipulationRequest
+from serving.protocol.tasks import FrameScore, ManipulationRequest
 
 if TYPE_CHECKING:
     from serving.backends.ray.engines.networks.xception import Xception
@@ -72,7 +72,7 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
 
     def load(self) -> None:
         """Read the user's weights; see :func:`serving.backends.ray.engines.networks.xception.load_xception`."""
-        self._network: Xception | None = needs(self._read, "torch")
+        self._network = needs(self._read, "torch")
         self._finder = FaceFinder(detector_path(self.model, self.weights.folder), self.threads)
 
     def _read(self) -> "Xception":
@@ -103,8 +103,8 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
     def write(self, request: ManipulationRequest, output: Seen, folder: Path) -> Written:
         """The score, and whether it is below the threshold."""
         score = float(np.mean(output.scores))
-        frames: list[dict[str, Any]] = [
-            {"time_s": face.time_s, "box": tuple(face.box), "score": one}
+        frames = [
+            FrameScore(time_s=face.time_s, box=face.box, score=one)
             for face, one in zip(output.faces, output.scores, strict=True)
         ]
         return Written({"score": score, "passed": score < request.threshold, "frames": frames})
@@ -112,10 +112,6 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
     def rehearsal(self) -> Prepared:
         """One look, and one face."""
         return Prepared(None, (), 0)
-
-    def unload(self) -> None:
-        """Let go of the network."""
-        self._network = None
 
     def _seen(self, prepared: Prepared, steps: Steps) -> Seen:
         if prepared.path is None:
@@ -152,7 +148,6 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
 
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        assert self._network is not None  # noqa: S101 - requests come before unload
         pixels = np.stack([face.pixels for face in faces]).transpose(0, 3, 1, 2)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.placement.device).float() / 127.5 - 1
         scores = check_finite(self._network(tensor.to(self.placement.dtype)), self.model.name)

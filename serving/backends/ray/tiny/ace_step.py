@@ -6,13 +6,17 @@ smaller.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.network.seeds import seeded
 
-CHANGES: Final[Mapping[str, Any]] = {
+if TYPE_CHECKING:
+    from diffusers import AceStepConditionEncoder
+    from transformers import Qwen2Tokenizer, Qwen3Model
+
+CHANGES: Final[Mapping[str, object]] = {
     "limits": {"prompt": 400, "lyrics": 2000, "duration_s": 4, "steps": 50},
     "options": {
         "batch": 4,
@@ -26,17 +30,17 @@ _LATENT: Final = 8
 _SPECIAL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def make_turbo(folder: Path) -> Mapping[str, Any]:
+def make_turbo(folder: Path) -> Mapping[str, object]:
     """Write one whose transformer says that it is distilled, so that it takes no guidance."""
     return _make(folder, 60, turbo=True)
 
 
-def make_base(folder: Path) -> Mapping[str, Any]:
+def make_base(folder: Path) -> Mapping[str, object]:
     """Write one that is guided."""
     return _make(folder, 61, turbo=False)
 
 
-def _make(folder: Path, seed: int, *, turbo: bool) -> Mapping[str, Any]:
+def _make(folder: Path, seed: int, *, turbo: bool) -> Mapping[str, object]:
     diffusers = library("diffusers")
     with seeded(seed), old_norms():
         vae = diffusers.AutoencoderOobleck(
@@ -57,7 +61,7 @@ def _make(folder: Path, seed: int, *, turbo: bool) -> Mapping[str, Any]:
     return CHANGES
 
 
-def _conditions() -> Any:  # noqa: ANN401  of a library
+def _conditions() -> "AceStepConditionEncoder":
     """The encoder of words, lyrics and timbre, with a recording of silence that is not silent, so that it counts."""
     import torch
 
@@ -70,7 +74,7 @@ def _conditions() -> Any:  # noqa: ANN401  of a library
     return encoder.eval()
 
 
-def _qwen3() -> Any:  # noqa: ANN401  of a library
+def _qwen3() -> "Qwen3Model":
     transformers = library("transformers")
     config = transformers.Qwen3Config(
         vocab_size=len(_SPECIAL) + 256, hidden_size=_HIDDEN, intermediate_size=48, num_hidden_layers=2,
@@ -79,7 +83,7 @@ def _qwen3() -> Any:  # noqa: ANN401  of a library
     return transformers.Qwen3Model(config).eval()
 
 
-def _tokenizer() -> Any:  # noqa: ANN401  of a library
+def _tokenizer() -> "Qwen2Tokenizer":
     """Of bytes alone, with Qwen's special tokens."""
     from tokenizers.pre_tokenizers import ByteLevel
 

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -20,7 +20,7 @@ from serving.errors import Conflict, MissingDependency, NotFound, foreign_text
 from serving.repository.model import Model
 from serving.repository.read import CARD_FILE, CONFIG_FILE
 
-Maker = Callable[[Path], Mapping[str, Any]]
+Maker = Callable[[Path], Mapping[str, object]]
 """Writes a checkpoint into an empty folder and returns the fields of the card that fit it: limits, options, ...
 
 Sources of parts and adapters among them are addresses relative to the checkpoint: ``file:controlnet``.

@@ -6,77 +6,74 @@ Called by `reelmesh models tiny` and by tests. The one invariant: frames, sizes 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.network.seeds import seeded
 from serving.backends.ray.tiny import t5
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+
 TOKENS: Final = 24
 """What the transformer reads; 226 in the published ones."""
+_NOISE: Final[Mapping[str, object]] = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
 
 
-def make_2b(folder: Path) -> Mapping[str, Any]:
+def make_2b(folder: Path) -> Mapping[str, object]:
     """Write one in the layout of CogVideoX-2b: positions are sines, the scheduler is DDIM."""
     diffusers = library("diffusers")
     with seeded(20):
-        parts = {
-            "tokenizer": t5.tokenizer(folder / "tokenizer", TOKENS),
-            "text_encoder": t5.encoder(),
-            "vae": _vae(),
-            "transformer": _transformer(),
-            "scheduler": diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
-        }
-    t5.save_beside(diffusers.CogVideoXPipeline(**parts), folder)
+        scheduler = diffusers.CogVideoXDDIMScheduler(**_NOISE)
+        pipeline = diffusers.CogVideoXPipeline(
+            **_texts(folder), vae=_vae(), transformer=_transformer(), scheduler=scheduler
+        )
+    t5.save_beside(pipeline, folder)
     return _changes()
 
 
-def make_5b(folder: Path) -> Mapping[str, Any]:
+def make_5b(folder: Path) -> Mapping[str, object]:
     """Write one in the layout of CogVideoX-5b: rotary positions, the scheduler is DPM."""
-    diffusers = library("diffusers")
     with seeded(21):
-        parts = {
-            "tokenizer": t5.tokenizer(folder / "tokenizer", TOKENS),
-            "text_encoder": t5.encoder(),
-            "vae": _vae(),
-            "transformer": _transformer(use_rotary_positional_embeddings=True),
-            "scheduler": diffusers.CogVideoXDPMScheduler(
-                prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=1.0,
-                timestep_spacing="trailing",
-            ),
-        }  # fmt: skip
-    t5.save_beside(diffusers.CogVideoXPipeline(**parts), folder)
+        transformer = _transformer(use_rotary_positional_embeddings=True)
+        pipeline = library("diffusers").CogVideoXPipeline(
+            **_texts(folder), vae=_vae(), transformer=transformer, scheduler=_dpm()
+        )
+    t5.save_beside(pipeline, folder)
     return _changes()
 
 
-def make_5b_i2v(folder: Path) -> Mapping[str, Any]:
+def make_5b_i2v(folder: Path) -> Mapping[str, object]:
     """Write one in the layout of CogVideoX-5b-I2V: learned and rotary positions, so one size and length alone."""
-    diffusers = library("diffusers")
     with seeded(22):
-        parts = {
-            "tokenizer": t5.tokenizer(folder / "tokenizer", TOKENS),
-            "text_encoder": t5.encoder(),
-            "vae": _vae(invert_scale_latents=True),
-            "transformer": _transformer(
-                in_channels=8, use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True
-            ),
-            "scheduler": diffusers.CogVideoXDPMScheduler(
-                prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=1.0,
-                timestep_spacing="trailing",
-            ),
-        }  # fmt: skip
-    t5.save_beside(diffusers.CogVideoXImageToVideoPipeline(**parts), folder)
+        transformer = _transformer(
+            in_channels=8, use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True
+        )
+        pipeline = library("diffusers").CogVideoXImageToVideoPipeline(
+            **_texts(folder), vae=_vae(invert_scale_latents=True), transformer=transformer, scheduler=_dpm()
+        )
+    t5.save_beside(pipeline, folder)
     return _changes()
 
 
-def _changes() -> Mapping[str, Any]:
+def _texts(folder: Path) -> Mapping[str, object]:
+    """What reads the prompt."""
+    return {"tokenizer": t5.tokenizer(folder / "tokenizer", TOKENS), "text_encoder": t5.encoder()}
+
+
+def _dpm() -> "CogVideoXDPMScheduler":
+    """The schedule of the 5Bs."""
+    return library("diffusers").CogVideoXDPMScheduler(**_NOISE, snr_shift_scale=1.0, timestep_spacing="trailing")
+
+
+def _changes() -> Mapping[str, object]:
     return {
         "limits": {"prompt": 400, "duration_s": 2, "width": 64, "height": 64, "steps": 50},
         "options": {"batch": 4, "steps": 4, "guidance": 6.0, "frames": 9},
     }
 
 
-def _vae(**changes: Any) -> Any:  # noqa: ANN401  of diffusers
+def _vae(**changes: object) -> "AutoencoderKLCogVideoX":
     """Its tiles are half the sample's sides, and must divide by the sixths and fifths in which they overlap."""
     diffusers = library("diffusers")
     return diffusers.AutoencoderKLCogVideoX(
@@ -85,9 +82,9 @@ def _vae(**changes: Any) -> Any:  # noqa: ANN401  of diffusers
     ).eval()  # fmt: skip
 
 
-def _transformer(**changes: Any) -> Any:  # noqa: ANN401  of diffusers
+def _transformer(**changes: object) -> "CogVideoXTransformer3DModel":
     diffusers = library("diffusers")
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "out_channels": 4, "time_embed_dim": 8,
         "text_embed_dim": t5.HIDDEN, "num_layers": 2, "sample_width": 6, "sample_height": 4, "sample_frames": 9,
         "max_text_seq_length": TOKENS,

@@ -7,7 +7,7 @@ in serving.backends.ray.tiny, equal runs write equal numbers.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from serving.backends.ray.engines.coqui.files import coqui, without_spectrograms
 from serving.backends.ray.engines.network.checkpoint import quiet
@@ -20,7 +20,7 @@ _VCTK: Final = ("VCTK_p225", "VCTK_p226")
 _SPECIAL: Final = ("[STOP]", "[UNK]", "[SPACE]", "[START]", *(f"[{language}]" for language in _LANGUAGES))
 
 
-def xtts(folder: Path) -> Mapping[str, Any]:
+def xtts(folder: Path) -> Mapping[str, object]:
     """XTTS v2 with a GPT of one layer, and two speakers."""
     import torch
     from tokenizers import Tokenizer, models
@@ -53,7 +53,7 @@ def xtts(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def vits(folder: Path) -> Mapping[str, Any]:
+def vits(folder: Path) -> Mapping[str, object]:
     """VITS as the model zoo has it for VCTK: phonemes, speakers by name, and a rest of training."""
     import torch
 

@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors.torch import save_file
@@ -58,14 +58,14 @@ def random_weights(make: Callable[[], nn.Module], seed: int) -> dict[str, torch.
     return weights
 
 
-def wav2lip_checkpoint(seed: int) -> dict[str, Any]:
+def wav2lip_checkpoint(seed: int) -> dict[str, object]:
     """``{"state_dict": {"module.<name>": ...}}``, as Wav2Lip's generator was published; 145 MB."""
     weights = random_weights(Wav2Lip, seed)
     weights["output_block.1.weight"] *= _GREY
     return {"state_dict": {f"module.{name}": value for name, value in weights.items()}}
 
 
-def fomm_checkpoint(seed: int) -> dict[str, Any]:
+def fomm_checkpoint(seed: int) -> dict[str, object]:
     """``{"generator": ..., "kp_detector": ...}``, as FOMM was published; 239 MB.
 
     The blur is the real one, and local motion starts near the identity, as it does in training: noise there would be
@@ -81,14 +81,14 @@ def fomm_checkpoint(seed: int) -> dict[str, Any]:
     return {"generator": generator, "kp_detector": detector}
 
 
-def xception_checkpoint(seed: int) -> dict[str, Any]:
+def xception_checkpoint(seed: int) -> dict[str, object]:
     """``{"model.<name>": ...}``, the state_dict of a published FaceForensics++ detector; 84 MB."""
     weights = random_weights(Xception, seed)
     weights["last_linear.weight"] *= _UNDECIDED
     return {f"model.{name}": value for name, value in weights.items()}
 
 
-def sadtalker_checkpoint(seed: int) -> dict[str, Any]:
+def sadtalker_checkpoint(seed: int) -> dict[str, object]:
     """``audio2exp.<name>`` and ``audio2pose.<name>`` of a published SadTalker safetensors file; 36 MB."""
     expression = random_weights(Audio2Exp, seed)
     pose = random_weights(Audio2Pose, seed + 1)
@@ -98,25 +98,25 @@ def sadtalker_checkpoint(seed: int) -> dict[str, Any]:
     }
 
 
-def wav2lip(folder: Path) -> Mapping[str, Any]:
+def wav2lip(folder: Path) -> Mapping[str, object]:
     """The one file of Wav2Lip's generator."""
     torch.save(wav2lip_checkpoint(0), folder / "wav2lip_gan.pth")
     return {}
 
 
-def face_animation(folder: Path) -> Mapping[str, Any]:
+def face_animation(folder: Path) -> Mapping[str, object]:
     """The one file of FOMM's vox-256."""
     torch.save(fomm_checkpoint(0), folder / "vox-cpk.pth.tar")
     return {}
 
 
-def face_motion(folder: Path) -> Mapping[str, Any]:
+def face_motion(folder: Path) -> Mapping[str, object]:
     """The one file of SadTalker, without the parts that render."""
     save_file(sadtalker_checkpoint(0), folder / "SadTalker_V0.0.2_256.safetensors")
     return {}
 
 
-def manipulation_detection(folder: Path) -> Mapping[str, Any]:
+def manipulation_detection(folder: Path) -> Mapping[str, object]:
     """A detector's weights and, from a checkout, the face detector that lies beside the model there."""
     save_file(xception_checkpoint(0), folder / "xception.safetensors")
     if _FACES.is_file():

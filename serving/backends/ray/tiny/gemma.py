@@ -3,9 +3,12 @@
 The one invariant: the tokenizer cuts nothing itself and falls back to bytes, as the published one does.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.diffusion.loading import library
+
+if TYPE_CHECKING:
+    from transformers import Gemma3ForConditionalGeneration, GemmaTokenizer
 
 HIDDEN: Final = 32
 """Width of its hidden states."""
@@ -15,7 +18,7 @@ _SPECIAL: Final = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_imag
 _CHARACTERS: Final = "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'()-"
 
 
-def gemma_tokenizer(most_tokens: int) -> Any:  # noqa: ANN401  of transformers
+def gemma_tokenizer(most_tokens: int) -> "GemmaTokenizer":
     """A tokenizer of single characters and bytes; pads on the left.
 
     Args:
@@ -28,10 +31,10 @@ def gemma_tokenizer(most_tokens: int) -> Any:  # noqa: ANN401  of transformers
     )
 
 
-def gemma3() -> Any:  # noqa: ANN401  of transformers
+def gemma3() -> "Gemma3ForConditionalGeneration":
     """A model of two layers with random weights; its eye is there, and as small as it gets."""
     transformers = library("transformers")
-    text: dict[str, Any] = {
+    text: dict[str, object] = {
         "vocab_size": len(_SPECIAL) + 256 + len(_CHARACTERS), "hidden_size": HIDDEN, "intermediate_size": 48,
         "num_hidden_layers": LAYERS, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
         "query_pre_attn_scalar": 16, "sliding_window": 16, "max_position_embeddings": 2048, "use_cache": False,

@@ -6,7 +6,7 @@ depths and bounds are smaller.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.network.seeds import seeded
@@ -16,7 +16,7 @@ TOKENS: Final = 24
 """``model_max_length`` of the tokenizer; 128 in the published one."""
 
 
-def make(folder: Path) -> Mapping[str, Any]:
+def make(folder: Path) -> Mapping[str, object]:
     """Write one in the layout of Lightricks/LTX-Video; for words and for pictures alike."""
     diffusers = library("diffusers")
     with seeded(30):

@@ -6,18 +6,22 @@ of 10 ms, 24 kHz stereo); only widths, depths and bounds are smaller.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.network.seeds import seeded
 from serving.backends.ray.tiny.gemma import HIDDEN, LAYERS, gemma3, gemma_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 
 TOKENS: Final = 32
 """What the text encoder is given; 1024 in the published one."""
 _MELS: Final = 8
 
 
-def make(folder: Path) -> Mapping[str, Any]:
+def make(folder: Path) -> Mapping[str, object]:
     """Write one in the layout of Lightricks/LTX-2; for words and for pictures alike."""
     diffusers = library("diffusers")
     with seeded(40):
@@ -36,7 +40,7 @@ def make(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _video_vae() -> Any:  # noqa: ANN401  of diffusers
+def _video_vae() -> "AutoencoderKLLTX2Video":
     diffusers = library("diffusers")
     return diffusers.AutoencoderKLLTX2Video(
         latent_channels=8, block_out_channels=(4, 8, 16, 32), decoder_block_out_channels=(8, 16, 32),
@@ -45,14 +49,14 @@ def _video_vae() -> Any:  # noqa: ANN401  of diffusers
     ).eval()  # fmt: skip
 
 
-def _audio_vae() -> Any:  # noqa: ANN401  of diffusers
+def _audio_vae() -> "AutoencoderKLLTX2Audio":
     diffusers = library("diffusers")
     return diffusers.AutoencoderKLLTX2Audio(
         base_channels=4, ch_mult=(1, 1, 1), num_res_blocks=1, resolution=32, latent_channels=2, mel_bins=_MELS
     ).eval()
 
 
-def _transformer() -> Any:  # noqa: ANN401  of diffusers
+def _transformer() -> "LTX2VideoTransformer3DModel":
     diffusers = library("diffusers")
     return diffusers.LTX2VideoTransformer3DModel(
         in_channels=8, out_channels=8, num_attention_heads=2, attention_head_dim=16, cross_attention_dim=32,
@@ -61,7 +65,7 @@ def _transformer() -> Any:  # noqa: ANN401  of diffusers
     ).eval()  # fmt: skip
 
 
-def _connectors() -> Any:  # noqa: ANN401  of diffusers
+def _connectors() -> "LTX2TextConnectors":
     diffusers = library("diffusers")
     return diffusers.pipelines.ltx2.LTX2TextConnectors(
         caption_channels=HIDDEN, text_proj_in_factor=LAYERS + 1, video_connector_num_attention_heads=2,
@@ -72,7 +76,7 @@ def _connectors() -> Any:  # noqa: ANN401  of diffusers
     ).eval()  # fmt: skip
 
 
-def _vocoder() -> Any:  # noqa: ANN401  of diffusers
+def _vocoder() -> "LTX2Vocoder":
     """From mel frames of 10 ms to 24 kHz: 240 samples each."""
     diffusers = library("diffusers")
     return diffusers.pipelines.ltx2.LTX2Vocoder(

@@ -5,7 +5,7 @@ The one invariant: as in serving.backends.ray.tiny, equal runs write equal bytes
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from serving.backends.ray.engines.network.seeds import seeded
 
@@ -15,7 +15,7 @@ _CODES: Final = 2048
 _MOST_TOKENS: Final = 64
 
 
-def musicgen(folder: Path) -> Mapping[str, Any]:
+def musicgen(folder: Path) -> Mapping[str, object]:
     """The published layout: 4 codebooks, 50 frames a second, 32 kHz; the prompt is read letter by letter."""
     from transformers import (
         EncodecConfig,

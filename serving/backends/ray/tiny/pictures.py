@@ -6,7 +6,19 @@ The one invariant: every file has the name, format and keys of the published pip
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+from serving.backends.ray.engines.network.seeds import seeded
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+        UNetSpatioTemporalConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTokenizer
 
 _TEXTS: Final = (
     "a lighthouse on a rock at dusk, long exposure, film grain",
@@ -18,33 +30,29 @@ _WIDTH: Final = 16
 """Channels of everything."""
 _SIDE_PX: Final = 64
 _ADAPTER_RANK: Final = 4
-_NOISE: Final[Mapping[str, Any]] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+_NOISE: Final[Mapping[str, object]] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """Stable Diffusion's schedule."""
 _SPECIAL: Final = ("<|startoftext|>", "<|endoftext|>")
 
 
-def sdxl(folder: Path) -> Mapping[str, Any]:
+@seeded(0)
+def sdxl(folder: Path) -> Mapping[str, object]:
     """Stable Diffusion XL with two LoRA adapters beside it."""
-    import diffusers
-    import torch
-
-    torch.manual_seed(0)
     unet = _xl_unet()
-    _xl_pipeline(diffusers.StableDiffusionXLPipeline, unet).save_pretrained(folder)
+    _xl_pipeline(unet).save_pretrained(folder)
     _as_published(folder)
     for seed, name in enumerate(("ink", "clay"), 1):
         _adapter(unet, folder / "adapters" / name, seed)
     return {"limits": _limits(), "options": {"steps": 4, "batch": 4}, "adapters": _adapters("ink", "clay")}
 
 
-def sdxl_controlnet(folder: Path) -> Mapping[str, Any]:
+@seeded(0)
+def sdxl_controlnet(folder: Path) -> Mapping[str, object]:
     """Stable Diffusion XL, and a ControlNet in a folder of its own."""
     import diffusers
-    import torch
 
-    torch.manual_seed(0)
     unet = _xl_unet()
-    _xl_pipeline(diffusers.StableDiffusionXLPipeline, unet).save_pretrained(folder / "base")
+    _xl_pipeline(unet).save_pretrained(folder / "base")
     _as_published(folder)
     control = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32))
     _awake(control, "controlnet")
@@ -56,16 +64,15 @@ def sdxl_controlnet(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def animatediff(folder: Path) -> Mapping[str, Any]:
+@seeded(0)
+def animatediff(folder: Path) -> Mapping[str, object]:
     """A Stable Diffusion 1.5 with the safety checker its index names, and a motion module in a folder of its own."""
     import diffusers
-    import torch
     from transformers import CLIPTextModel
 
-    torch.manual_seed(0)
     tokenizer = _clip_tokenizer()
     unet = _plain_unet()
-    base: Any = diffusers.StableDiffusionPipeline(
+    base = diffusers.StableDiffusionPipeline(
         vae=_image_vae(),
         text_encoder=CLIPTextModel(_clip_text(len(tokenizer))),
         tokenizer=tokenizer,
@@ -81,7 +88,7 @@ def animatediff(folder: Path) -> Mapping[str, Any]:
     told = json.loads(index.read_text(encoding="utf-8"))
     told |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
     index.write_text(json.dumps(told, indent=2), encoding="utf-8")
-    motion: Any = diffusers.MotionAdapter(
+    motion = diffusers.MotionAdapter(
         block_out_channels=(_WIDTH, 2 * _WIDTH),
         motion_layers_per_block=1,
         motion_mid_block_layers_per_block=1,
@@ -99,13 +106,12 @@ def animatediff(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
+@seeded(0)
+def stable_video_diffusion(folder: Path) -> Mapping[str, object]:
     """Stable Video Diffusion; its image encoder reads 224 pixels, as the pipeline's code has it."""
     import diffusers
-    import torch
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    torch.manual_seed(0)
     unet = _motion_unet()
     vae = diffusers.AutoencoderKLTemporalDecoder(
         block_out_channels=(2 * _WIDTH, 2 * _WIDTH), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
@@ -119,7 +125,7 @@ def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
         image_size=224,
         patch_size=32,
     )
-    pipeline: Any = diffusers.StableVideoDiffusionPipeline(
+    pipeline = diffusers.StableVideoDiffusionPipeline(
         unet=unet,
         vae=vae,
         image_encoder=CLIPVisionModelWithProjection(vision),
@@ -142,7 +148,7 @@ def stable_video_diffusion(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _motion_unet() -> Any:  # noqa: ANN401  diffusers' own
+def _motion_unet() -> "UNetSpatioTemporalConditionModel":
     """Stable Video Diffusion's; its groups of 32 are fixed in its code."""
     from diffusers import UNetSpatioTemporalConditionModel
 
@@ -161,7 +167,7 @@ def _motion_unet() -> Any:  # noqa: ANN401  diffusers' own
     )
 
 
-def _plain_unet() -> Any:  # noqa: ANN401  diffusers' own
+def _plain_unet() -> "UNet2DConditionModel":
     """Stable Diffusion 1.5's."""
     from diffusers import UNet2DConditionModel
 
@@ -181,11 +187,11 @@ def _limits() -> dict[str, float]:
     return {"prompt": 400, "width": 2 * _SIDE_PX, "height": 2 * _SIDE_PX, "steps": 50}
 
 
-def _adapters(*names: str) -> dict[str, Any]:
+def _adapters(*names: str) -> dict[str, object]:
     return {name: {"source": {"uri": f"file:adapters/{name}"}} for name in names}
 
 
-def _xl_unet() -> Any:  # noqa: ANN401  diffusers' own
+def _xl_unet() -> "UNet2DConditionModel":
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -205,30 +211,24 @@ def _xl_unet() -> Any:  # noqa: ANN401  diffusers' own
     )
 
 
-def _xl_pipeline(kind: Any, unet: Any) -> Any:  # noqa: ANN401  diffusers' own
-    from diffusers import EulerDiscreteScheduler
+def _xl_pipeline(unet: "UNet2DConditionModel") -> "StableDiffusionXLPipeline":
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = _clip_tokenizer()
-    return kind(
+    return StableDiffusionXLPipeline(
         vae=_image_vae(),
         text_encoder=CLIPTextModel(_clip_text(len(tokenizer))),
         text_encoder_2=CLIPTextModelWithProjection(_clip_text(len(tokenizer))),
         tokenizer=tokenizer,
         tokenizer_2=_clip_tokenizer(),
         unet=unet,
-        scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            steps_offset=1,
-            timestep_spacing="leading",
-        ),
+        scheduler=EulerDiscreteScheduler(**_NOISE, steps_offset=1, timestep_spacing="leading"),
         add_watermarker=False,
     )
 
 
-def _image_vae() -> Any:  # noqa: ANN401  diffusers' own
+def _image_vae() -> "AutoencoderKL":
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -241,7 +241,7 @@ def _image_vae() -> Any:  # noqa: ANN401  diffusers' own
     )
 
 
-def _clip_text(vocabulary: int) -> Any:  # noqa: ANN401  transformers' own
+def _clip_text(vocabulary: int) -> "CLIPTextConfig":
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
@@ -257,7 +257,7 @@ def _clip_text(vocabulary: int) -> Any:  # noqa: ANN401  transformers' own
     )
 
 
-def _clip_tokenizer() -> Any:  # noqa: ANN401  transformers' own
+def _clip_tokenizer() -> "CLIPTokenizer":
     """CLIP's byte-level BPE, whose merges spell a few sentences; reads 77 tokens like the published one.
 
     Not trained: tokenizers' trainer breaks ties in another order each time.
@@ -265,7 +265,7 @@ def _clip_tokenizer() -> Any:  # noqa: ANN401  transformers' own
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
-    merges: list[Any] = list(_merges(" ".join(_TEXTS).replace(",", "").split()))
+    merges = list(_merges(" ".join(_TEXTS).replace(",", "").split()))
     letters = sorted(ByteLevel.alphabet())
     pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *_SPECIAL]))}
@@ -293,7 +293,7 @@ def _as_published(folder: Path) -> None:
         path.unlink()
 
 
-def _awake(module: Any, *names: str) -> None:  # noqa: ANN401  torch's own
+def _awake(module: "torch.nn.Module", *names: str) -> None:
     """Give layers that start at zero some weight, so that what they do can be seen."""
     import torch
 
@@ -303,7 +303,7 @@ def _awake(module: Any, *names: str) -> None:  # noqa: ANN401  torch's own
                 parameter.normal_(std=0.2)
 
 
-def _adapter(unet: Any, folder: Path, seed: int) -> None:  # noqa: ANN401  diffusers' own
+def _adapter(unet: "UNet2DConditionModel", folder: Path, seed: int) -> None:
     """A LoRA of the UNet's attention in the format that diffusers' training scripts write."""
     import torch
     from safetensors.torch import save_file

@@ -6,7 +6,7 @@ and the length that the network works on are smaller.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
@@ -15,7 +15,7 @@ from serving.backends.ray.tiny import t5
 
 TOKENS: Final = 64
 """``model_max_length`` of the tokenizer; 128 in the published one."""
-CHANGES: Final[Mapping[str, Any]] = {
+CHANGES: Final[Mapping[str, object]] = {
     "limits": {"prompt": 400, "duration_s": 2, "steps": 50},
     "options": {"batch": 4, "steps": 4, "guidance": 7.0},
 }
@@ -23,7 +23,7 @@ _LATENTS: Final = 32
 """Of 2048 samples each: 1.49 s; 1024 in the published one."""
 
 
-def make(folder: Path) -> Mapping[str, Any]:
+def make(folder: Path) -> Mapping[str, object]:
     """Write one in the layout of stabilityai/stable-audio-open-1.0."""
     diffusers = library("diffusers")
     with seeded(50), old_norms():

@@ -6,9 +6,13 @@ The one invariant: the tokenizer's folder holds what the published ones hold, ``
 import io
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.diffusion.loading import library
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from transformers import T5EncoderModel, T5Tokenizer
 
 HIDDEN: Final = 32
 """Width of the encoder's output."""
@@ -25,7 +29,7 @@ _SENTENCES: Final = (
 )
 
 
-def tokenizer(folder: Path, most_tokens: int) -> Any:  # noqa: ANN401  of transformers
+def tokenizer(folder: Path, most_tokens: int) -> "T5Tokenizer":
     """Train and write a tokenizer, and load it from what was written.
 
     Args:
@@ -48,7 +52,7 @@ def tokenizer(folder: Path, most_tokens: int) -> Any:  # noqa: ANN401  of transf
     return library("transformers").T5Tokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def encoder() -> Any:  # noqa: ANN401  of transformers
+def encoder() -> "T5EncoderModel":
     """An encoder of two layers with random weights."""
     transformers = library("transformers")
     config = transformers.T5Config(
@@ -58,7 +62,7 @@ def encoder() -> Any:  # noqa: ANN401  of transformers
     return transformers.T5EncoderModel(config).eval()
 
 
-def save_beside(pipeline: Any, folder: Path) -> None:  # noqa: ANN401  of diffusers
+def save_beside(pipeline: "DiffusionPipeline", folder: Path) -> None:
     """Write a pipeline into the folder, all but its tokenizer, whose files are there already in the published form."""
     tokenizer = folder / "tokenizer"
     kept = {path.name: path.read_bytes() for path in tokenizer.iterdir()}

@@ -9,10 +9,13 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from serving.backends.ray.engines.network.seeds import seeded
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _TEXT: Final = (
     "the old lighthouse keeper climbed the stairs every evening at sunset",
@@ -24,14 +27,15 @@ _TEXT: Final = (
 _PIECES: Final = 160
 _WIDTH: Final = 16
 _POSITIONS: Final = 64
-_CARD: Final[Mapping[str, Any]] = {"limits": {"texts": 100}, "options": {"batch": 4, "beams": 2, "tokens": 16}}
-_SMALL: Final[Mapping[str, Any]] = {
+_OPTIONS: Final = {"batch": 4, "beams": 2, "tokens": 16}
+_CARD: Final[Mapping[str, object]] = {"limits": {"texts": 100}, "options": _OPTIONS}
+_SMALL: Final[Mapping[str, object]] = {
     "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
     "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": _POSITIONS,
 }  # fmt: skip
 
 
-def make_marian(folder: Path) -> Mapping[str, Any]:
+def make_marian(folder: Path) -> Mapping[str, object]:
     """As ``Helsinki-NLP/opus-mt-en-hi`` holds it: two sentencepiece models and one vocabulary."""
     from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
@@ -43,19 +47,17 @@ def make_marian(folder: Path) -> Mapping[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
         files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
-        tokenizer: Any = MarianTokenizer
-        tokenizer(*files, source_lang="en", target_lang="hi").save_pretrained(folder)
+        MarianTokenizer(*files, source_lang="en", target_lang="hi").save_pretrained(folder)
     padding = len(words) - 1
-    settings: Any = MarianConfig
-    config = settings(
+    config = MarianConfig(
         vocab_size=len(words), d_model=_WIDTH, pad_token_id=padding, eos_token_id=0, forced_eos_token_id=0,
         decoder_start_token_id=padding, static_position_embeddings=True, num_beams=4, **_SMALL,
     )  # fmt: skip
     _save(MarianMTModel, config, folder, bad_words_ids=[[padding]], num_beams=4)
-    return {**_CARD, "options": {**_CARD["options"], "source_language": "en", "target_language": "hi"}}
+    return {**_CARD, "options": {**_OPTIONS, "source_language": "en", "target_language": "hi"}}
 
 
-def make_m2m100(folder: Path) -> Mapping[str, Any]:
+def make_m2m100(folder: Path) -> Mapping[str, object]:
     """As ``facebook/m2m100_418M`` holds it."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
 
@@ -73,31 +75,28 @@ def make_m2m100(folder: Path) -> Mapping[str, Any]:
     return dict(_CARD)
 
 
-def make_nllb(folder: Path) -> Mapping[str, Any]:
+def make_nllb(folder: Path) -> Mapping[str, object]:
     """As ``facebook/nllb-200-distilled-600M`` holds it."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
 
     vocabulary, merges = _byte_pairs(["<s>", "<pad>", "</s>", "<unk>"])
-    kind: Any = NllbTokenizer
-    tokenizer = kind(vocab=vocabulary, merges=merges)
+    tokenizer = NllbTokenizer(vocab=vocabulary, merges=merges)
     tokenizer.save_pretrained(folder)
     config = M2M100Config(vocab_size=len(tokenizer), d_model=_WIDTH, **_SMALL)
     _save(M2M100ForConditionalGeneration, config, folder, len(vocabulary), num_beams=5, suppress_tokens=[3])
     return dict(_CARD)
 
 
-def make_seamless(folder: Path) -> Mapping[str, Any]:
+def make_seamless(folder: Path) -> Mapping[str, object]:
     """As ``facebook/seamless-m4t-v2-large`` holds it, with its speech encoder, units and vocoder."""
     from transformers import SeamlessM4TFeatureExtractor, SeamlessM4TTokenizer, SeamlessM4Tv2Config, SeamlessM4Tv2Model
 
     vocabulary, merges = _byte_pairs(["<pad>", "<unk>", "<s>", "</s>"])
     codes = ("arb", "ben", "cmn", "cmn_Hant", "deu", "eng", "fra", "hin", "jpn", "por", "spa", "tam", "urd")
     names = [f"__{code}__" for code in codes]
-    kind: Any = SeamlessM4TTokenizer
-    tokenizer = kind(vocab=vocabulary, merges=merges, additional_special_tokens=names)
+    tokenizer = SeamlessM4TTokenizer(vocab=vocabulary, merges=merges, additional_special_tokens=names)
     tokenizer.save_pretrained(folder)
-    extractor: Any = SeamlessM4TFeatureExtractor
-    extractor().save_pretrained(folder)
+    SeamlessM4TFeatureExtractor().save_pretrained(folder)
     config = SeamlessM4Tv2Config(
         vocab_size=len(tokenizer), hidden_size=_WIDTH, pad_token_id=0, bos_token_id=2, eos_token_id=3,
         speech_encoder_layers=1, speech_encoder_attention_heads=2, speech_encoder_intermediate_size=32,
@@ -110,7 +109,7 @@ def make_seamless(folder: Path) -> Mapping[str, Any]:
     ids = {code: tokenizer.convert_tokens_to_ids(name) for code, name in zip(codes, names, strict=True)}
     told = {"text_decoder_lang_to_code_id": ids, "decoder_start_token_id": 3}
     _save(SeamlessM4Tv2Model, config, folder, len(vocabulary), **told, num_beams=5, suppress_tokens=[1, 2])
-    return {"limits": {"texts": 100, "audio": 60}, "options": dict(_CARD["options"])}
+    return {"limits": {"texts": 100, "audio": 60}, "options": dict(_OPTIONS)}
 
 
 def _sentencepiece(kind: str) -> bytes:
@@ -143,12 +142,11 @@ def _byte_pairs(first: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]
     return model["vocab"], [(left, right) for left, right in model["merges"]]
 
 
-def _save(network: Any, config: Any, folder: Path, words: int = 0, **settings: Any) -> None:  # noqa: ANN401
+def _save(
+    network: "type[PreTrainedModel]", config: "PretrainedConfig", folder: Path, words: int = 0, **settings: object
+) -> None:
     """Make a network of transformers and save it; tokens from ``words`` on, of languages, are faint: rarely written."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
+    with seeded(2):
         model = network(config).eval()
         for name, parameter in model.named_parameters():
             _draw(name, parameter)

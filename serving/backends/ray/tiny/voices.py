@@ -6,7 +6,7 @@ The one invariant: as in serving.backends.ray.tiny, equal runs write equal bytes
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from serving.backends.ray.engines.network.seeds import seeded
 
@@ -15,17 +15,17 @@ _ENGLISH: Final = "k'zyudhesw–3cp-1jmi flo0bra42n_xvtq56g"
 _HINDI: Final = " -" + "".join(map(chr, [*range(0x0901, 0x093A), *range(0x093C, 0x094E)]))
 
 
-def mms_english(folder: Path) -> Mapping[str, Any]:
+def mms_english(folder: Path) -> Mapping[str, object]:
     """MMS-TTS for English: letters of the published vocabulary's kind."""
     return _mms(folder, _ENGLISH, "eng")
 
 
-def mms_hindi(folder: Path) -> Mapping[str, Any]:
+def mms_hindi(folder: Path) -> Mapping[str, object]:
     """MMS-TTS for Hindi: Devanagari."""
     return _mms(folder, _HINDI, "hin")
 
 
-def _mms(folder: Path, characters: str, language: str) -> Mapping[str, Any]:
+def _mms(folder: Path, characters: str, language: str) -> Mapping[str, object]:
     import torch
     from transformers import VitsConfig, VitsModel
 

@@ -7,12 +7,14 @@ real model is missed; only the sizes are small.
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from serving.backends.ray.engines.network.seeds import seeded
 from serving.backends.ray.engines.whisper.languages import WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
+    from transformers import WhisperForConditionalGeneration
 
 _TEXT: Final = (
     "the old lighthouse keeper climbed the stairs every evening at sunset",
@@ -26,16 +28,16 @@ _WIDTH: Final = 16
 _WORDS: Final = 40
 _TASKS: Final = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
 """Special tokens after the languages, in large-v3's order."""
-_CARD: Final[Mapping[str, Any]] = {"limits": {"audio": 120}, "options": {"batch": 3, "beams": 1, "tokens": 24}}
+_CARD: Final[Mapping[str, object]] = {"limits": {"audio": 120}, "options": {"batch": 3, "beams": 1, "tokens": 24}}
 
 
-def make_transformers(folder: Path) -> Mapping[str, Any]:
+def make_transformers(folder: Path) -> Mapping[str, object]:
     """As ``openai/whisper-large-v3`` holds it: safetensors, tokenizer, preprocessor and generation settings."""
     _save(folder)
     return dict(_CARD)
 
 
-def make_ctranslate2(folder: Path) -> Mapping[str, Any]:
+def make_ctranslate2(folder: Path) -> Mapping[str, object]:
     """As ``Systran/faster-whisper-large-v3`` holds it: ``model.bin``, ``vocabulary.json`` and the tokenizer."""
     from ctranslate2.converters import TransformersConverter
 
@@ -67,8 +69,7 @@ def _save(folder: Path) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(_specials())})
     tokenizer.add_tokens([f"<|{index * 0.02:.2f}|>" for index in range(_TIMES)])
     tokenizer.save_pretrained(folder)
-    extractor: Any = WhisperFeatureExtractor
-    extractor(feature_size=128).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=128).save_pretrained(folder)
     # What is no printable ASCII is never said: random bytes would rarely make a character.
     unsaid = [index for index in range(_VOCABULARY) if not tokenizer.decode([index]).strip().isalnum()]
     model = _model(tokenizer.get_vocab(), unsaid)
@@ -88,8 +89,7 @@ def _specials() -> Iterator[str]:
     yield from (f"<|{name}|>" for name in _TASKS)
 
 
-def _model(ids: Mapping[str, int], unsaid: list[int]) -> Any:  # noqa: ANN401  transformers is hardly typed
-    import torch
+def _model(ids: Mapping[str, int], unsaid: list[int]) -> "WhisperForConditionalGeneration":
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     end = ids["<|endoftext|>"]
@@ -98,9 +98,8 @@ def _model(ids: Mapping[str, int], unsaid: list[int]) -> Any:  # noqa: ANN401  t
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
         decoder_start_token_id=ids["<|startoftranscript|>"], pad_token_id=end, bos_token_id=end, eos_token_id=end,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model: Any = WhisperForConditionalGeneration(config)
+    with seeded(1):
+        model = WhisperForConditionalGeneration(config)
         model.eval()
         for name, parameter in model.named_parameters():
             _draw(name, parameter)

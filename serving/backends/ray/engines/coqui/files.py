@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.backends.ray.engines.network.checkpoint import check_shapes, reading
@@ -28,7 +28,7 @@ _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]{1,120})")
 """What torch says a pickle would have run."""
 
 
-def coqui(module: str) -> Any:  # noqa: ANN401  a library without types
+def coqui(module: str) -> ModuleType:
     """A module of coqui-tts.
 
     Raises:
@@ -76,7 +76,7 @@ def read_state(model: Model, folder: Path) -> dict[str, "torch.Tensor"]:
     return dict(state)
 
 
-def read_pickle(model: Model, path: Path) -> Any:  # noqa: ANN401  whatever is in it
+def read_pickle(model: Model, path: Path) -> object:
     """What ``torch.save`` wrote, as far as it is numbers, names and Coqui's own settings.
 
     Raises:
@@ -87,9 +87,10 @@ def read_pickle(model: Model, path: Path) -> Any:  # noqa: ANN401  whatever is i
     if not matches(path.name, model.card.source.allow_pickles):
         raise pickle_refused(model.card.source.uri, path.name)
 
-    def load() -> Any:  # noqa: ANN401
+    def load() -> object:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            held: object = torch.load(path, map_location="cpu", weights_only=True)
+            return held
         except pickle.UnpicklingError as error:
             named = _GLOBAL.search(str(error))
             if named is None:
@@ -111,7 +112,7 @@ def _known_settings() -> Iterator[None]:
         yield
 
 
-def fill(network: Any, state: Mapping[str, "torch.Tensor"], *, field: str) -> None:  # noqa: ANN401  a torch module
+def fill(network: "torch.nn.Module", state: Mapping[str, "torch.Tensor"], *, field: str) -> None:
     """Put a checkpoint's tensors into a network.
 
     Raises:

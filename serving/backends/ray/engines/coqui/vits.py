@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from serving.backends.ray.engines.voices.spoken import Speech, SpokenPiece, chec
 from serving.backends.ray.engines.voices.vits_passes import Sound
 from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import SpeechRequest
+
+if TYPE_CHECKING:
+    import torch
 
 _PARTS: Final = ("text_encoder", "duration_predictor", "flow", "waveform_decoder")
 """Of the network, in the order they run; each is a step."""
@@ -163,12 +166,12 @@ class CoquiVitsEngine(NetworkEngine[SpeechRequest, Line, Speech]):
         spaced[1::2] = ids
         return spaced
 
-    def _check_encoded(self, _part: object, _given: object, encoded: Any) -> None:  # noqa: ANN401  tensors
+    def _check_encoded(self, _part: object, _given: object, encoded: "tuple[torch.Tensor, ...]") -> None:
         """Durations would only say that something was not asserted."""
         if not bool(encoded[0].isfinite().all()):
             raise EngineFailed(f"{self.model.name}: the text encoder made values that are no numbers", fix=_FIX)
 
-    def _check_durations(self, _part: object, _given: object, logs: Any) -> None:  # noqa: ANN401  a tensor
+    def _check_durations(self, _part: object, _given: object, logs: "torch.Tensor") -> None:
         """Before any memory is taken for them."""
         frames = float(logs.float().exp().sum()) * self._network.length_scale
         if not frames * self._hop <= _MOST_S * self._rate_hz:  # nor a number

@@ -7,7 +7,7 @@ request's seed and its place in the text.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from serving.backends.ray.engines.voices.spoken import Speech, SpokenPiece, chec
 from serving.errors import BadInput
 from serving.protocol.tasks import SpeechRequest
 
+if TYPE_CHECKING:
+    import torch
+
 SAMPLE_RATE_HZ: Final = 22_050
 _LEAST_SAMPLE_S: Final = 1.0
 _MOST_SAMPLE_S: Final = 60.0
@@ -42,8 +45,8 @@ _UNUSED: Final = ("torch_mel_spectrogram_style_encoder", "torch_mel_spectrogram_
 class Conditioning(NamedTuple):
     """What the network knows of a voice: latents of the GPT, an embedding for the decoder; tensors."""
 
-    latents: Any
-    embedding: Any
+    latents: "torch.Tensor"
+    embedding: "torch.Tensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
     def load(self) -> None:
         """Load tokenizer and network; see the base."""
         folder, name = self.weights.folder, self.model.name
-        self._speakers_read: Mapping[str, Any] | None = None
+        self._speakers_read: Mapping[str, Mapping[str, torch.Tensor]] | None = None
         module = coqui("tts.models.xtts")
         self._config = reading(name, lambda: _configuration(folder), folder)
         tokenizer = reading(
@@ -194,7 +197,7 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
         held = self._speakers()[speaker]
         return Conditioning(held["gpt_cond_latent"], held["speaker_embedding"])
 
-    def _speakers(self) -> Mapping[str, Any]:
+    def _speakers(self) -> Mapping[str, "Mapping[str, torch.Tensor]"]:
         """By name, as the file has them; read once, a few megabytes."""
         if self._speakers_read is None:
             path = self.weights.folder / _SPEAKERS_FILE
@@ -226,7 +229,7 @@ class XttsEngine(NetworkEngine[SpeechRequest, Script, Speech]):
 
     def _check_voices(self) -> None:
         """Every voice of the card can be made: before any request asks for it."""
-        known: Mapping[str, Any] | None = None
+        known: Mapping[str, Mapping[str, torch.Tensor]] | None = None
         for name, voice in self.model.card.voices.items():
             field = f"{self.model.name}/model.yaml:voices.{name}.options"
             if "speaker" in voice.options:
@@ -244,7 +247,7 @@ def _configuration(folder: Path) -> Any:  # noqa: ANN401  Coqui's class
     return config
 
 
-def _state(held: Mapping[str, Any]) -> dict[str, Any]:
+def _state(held: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
     """Keys as the network has them: training writes ``xtts.`` before each, and parts that only it needs."""
     plain = {key.removeprefix("xtts."): value for key, value in held.items()}
     return {key: value for key, value in plain.items() if key.split(".")[0] not in _UNUSED}

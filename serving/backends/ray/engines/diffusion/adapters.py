@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -18,6 +18,9 @@ from serving.errors import BadInput, foreign_text, shown
 from serving.repository.model import Adapter, Source
 
 if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
     from serving.weights.held import HeldWeights
 
 log = structlog.get_logger()
@@ -32,7 +35,7 @@ _BETWEEN: Final = ""
 _MOST_SHOWN: Final = 3
 _FIX: Final = "name an adapter that was trained on this base model"
 
-Tensors = Mapping[str, Any]
+Tensors = Mapping[str, "torch.Tensor"]
 
 
 class Adapters:
@@ -50,7 +53,7 @@ class Adapters:
 
     def __init__(
         self,
-        pipeline: Any,  # noqa: ANN401  of diffusers
+        pipeline: "DiffusionPipeline",
         cards: Mapping[str, Adapter],
         hold: "Callable[[Source], HeldWeights]",
         *,
@@ -211,7 +214,7 @@ def misfits(tensors: Tensors, prefix: str, layers: Mapping[str, tuple[int, ...]]
     return problems
 
 
-def _layers(network: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401  torch's own
+def _layers(network: "torch.nn.Module") -> dict[str, tuple[int, ...]]:
     """Shapes of the weights by layer, before any adapter wraps them."""
     weights = ((name, getattr(module, "weight", None)) for name, module in network.named_modules())
     return {name: tuple(weight.shape) for name, weight in weights if weight is not None}

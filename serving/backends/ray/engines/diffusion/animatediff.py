@@ -4,7 +4,7 @@ The one invariant: every frame is denoised with the others, so no clip is longer
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from serving.backends.ray.engines.diffusion.clips import ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked, negatives
@@ -46,7 +46,7 @@ class AnimateDiffEngine(ClipEngine):
         """A latent of 8 by 8."""
         return _LEAST_PX
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """Prompts, guidance and length."""
         return {
             "prompt": [asked.request.prompt for asked in batch],

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine, negatives, rows
 from serving.backends.ray.engines.diffusion.outputs import write_clip
@@ -20,6 +20,7 @@ from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest
 
 if TYPE_CHECKING:
     import numpy as np
+    from diffusers.utils import BaseOutput
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -76,9 +77,9 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
     least_steps: ClassVar[int] = 1
     lower: ClassVar[Sequence[str]] = ("duration_s", "width", "height")
 
-    def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401  of other bases
+    def __init_subclass__(cls) -> None:
         """The task follows from whether there is a picture."""
-        super().__init_subclass__(**more)
+        super().__init_subclass__()
         cls.request_type = ImageToVideoRequest if cls.from_picture else TextToVideoRequest
 
     @abstractmethod
@@ -134,7 +135,7 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
         """Rows of one batch have frames and rate in common, too."""
         return (super().batch_key(prepared), self.frames_run(prepared.request), prepared.request.fps)
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """Prompts, pictures, guidance and frames."""
         first = batch[0].request
         told = {
@@ -146,7 +147,7 @@ class ClipEngine(DiffusionEngine[ClipRequest, Clip]):
         }
         return {**told, "image": [asked.pictures["image"] for asked in batch]} if self.from_picture else told
 
-    def results(self, output: Any, batch: Sequence[Asked[ClipRequest]]) -> Sequence[Clip]:  # noqa: ANN401  of the kind
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[ClipRequest]]) -> Sequence[Clip]:
         """The clips, without the frames that nobody asked for."""
         return [
             Clip(frames[: frames_asked(asked.request.duration_s, asked.request.fps)])

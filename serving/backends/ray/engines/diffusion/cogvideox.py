@@ -5,7 +5,7 @@ is read from it, not assumed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from serving.backends.ray.engines.diffusion.clips import ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
@@ -30,7 +30,7 @@ class CogVideoXEngine(ClipEngine):
         """Words and positions share one sequence, so this is part of the weights."""
         return int(self.pipeline.transformer.config.max_text_seq_length)
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """Guidance grows with the steps under the DPM scheduler, as its authors run it."""
         dynamic = "DPM" in type(self.pipeline.scheduler).__name__
         return {**super().arguments(batch), "use_dynamic_cfg": dynamic}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from serving.backends.ray.engines.diffusion import memory
 from serving.backends.ray.engines.diffusion.adapters import Adapters
@@ -20,13 +20,23 @@ from serving.backends.ray.engines.network.inputs import check_sides
 from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput
-from serving.protocol.tasks import TaskRequest
+from serving.protocol.tasks import ImageRequest, ImageToVideoRequest, TaskRequest, TextToVideoRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import BaseOutput
+    from numpy.typing import NDArray
     from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
 
+Tensors = dict[str, "torch.Tensor"]
+AfterStep = Callable[["DiffusionPipeline", int, object, Tensors], Tensors]
+"""Called with the pipeline, the step's number and time, and tensors that it may change."""
 Request = TypeVar("Request", bound=TaskRequest)
 Output = TypeVar("Output")
+Worded = TypeVar("Worded", bound=ImageRequest | TextToVideoRequest | ImageToVideoRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +74,17 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     output_type: ClassVar[str] = "np"
     usual_steps: ClassVar[int] = 30
     usual_guidance: ClassVar[float] = 5.0
-    fixed: ClassVar[Mapping[str, Any]] = {}
+    fixed: ClassVar[Mapping[str, object]] = {}
     lower: ClassVar[Sequence[str]] = ("width", "height")
 
-    pipeline: Any = None
+    pipeline: "DiffusionPipeline" = None
 
     @abstractmethod
-    def arguments(self, batch: Sequence[Asked[Request]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[Request]]) -> Mapping[str, object]:
         """What the pipeline is called with for requests of one key, besides seeds, steps, guidance and size."""
 
     @abstractmethod
-    def results(self, output: Any, batch: Sequence[Asked[Request]]) -> Sequence[Output]:  # noqa: ANN401  of the kind
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[Request]]) -> Sequence[Output]:
         """One output for each request from what the pipeline returned; see :func:`outputs.pixels`.
 
         Raises:
@@ -127,10 +137,30 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         )
 
     def check(self, request: Request) -> None:
-        """Refuse sizes the network cannot make and adapters it has not."""
+        """Refuse what the network does not read, sizes it cannot make and adapters it has not."""
+        check_read(request, self.unread())
+        if getattr(request, "negative_prompt", "") and self.guidance_of(request) <= 1:
+            problem = f"a guidance of {self.guidance_of(request):g} leaves it unread"
+            raise BadInput(problem, field="negative_prompt", fix="leave it out, or use a guidance over 1")
         if size := size_of(request):
-            check_sides(size["width"], size["height"], self.multiple(), self.least_px())
+            self._check_size(request, **size)
         self.adapters.check(adapter_of(request))
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields of a request that the loaded network cannot use, each with the reason; none unless a family says so.
+
+        What is there for builtin engines (``title``, ``motion``, ``mood``) is none of them: pipelines send it to all.
+        """
+        return {}
+
+    def _check_size(self, request: Request, width: int, height: int) -> None:
+        try:
+            check_sides(width, height, self.multiple(), self.least_px())
+        except BadInput as error:
+            if error.field in request.model_fields_set:
+                raise
+            problem = f"the default {width}x{height} does not fit, {error.problem}"
+            raise BadInput(problem, field=error.field, fix=f"give width and height, {error.fix}") from error
 
     def multiple(self) -> int:
         """What sides are multiples of, of the loaded network."""
@@ -160,7 +190,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         """Texts the network reads, by field."""
         return {name: getattr(request, name) for name in ("prompt", "negative_prompt") if hasattr(request, name)}
 
-    def tokenizers(self) -> Sequence[Any]:
+    def tokenizers(self) -> "Sequence[PreTrainedTokenizerBase]":
         """That read the prompt."""
         named = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
         return [tokenizer for tokenizer in named if tokenizer is not None]
@@ -195,7 +225,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         self.adapters.use(adapter_of(first))
         told = {"done": 0, "total": self.steps_of(first)}
 
-        def after_step(pipeline: Any, index: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+        def after_step(pipeline: "DiffusionPipeline", index: int, time: object, tensors: Tensors) -> Tensors:
             told["total"] = getattr(pipeline, "num_timesteps", 0) or told["total"]
             told["done"] = index + 1
             steps(**told)
@@ -215,7 +245,7 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
             self._alive = None
         return self.results(output, batch)
 
-    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+    def hook(self, after_step: AfterStep) -> Mapping[str, object]:
         """How the pipeline is told to call after each step, with itself, the step, its time and tensors."""
         return {"callback_on_step_end": after_step}
 
@@ -233,12 +263,27 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
     def _watch_decoder(self) -> None:
         """Whoever cancels while frames or tiles are decoded waits for one of them, not for all."""
 
-        def before(*_: Any) -> None:  # noqa: ANN401  the module and its inputs
+        def before(*_: object) -> None:
             if self._alive is not None:
                 self._alive()
 
         if (decoder := getattr(self.pipeline.vae, "decoder", None)) is not None:
             decoder.register_forward_pre_hook(before)
+
+
+def check_read(request: TaskRequest, unread: Mapping[str, str]) -> None:
+    """Refuse fields that would change nothing; what equals its default is as good as not sent.
+
+    Args:
+        request: any.
+        unread: fields that the network cannot use, each with the reason.
+
+    Raises:
+        BadInput: names the first of them.
+    """
+    for name, problem in unread.items():
+        if getattr(request, name) != type(request).model_fields[name].default:
+            raise BadInput(problem, field=name, fix="leave it out, or use another model")
 
 
 def size_of(request: TaskRequest) -> dict[str, int]:
@@ -251,12 +296,12 @@ def adapter_of(request: TaskRequest) -> str | None:
     return getattr(request, "adapter", None)
 
 
-def rows(output: Any) -> Sequence[Any]:  # noqa: ANN401  a picture or a clip
+def rows(output: "NDArray[np.floating]") -> "Sequence[NDArray[np.uint8]]":
     """Pictures or clips of a batch as uint8, from float ``(batch, ..., height, width, 3)``."""
     return list(pixels(output))
 
 
-def negatives(batch: Sequence[Asked[Any]]) -> list[str] | None:
+def negatives(batch: Sequence[Asked[Worded]]) -> list[str] | None:
     """Negative prompts of a batch; None where they are empty, which pipelines may take for something of their own."""
     texts = [asked.request.negative_prompt for asked in batch]
     return texts if any(texts) else None

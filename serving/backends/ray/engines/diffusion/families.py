@@ -4,8 +4,8 @@ The one invariant: the card alone decides (``architecture``); nothing heavy is i
 """
 
 import importlib
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from serving.backends.base import Engine, EngineContext
 from serving.errors import BadInput, shown
@@ -53,5 +53,5 @@ def engine_of(model: Model, context: EngineContext) -> Engine:
             fix=f"use one of {', '.join(families)}",
         )
     module, _, name = families[wanted].partition(":")
-    kind: Any = getattr(importlib.import_module(module), name)
-    return cast(Engine, kind(model, context))
+    make: Callable[[Model, EngineContext], Engine] = getattr(importlib.import_module(module), name)
+    return make(model, context)

@@ -9,7 +9,10 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, TypeGuard, Unpack
+
+from pydantic import JsonValue
 
 from serving.backends.ray.engines.network.checkpoint import check_types
 from serving.backends.ray.engines.network.engine import needs
@@ -17,12 +20,33 @@ from serving.backends.ray.engines.network.faults import is_out_of_memory
 from serving.errors import BadInput, ReelmeshError, foreign_text, shown
 from serving.weights.safetensors_files import TensorInfo, compare, read_header
 
+if TYPE_CHECKING:
+    import torch
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
+
+    Part: TypeAlias = ModelMixin | PreTrainedModel
+
 INDEX: Final = "model_index.json"
 _FIX: Final = "point source at the folder of a whole pipeline, as save_pretrained writes it"
 _MOST_SHOWN: Final = 3
 
 
-def library(name: str) -> Any:  # noqa: ANN401  a module
+class How(TypedDict, total=False):
+    """Arguments of ``from_pretrained``.
+
+    Attributes:
+        dtype: of the weights in memory.
+        variant: of the files, ``fp16``.
+        device_map: straight to which device; None leaves them on the host.
+    """
+
+    dtype: "torch.dtype"
+    variant: str | None
+    device_map: dict[str, str] | None
+
+
+def library(name: str) -> ModuleType:
     """One of the two libraries, told to be quiet.
 
     Args:
@@ -38,7 +62,7 @@ def library(name: str) -> Any:  # noqa: ANN401  a module
     return module
 
 
-def read_index(folder: Path, accepted: Collection[str]) -> dict[str, Any]:
+def read_index(folder: Path, accepted: Collection[str]) -> dict[str, JsonValue]:
     """``model_index.json`` of a pipeline's folder.
 
     Args:
@@ -63,12 +87,12 @@ def read_index(folder: Path, accepted: Collection[str]) -> dict[str, Any]:
 
 
 def load_parts(
-    index: Mapping[str, Any],
+    index: Mapping[str, JsonValue],
     folder: Path,
     elsewhere: Mapping[str, Path],
     wanted: Collection[str],
-    **how: Any,  # noqa: ANN401  of from_pretrained
-) -> dict[str, Any]:
+    **how: Unpack[How],
+) -> "dict[str, Part]":
     """Load every network of a pipeline.
 
     Args:
@@ -76,7 +100,7 @@ def load_parts(
         folder: of the pipeline.
         elsewhere: folders of parts that lie apart, by name.
         wanted: parts that the pipeline's class takes.
-        how: arguments for every part's ``from_pretrained``: ``dtype``, ``variant``, ``device_map``.
+        how: arguments for every part's ``from_pretrained``.
 
     Raises:
         BadInput: a part is missing, or does not fit its code.
@@ -84,8 +108,8 @@ def load_parts(
     found = {}
     for name in wanted:
         place = elsewhere.get(name, folder / name)
-        told: Any = index.get(name)
-        kind = _class_of(str(told[0]), str(told[1]), place) if _is_pair(told) else None
+        told = index.get(name)
+        kind = _class_of(*told, place) if _is_pair(told) else None
         if kind is None and name in elsewhere:
             kind = _class_told(place)
         if kind is not None and hasattr(kind, "_keys_to_ignore_on_load_unexpected"):
@@ -93,7 +117,7 @@ def load_parts(
     return found
 
 
-def load_part(kind: Any, folder: Path, **how: Any) -> Any:  # noqa: ANN401  classes of two libraries
+def load_part(kind: "type[Part]", folder: Path, **how: Unpack[How]) -> "Part":
     """Load one network.
 
     Args:
@@ -104,7 +128,7 @@ def load_part(kind: Any, folder: Path, **how: Any) -> Any:  # noqa: ANN401  clas
     Raises:
         BadInput: keys are missing, unexpected or misshapen, a file is damaged or missing, or there are only pickles.
     """
-    arguments = {key: value for key, value in how.items() if value is not None}
+    arguments: dict[str, object] = {key: value for key, value in how.items() if value is not None}
     if kind.__module__.startswith("transformers."):
         arguments["ignore_mismatched_sizes"] = True  # they are told in the loading information
     with naming(folder, kind, how.get("variant")):
@@ -127,7 +151,7 @@ def load_part(kind: Any, folder: Path, **how: Any) -> Any:  # noqa: ANN401  clas
 
 
 @contextmanager
-def naming(folder: Path, kind: Any = None, variant: str | None = None) -> Iterator[None]:  # noqa: ANN401  a class
+def naming(folder: Path, kind: "type[Part] | None" = None, variant: str | None = None) -> Iterator[None]:
     """What a library raises while it reads ``folder`` becomes one line about the folder.
 
     Args:
@@ -170,7 +194,7 @@ def _variant(path: Path) -> str | None:
     return path.stem.partition(".")[2].partition("-")[0] or None
 
 
-def _compare(kind: Any, folder: Path, layout: Mapping[str, TensorInfo]) -> None:  # noqa: ANN401  a class
+def _compare(kind: "type[Part]", folder: Path, layout: Mapping[str, TensorInfo]) -> None:
     if not hasattr(kind, "load_config"):
         return
     import torch
@@ -191,23 +215,25 @@ def _name(key: object) -> str:
     return str(key[0]) if isinstance(key, tuple) else str(key)
 
 
-def _is_pair(told: Any) -> bool:  # noqa: ANN401  JSON
+def _is_pair(told: object) -> TypeGuard[tuple[str, str]]:
+    """Module and class; JSON has them in a list."""
     return isinstance(told, list) and len(told) == 2 and all(isinstance(one, str) for one in told)  # noqa: PLR2004
 
 
-def _class_of(module: str, name: str, folder: Path) -> Any:  # noqa: ANN401  a class
+def _class_of(module: str, name: str, folder: Path) -> "type[Part]":
     from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES, simple_get_class_obj
 
     try:
         if module not in LOADABLE_CLASSES and not hasattr(library("diffusers").pipelines, module):
             raise AttributeError(module)
-        return simple_get_class_obj(module, name)
+        found: type[Part] = simple_get_class_obj(module, name)
     except AttributeError as error:
         problem = f"neither diffusers nor transformers has {shown(f'{module}.{name}')}"
         raise BadInput(problem, field=str(folder), fix="upgrade them, or use another checkpoint") from error
+    return found
 
 
-def _class_told(folder: Path) -> Any:  # noqa: ANN401  a class
+def _class_told(folder: Path) -> "type[Part]":
     """The class that a part's own ``config.json`` names."""
     try:
         name = json.loads((folder / "config.json").read_bytes())["_class_name"]

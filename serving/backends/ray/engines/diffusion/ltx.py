@@ -5,7 +5,7 @@ The one invariant: sound is as long as the clip, to the sample.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from serving.backends.ray.engines.diffusion.clips import Clip, ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
@@ -14,7 +14,11 @@ from serving.backends.ray.engines.network.seeds import generator
 
 if TYPE_CHECKING:
     import torch
+    from diffusers.models.autoencoders.vae import DecoderOutput
+    from diffusers.utils import BaseOutput
     from PIL.Image import Image
+
+    Decoded: TypeAlias = DecoderOutput | tuple[torch.Tensor]
 
 
 class LtxEngine(ClipEngine):
@@ -37,7 +41,7 @@ class LtxEngine(ClipEngine):
         """8 in all that were published."""
         return int(self.pipeline.vae_temporal_compression_ratio)
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """The rate, and how far the decoder denoises, if it does."""
         return {
             **super().arguments(batch),
@@ -64,19 +68,21 @@ class LtxPictureEngine(LtxEngine):
             vae.register_to_config(timestep_conditioning=False)  # read by the pipeline alone once it is loaded
             vae.decode = partial(self._denoised, vae.decode)
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """What the decoder's noise comes from is made here, since the pipeline does not pass it on."""
         self._chances = [generator(asked.request.seed) for asked in batch]
         return super().arguments(batch)
 
-    def _denoised(self, decode: Callable[..., Any], latents: "torch.Tensor", _: object = None, **how: Any) -> Any:  # noqa: ANN401  the decoder's own
+    def _denoised(
+        self, decode: Callable[..., "Decoded"], latents: "torch.Tensor", _: object = None, **how: object
+    ) -> "Decoded":
         import torch
         from diffusers.utils.torch_utils import randn_tensor
 
-        like: Any = {"device": latents.device, "dtype": latents.dtype}
         part, when = self.option("decode_noise", 0.025), self.option("decode_timestep", 0.05)
-        noise = randn_tensor(latents.shape, generator=self._chances, **like)
-        return decode((1 - part) * latents + part * noise, torch.full((len(latents),), when, **like), **how)
+        noise = randn_tensor(latents.shape, generator=self._chances, device=latents.device, dtype=latents.dtype)
+        times = torch.full((len(latents),), when, device=latents.device, dtype=latents.dtype)
+        return decode((1 - part) * latents + part * noise, times, **how)
 
 
 class Ltx2Engine(LtxEngine):
@@ -97,7 +103,7 @@ class Ltx2Engine(LtxEngine):
         """Two latents: one cannot be mirrored."""
         return 2 * self.multiple_px
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """Guidance of picture and sound alike."""
         guidance = self.guidance_of(batch[0].request)
         perturbed = self.option("stg_scale", 0.0)
@@ -115,7 +121,7 @@ class Ltx2Engine(LtxEngine):
             "use_cross_timestep": bool(self.option("cross_timestep", 0)),
         }
 
-    def results(self, output: Any, batch: Sequence[Asked[ClipRequest]]) -> Sequence[Clip]:  # noqa: ANN401  of the kind
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[ClipRequest]]) -> Sequence[Clip]:
         """Clips with their sound; it comes in mel frames of 10 ms and is cut or continued to the clip's length."""
         rate_hz = int(self.pipeline.vocoder.config.output_sampling_rate)
         found = []
@@ -140,6 +146,6 @@ class Ltx2PictureEngine(Ltx2Engine):
         crf = resolve_default_image_crf(self.pipeline.text_encoder)
         return Image.fromarray(apply_image_conditioning_crf(np.asarray(picture), crf))
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """The pictures are compressed already."""
         return {**super().arguments(batch), "image_crf": 0}

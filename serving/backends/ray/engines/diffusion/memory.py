@@ -5,11 +5,14 @@ The one invariant: what is turned on was decided by network.switches alone.
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.network.switches import Switches, switches
 from serving.repository.model import Memory
 from serving.weights.safetensors_files import TensorInfo
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 _MIB: Final = 1 << 20
 _PEAK: Final = 1.6
@@ -33,7 +36,7 @@ def decide(
     return switches(weights, max(sizes, default=0), max(peak, weights), share_bytes)
 
 
-def turn_on(pipeline: Any, chosen: Switches, device: str) -> None:  # noqa: ANN401  a pipeline of diffusers
+def turn_on(pipeline: "DiffusionPipeline", chosen: Switches, device: str) -> None:
     """Turn savers on; decoders without slicing or tiling go without.
 
     Args:
@@ -49,7 +52,7 @@ def turn_on(pipeline: Any, chosen: Switches, device: str) -> None:  # noqa: ANN4
     offload(pipeline, chosen, device)
 
 
-def offload(pipeline: Any, chosen: Switches, device: str) -> None:  # noqa: ANN401  a pipeline of diffusers
+def offload(pipeline: "DiffusionPipeline", chosen: Switches, device: str) -> None:
     """Let weights wait on the host, if that was chosen."""
     if chosen.offload == "model":
         pipeline.enable_model_cpu_offload(device=device)

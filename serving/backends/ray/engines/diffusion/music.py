@@ -6,11 +6,11 @@ The one invariant: music is stereo at 48 kHz, of exactly the length asked for, a
 import importlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine
+from serving.backends.ray.engines.diffusion.engine import AfterStep, Asked, DiffusionEngine
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.diffusion.sounds import at_rate, faded, of_length, stereo, write_wav
 from serving.backends.ray.engines.network.engine import Written, needs
@@ -19,6 +19,7 @@ from serving.protocol.tasks import MusicRequest
 
 if TYPE_CHECKING:
     import numpy as np
+    from diffusers.utils import BaseOutput
     from numpy.typing import NDArray
 
 RATE_HZ: Final = 48_000
@@ -63,7 +64,7 @@ class MusicEngine(DiffusionEngine[MusicRequest, "NDArray[np.float32]"]):
         """Rows of one batch have their length in common, too."""
         return (super().batch_key(prepared), prepared.request.duration_s)
 
-    def results(self, output: Any, batch: Sequence[Asked[MusicRequest]]) -> "Sequence[NDArray[np.float32]]":  # noqa: ANN401
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[MusicRequest]]) -> "Sequence[NDArray[np.float32]]":
         """Sound at 48 kHz, of its length to the sample."""
         found = []
         for sound, asked in zip(output.audios, batch, strict=True):
@@ -104,20 +105,22 @@ class StableAudioEngine(MusicEngine):
         samples = self.pipeline.transformer.config.sample_size * self.pipeline.vae.hop_length
         return float(samples / self.rate_hz())
 
+    def unread(self) -> Mapping[str, str]:
+        """Words to be sung."""
+        return {"lyrics": "the model does not sing"}
+
     def check(self, request: MusicRequest) -> None:
-        """Refuse words to be sung, and more than there is."""
+        """Refuse more than there is."""
         super().check(request)
-        if request.lyrics:
-            raise BadInput("the model does not sing", field="lyrics", fix="leave them out, or use ace_step")
         if request.duration_s > self.most_s():
             problem = f"{request.duration_s:g} s, and the model makes at most {self.most_s():.2f}"
             raise BadInput(problem, field="duration_s", fix=f"use at most {int(self.most_s() * 100) / 100:g}")
 
-    def hook(self, after_step: Callable[..., Any]) -> Mapping[str, Any]:
+    def hook(self, after_step: AfterStep) -> Mapping[str, object]:
         """Its hook is of the old kind: after each step, with the step's number."""
         return {"callback": lambda index, time, latents: after_step(self.pipeline, index, time, {})}
 
-    def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, object]:
         """Prompts, guidance and length."""
         # The scheduler's noise compares rounded numbers with the ends of its range, and corrects them itself.
         warnings.filterwarnings("ignore", message=r"Should have t[ab]", module=r"torchsde\.")
@@ -143,11 +146,9 @@ class AceStepEngine(MusicEngine):
         """48,000 in all that were published."""
         return int(self.pipeline.sample_rate)
 
-    def check(self, request: MusicRequest) -> None:
-        """Refuse guidance where it was distilled into the weights."""
-        super().check(request)
-        if self.pipeline.is_turbo and request.guidance is not None:
-            raise BadInput("the model is distilled and takes no guidance", field="guidance", fix="leave it out")
+    def unread(self) -> Mapping[str, str]:
+        """Guidance, where it was distilled into the weights."""
+        return {"guidance": "the model is distilled and takes no guidance"} if self.pipeline.is_turbo else {}
 
     def guidance_of(self, request: MusicRequest) -> float:
         """None, that is 1, where it was distilled into the weights."""
@@ -178,7 +179,7 @@ class AceStepEngine(MusicEngine):
         counts = tuple(sum(self.prompts.count(text)) for text in self.texts(prepared.request).values())
         return (super().batch_key(prepared), counts)
 
-    def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[MusicRequest]]) -> Mapping[str, object]:
         """Prompts, lyrics, guidance and length."""
         first = batch[0].request
         return {

@@ -4,7 +4,7 @@ The one invariant: an output that holds values which are no numbers fails; it ne
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.errors import EngineFailed
 from serving.media.ffmpeg import VideoWriter
@@ -17,7 +17,7 @@ _PNG_EFFORT: Final = 3
 """Of zlib's 9: a 1024x1024 picture in a third of the time of Pillow's 6, 4 % larger."""
 
 
-def pixels(values: Any) -> "NDArray[np.uint8]":  # noqa: ANN401  an array of numpy's, or of torch's on any device
+def pixels(values: "NDArray[np.floating]") -> "NDArray[np.uint8]":
     """Pictures or frames as bytes.
 
     Args:
@@ -36,7 +36,7 @@ def pixels(values: Any) -> "NDArray[np.uint8]":  # noqa: ANN401  an array of num
     return (found * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def check_finite(values: "NDArray[np.floating[Any]]") -> None:
+def check_finite(values: "NDArray[np.floating]") -> None:
     """Refuse an output with NaN or infinity in it.
 
     Raises:

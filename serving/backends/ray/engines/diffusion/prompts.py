@@ -7,9 +7,12 @@ a tokenizer keeps its truncation between calls, so two threads never share one.
 import copy
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from serving.backends.ray.engines.network.inputs import check_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Prompts:
@@ -19,7 +22,7 @@ class Prompts:
         tokenizers: transformers' own; every one of them reads the text.
     """
 
-    def __init__(self, tokenizers: Sequence[Any]) -> None:
+    def __init__(self, tokenizers: "Sequence[PreTrainedTokenizerBase]") -> None:
         self._pairs = [(tokenizer, copy.deepcopy(tokenizer)) for tokenizer in tokenizers]
         self._lock = threading.Lock()
 

@@ -5,7 +5,7 @@ The one invariant: a picture is of the size asked for, and of its own seed whate
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from serving.backends.ray.engines.diffusion.engine import Asked, DiffusionEngine, negatives, rows
 from serving.backends.ray.engines.diffusion.outputs import write_png
@@ -16,6 +16,7 @@ from serving.protocol.tasks import ImageRequest
 
 if TYPE_CHECKING:
     import numpy as np
+    from diffusers.utils import BaseOutput
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -27,19 +28,17 @@ class SdxlEngine(DiffusionEngine[ImageRequest, "NDArray[np.uint8]"]):
 
     kind = "StableDiffusionXLPipeline"
     request_type = ImageRequest
-    fixed: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
+    fixed: ClassVar[Mapping[str, object]] = {"add_watermarker": False}
 
-    def check(self, request: ImageRequest) -> None:
-        """Refuse a picture to be guided by, which only a ControlNet reads."""
-        super().check(request)
-        if request.control is not None:
-            raise BadInput("the model has no ControlNet", field="control", fix="leave it out, or use another model")
+    def unread(self) -> Mapping[str, str]:
+        """A picture to be guided by, and how strongly: only a ControlNet reads them."""
+        return dict.fromkeys(("control", "control_scale"), "the model has no ControlNet")
 
     def least_px(self) -> int:
         """A latent of 8 by 8."""
         return _LEAST_PX
 
-    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, object]:
         """Prompts and guidance."""
         return {
             "prompt": [asked.request.prompt for asked in batch],
@@ -47,7 +46,7 @@ class SdxlEngine(DiffusionEngine[ImageRequest, "NDArray[np.uint8]"]):
             "guidance_scale": self.guidance_of(batch[0].request),
         }
 
-    def results(self, output: Any, batch: Sequence[Asked[ImageRequest]]) -> "Sequence[NDArray[np.uint8]]":  # noqa: ANN401
+    def results(self, output: "BaseOutput", batch: Sequence[Asked[ImageRequest]]) -> "Sequence[NDArray[np.uint8]]":
         """The pictures."""
         return rows(output.images)
 
@@ -71,9 +70,13 @@ class SdxlControlEngine(SdxlEngine):
     kind = "StableDiffusionXLControlNetPipeline"
     checkpoints = ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline")
 
+    def unread(self) -> Mapping[str, str]:
+        """It has a ControlNet."""
+        return {}
+
     def check(self, request: ImageRequest) -> None:
         """Refuse a request without the picture to be guided by."""
-        DiffusionEngine.check(self, request)
+        super().check(request)
         if request.control is None:
             raise BadInput("the model is guided by a picture", field="control", fix="send edges, depth or a pose")
 
@@ -90,7 +93,7 @@ class SdxlControlEngine(SdxlEngine):
         """The guide's weight too is one for the batch."""
         return (super().batch_key(prepared), prepared.request.control_scale)
 
-    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ImageRequest]]) -> Mapping[str, object]:
         """Prompts, guidance and guides."""
         return {
             **super().arguments(batch),

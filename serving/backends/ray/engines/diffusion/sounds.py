@@ -4,19 +4,20 @@ The one invariant: an output that holds values which are no numbers fails; it ne
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.diffusion.outputs import check_finite
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 FADE_S: Final = 0.05
 """Length of the fade at the end of music, so that the last sample is silent."""
 
 
-def stereo(values: Any) -> "NDArray[np.float32]":  # noqa: ANN401  a tensor of torch's on any device
+def stereo(values: "torch.Tensor") -> "NDArray[np.float32]":
     """Sound of one row.
 
     Args:

@@ -4,7 +4,7 @@ The one invariant: clips are made one at a time, since the decoder looks along t
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from serving.backends.ray.engines.diffusion.clips import ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
@@ -13,7 +13,7 @@ _DECODED_AT_ONCE = 8
 
 
 class StableVideoEngine(ClipEngine):
-    """``StableVideoDiffusionPipeline``: reads the picture and the rate, and no words: ``prompt`` is left aside.
+    """``StableVideoDiffusionPipeline``: reads the picture and the rate, and no words.
 
     The card's ``options``: ``motion_bucket_id`` (127; more is more motion), ``noise_aug_strength`` (0.02; more leaves
     the picture further), ``min_guidance`` of the first frame (1), ``decode_chunk`` (8 frames).
@@ -42,11 +42,11 @@ class StableVideoEngine(ClipEngine):
         """Shares with nobody."""
         return None
 
-    def texts(self, request: ClipRequest) -> Mapping[str, str]:
-        """None is read."""
-        return {}
+    def unread(self) -> Mapping[str, str]:
+        """Words."""
+        return dict.fromkeys(("prompt", "negative_prompt"), "the model reads no words")
 
-    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, Any]:
+    def arguments(self, batch: Sequence[Asked[ClipRequest]]) -> Mapping[str, object]:
         """Picture, rate, length, and what the network is told about motion."""
         asked = batch[0].request
         frames, most = self.frames_run(asked), self.guidance_of(asked)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from serving.backends.ray.engines.network.engine import NetworkEngine, Written, 
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import MusicRequest
+
+if TYPE_CHECKING:
+    from transformers import MusicgenForConditionalGeneration
 
 _MOODS: Final = {
     "calm": "calm instrumental music, slow, soft strings and piano",
@@ -61,7 +64,9 @@ class MusicgenEngine(NetworkEngine[MusicRequest, Piece, NDArray[np.float32]]):
         )
         self._prompts = Prompts([self.tokenizer])  # requests are prepared while the network reads another one
         network = transformers.MusicgenForConditionalGeneration
-        self.network: Any = pretrained(network, self.model, folder, self.placement.device, dtype=self.placement.dtype)
+        self.network: MusicgenForConditionalGeneration = pretrained(
+            network, self.model, folder, self.placement.device, dtype=self.placement.dtype
+        )
         codec = self.network.config.audio_encoder
         self._rate_hz, self._frame_rate = int(codec.sampling_rate), float(codec.frame_rate)
         self._codebooks = int(self.network.decoder.num_codebooks)

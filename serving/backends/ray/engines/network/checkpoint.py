@@ -9,14 +9,19 @@ import pickle
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypedDict, TypeVar
 
 from serving.backends.ray.engines.network.faults import is_out_of_memory
 from serving.errors import BadInput, ReelmeshError, foreign_text
 from serving.repository.model import Model
 from serving.weights.safetensors_files import TensorInfo, read_header
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
 T = TypeVar("T")
+Network = TypeVar("Network", bound="PreTrainedModel")
 
 _NAMED: Final = 3
 """Keys that a message names; the others are counted."""
@@ -26,7 +31,15 @@ _CONFIG: Final = "config.json"
 _FIX: Final = "use the checkpoint that belongs to this network, whole"
 
 
-def pretrained(network: Any, model: Model, folder: Path, device: str, **more: Any) -> Any:  # noqa: ANN401  any class
+class LoadingInfo(TypedDict, total=False):
+    """What transformers tells about a load: keys, and of those that are misshapen the shapes in file and network."""
+
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+    mismatched_keys: Collection[tuple[str, Collection[int], Collection[int]]]
+
+
+def pretrained(network: type[Network], model: Model, folder: Path, device: str, *, dtype: "torch.dtype") -> Network:
     """``from_pretrained`` of a transformers class, from the disk alone, straight to the device, in evaluation mode.
 
     Args:
@@ -34,7 +47,7 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
         model: its card says which pickles may be read.
         folder: with ``config.json`` and the weights.
         device: ``cpu`` or ``cuda:N``.
-        more: further arguments, such as ``dtype``.
+        dtype: of the weights in memory.
 
     Raises:
         BadInput: no such files, or keys that are missing, unknown or of another shape.
@@ -43,15 +56,15 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
         raise BadInput(f"there is no {_CONFIG}", field=f"{model.name}: {folder.name}", fix=_FIX)
     pickles = bool(model.card.source.allow_pickles)
 
-    def load() -> tuple[Any, Mapping[str, Any]]:
-        loaded: tuple[Any, Mapping[str, Any]] = network.from_pretrained(
+    def load() -> "tuple[Network, LoadingInfo]":
+        loaded: tuple[Network, LoadingInfo] = network.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=None if pickles else True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             device_map=device,
-            **more,
+            dtype=dtype,
         )
         return loaded
 
@@ -61,7 +74,8 @@ def pretrained(network: Any, model: Model, folder: Path, device: str, **more: An
     whole = [path for path in sorted(folder.glob("*.safetensors")) if "." not in path.stem]  # a variant has one
     tensors = {name: tensor for path in whole for name, tensor in read_header(path).items()}
     check_types(loaded.state_dict(), tensors, field=f"{model.name}: {folder.name}")
-    return loaded.eval()
+    loaded.eval()
+    return loaded
 
 
 def reading(name: str, load: Callable[[], T], folder: Path) -> T:
@@ -83,7 +97,7 @@ def reading(name: str, load: Callable[[], T], folder: Path) -> T:
         raise BadInput(f"{type(error).__name__}: {foreign_text(error)}", field=field, fix=_FIX) from error
 
 
-def check_info(info: Mapping[str, Any], *, field: str) -> None:
+def check_info(info: LoadingInfo, *, field: str) -> None:
     """Look at what transformers tells about a load (``output_loading_info``).
 
     Raises:
@@ -107,7 +121,7 @@ def check_shapes(found: Mapping[str, Collection[int]], wanted: Mapping[str, Coll
     check_keys(wanted.keys() - found.keys(), found.keys() - wanted.keys(), mismatched, field=field)
 
 
-def check_types(state: Mapping[str, Any], tensors: Mapping[str, TensorInfo], *, field: str) -> None:
+def check_types(state: "Mapping[str, torch.Tensor]", tensors: Mapping[str, TensorInfo], *, field: str) -> None:
     """Refuse whole numbers where a network has fractions: libraries cast them, and quantised weights lose their scales.
 
     Args:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -26,7 +26,7 @@ from serving.backends.ray.parts.chosen import swap_in_chosen
 from serving.backends.ray.parts.swap import Swapped
 from serving.errors import BadInput, MissingDependency, OutOfMemory
 from serving.protocol.artifact import ArtifactRef
-from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult
+from serving.protocol.tasks import TASKS, Made, TaskRequest, TaskResult, adapter_of
 from serving.repository.model import Model, Source
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Written(NamedTuple):
         files: the other fields: a file and its media type.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     files: Mapping[str, tuple[Path, str]] = {}
 
 
@@ -115,7 +115,9 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             source=model.card.source.text,
         )
         self._room = asyncio.Semaphore(self.most_prepared())
-        self.runner = Runner(model.name, self._generate, self._recover, most=self.most_in_batch(), lower=self.lower)
+        self.runner: Runner[Prepared, Output] = Runner(
+            model.name, self._generate, self._recover, most=self.most_in_batch(), lower=self.lower
+        )
 
     @abstractmethod
     def load(self) -> None:
@@ -172,7 +174,9 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         """After a failure, in the network's thread: bring back what hooks and caches the failed batch left."""
 
     def unload(self) -> None:
-        """Free the network; the base drops every attribute that a family sets to None here."""
+        """Free the network: without more, every attribute that :meth:`load` made goes."""
+        for name in self._made:
+            self.__dict__.pop(name, None)
 
     def smallest(self) -> Request | None:
         """A small request to warm up with; None where the family has none."""
@@ -197,12 +201,18 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             call.checkpoint()
             began = time.perf_counter()
             with self.runner.coming():
-                files = await self._files(request)
+                files = await self.files(request)
                 prepared = await in_thread(call, lambda: self.prepare(request, files))
             prepare_s = time.perf_counter() - began
             ran = await self.runner.run(prepared, call, self.batch_key(prepared))
             del prepared
         return await self._finish(request, ran, prepare_s, call)
+
+    async def files(self, request: Request) -> dict[str, Path]:
+        """Local paths of the files that a request refers to, by field; raises :class:`NotFound`."""
+        found = {name: getattr(request, name) for name in type(request).model_fields}
+        refs = {name: ref for name, ref in found.items() if isinstance(ref, ArtifactRef)}
+        return {name: await self._artifacts.local_path(ref) for name, ref in refs.items()}
 
     async def warm_up(self) -> None:
         """Run the family's smallest request, if it has one, and keep how long that took."""
@@ -229,8 +239,10 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
 
     def _load(self) -> None:
         """Load; a device that is too small is told as such, and free again."""
+        before = set(vars(self))
         try:
             self.load()
+            self._made = vars(self).keys() - before
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -243,12 +255,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         for weights in (self.weights, *self.parts.values()):
             weights.close()
 
-    async def _files(self, request: Request) -> dict[str, Path]:
-        found = {name: getattr(request, name) for name in type(request).model_fields}
-        refs = {name: ref for name, ref in found.items() if isinstance(ref, ArtifactRef)}
-        return {name: await self._artifacts.local_path(ref) for name, ref in refs.items()}
-
-    async def _finish(self, request: Request, ran: Ran, prepare_s: float, call: Call) -> TaskResult:
+    async def _finish(self, request: Request, ran: Ran[Output], prepare_s: float, call: Call) -> TaskResult:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix=f"{self.model.name}-") as folder:
             written = await in_thread(call, lambda: self.write(request, ran.output, Path(folder)))
@@ -260,6 +267,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         made = Made(
             model=self.model.name,
             revision=self.weights.revision or self.model.card.source.revision or self.weights.digest[:12],
+            adapter=adapter_of(request),
             seed=getattr(request, "seed", None),
             steps=ran.steps,
             batch=ran.batch,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -24,13 +24,15 @@ log = structlog.get_logger()
 GATHER_S: Final = 0.02
 """Longest that a free network waits for requests that are being prepared, so that they may share its passes."""
 
-Generate = Callable[[Sequence[Any], Steps], Sequence[Any]]
+T = TypeVar("T")
+Prepared = TypeVar("Prepared")
+Output = TypeVar("Output")
 
 
-class Ran(NamedTuple):
+class Ran(NamedTuple, Generic[Output]):
     """One request's output and how it came to be: seconds in the queue and at work, steps, requests of its batch."""
 
-    output: Any
+    output: Output
     queue_s: float
     run_s: float
     steps: int
@@ -38,15 +40,15 @@ class Ran(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
-    prepared: Any
+class _Waiting(Generic[Prepared, Output]):
+    prepared: Prepared
     call: Call
     key: Hashable | None
-    future: asyncio.Future[Ran]
+    future: asyncio.Future[Ran[Output]]
     came_s: float = field(default_factory=time.perf_counter)
 
 
-class Runner:
+class Runner(Generic[Prepared, Output]):
     """Runs prepared requests, several at a time where they fit together.
 
     Args:
@@ -60,7 +62,7 @@ class Runner:
     def __init__(
         self,
         model: str,
-        generate: Generate,
+        generate: Callable[[Sequence[Prepared], Steps], Sequence[Output]],
         recover: Callable[[], None],
         *,
         most: int = 1,
@@ -68,15 +70,15 @@ class Runner:
     ) -> None:
         self._model, self._generate, self._recover = model, generate, recover
         self._most, self._lower = most, lower
-        self.waiting: list[_Waiting] = []
-        self._running: list[_Waiting] = []
+        self.waiting: list[_Waiting[Prepared, Output]] = []
+        self._running: list[_Waiting[Prepared, Output]] = []
         self._coming = 0
         self._moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"network-{model}")
 
-    async def call(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever the work returns
+    async def call(self, work: Callable[[], T]) -> T:
         """Run something else in the network's thread, between batches."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -90,7 +92,7 @@ class Runner:
             self._coming -= 1
             self._moved.set()
 
-    async def run(self, prepared: Any, call: Call, key: Hashable | None) -> Ran:  # noqa: ANN401  the family's own
+    async def run(self, prepared: Prepared, call: Call, key: Hashable | None) -> Ran[Output]:
         """Run one request to its output; cancelling the awaiting task cancels the request.
 
         Args:
@@ -148,7 +150,7 @@ class Runner:
                     self._moved.clear()
                     await self._moved.wait()
 
-    async def _work(self, batch: list[_Waiting]) -> None:
+    async def _work(self, batch: list[_Waiting[Prepared, Output]]) -> None:
         """Run a batch; one that fails runs again request by request, so that only the guilty one fails."""
         self._running = batch
         try:
@@ -164,7 +166,7 @@ class Runner:
         finally:
             self._running = []  # outputs, which may be large, go with those who asked for them
 
-    async def _attempt(self, batch: list[_Waiting]) -> None:
+    async def _attempt(self, batch: list[_Waiting[Prepared, Output]]) -> None:
         loop, began = asyncio.get_running_loop(), time.perf_counter()
 
         def left(index: int, error: ReelmeshError) -> None:
@@ -178,7 +180,7 @@ class Runner:
                 ran = Ran(output, began - waiting.came_s, run_s, steps.done, len(batch))
                 waiting.future.set_result(ran)
 
-    def _guarded(self, batch: list[_Waiting], steps: Steps) -> Sequence[Any]:
+    def _guarded(self, batch: list[_Waiting[Prepared, Output]], steps: Steps) -> Sequence[Output]:
         """In the network's thread: whatever it raises, it is fit for the next batch afterwards."""
         try:
             outputs = self._generate([waiting.prepared for waiting in batch], steps)
@@ -205,7 +207,7 @@ class Runner:
             log.exception("not_recovered", model=self._model)
 
 
-def _alive(waiting: _Waiting) -> bool:
+def _alive(waiting: _Waiting[Prepared, Output]) -> bool:
     if waiting.future.done():
         return False
     try:
@@ -216,6 +218,6 @@ def _alive(waiting: _Waiting) -> bool:
     return True
 
 
-def _settle(waiting: _Waiting, error: ReelmeshError) -> None:
+def _settle(waiting: _Waiting[Prepared, Output], error: ReelmeshError) -> None:
     if not waiting.future.done():
         waiting.future.set_exception(error)

@@ -21,6 +21,7 @@ from serving.protocol.tasks import MAX_SECONDS, TranslationRequest
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 _TOKENS: Final = 256
 _SMALL: Final = 64
@@ -80,7 +81,7 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, Translated]):
         tokenizer = getattr(transformers, kind.tokenizer_class)
         read = reading(name, lambda: quietly_read(tokenizer, folder), folder)
         self.family = kind(read, network, self.model.card.options)
-        self.network: Any = network
+        self.network: PreTrainedModel = network
         network.generation_config.max_length = None
         if kind.hears:
             extractor = transformers.SeamlessM4TFeatureExtractor
@@ -163,8 +164,7 @@ class TranslationEngine(NetworkEngine[TranslationRequest, Script, Translated]):
 
     def unload(self) -> None:
         """Free the device."""
-        self.network = None
-        del self.family
+        del self.network, self.family
 
     def _most_tokens(self) -> int:
         """What the network reads: its positions, or what its tokenizer says if that is less."""

@@ -10,10 +10,13 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from serving.backends.ray.engines.translation.languages import code_of
 from serving.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _FLORES: Final = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 
@@ -36,7 +39,9 @@ class Family(ABC):
     tokenizer_class: ClassVar[str]
     hears: ClassVar[bool] = False
 
-    def __init__(self, tokenizer: Any, network: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", network: "PreTrainedModel", options: Mapping[str, object]
+    ) -> None:
         self.tokenizer, self.network, self.options = tokenizer, network, options
         self._lock = threading.Lock()
 
@@ -154,7 +159,9 @@ class Nllb(M2m100):
 
     tokenizer_class = "NllbTokenizer"
 
-    def __init__(self, tokenizer: Any, network: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", network: "PreTrainedModel", options: Mapping[str, object]
+    ) -> None:
         super().__init__(tokenizer, network, options)
         added = tokenizer.get_added_vocab()
         self._languages = {code: index for code, index in added.items() if _FLORES.fullmatch(code)}
@@ -201,7 +208,7 @@ def family_of(folder: Path, field: str) -> type[Family]:
     return families[kind]
 
 
-def quietly_read(tokenizer: Any, folder: Path) -> Any:  # noqa: ANN401  transformers' class and object
+def quietly_read(tokenizer: "type[PreTrainedTokenizerBase]", folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint; that Marian would like sacremoses, for odd punctuation, need not be told."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")

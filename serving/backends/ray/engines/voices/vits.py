@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written, needs
@@ -16,9 +16,12 @@ from serving.backends.ray.engines.network.steps import Steps
 from serving.backends.ray.engines.voices.choice import choose
 from serving.backends.ray.engines.voices.spelling import Piece, spell
 from serving.backends.ray.engines.voices.spoken import Speech, SpokenPiece, join, write_speech
-from serving.backends.ray.engines.voices.vits_passes import STEPS_A_GROUP, Line, Passes, groups
+from serving.backends.ray.engines.voices.vits_passes import STEPS_A_GROUP, Line, Passes, Sound, groups
 from serving.errors import BadInput
 from serving.protocol.tasks import SpeechRequest
+
+if TYPE_CHECKING:
+    from transformers import VitsModel
 
 _LONGEST_GROUP: Final = 600
 """Symbols, padding included, that go through the network at once: about half a minute of speech, 1 GB in fp32."""
@@ -51,7 +54,7 @@ class VitsEngine(NetworkEngine[SpeechRequest, Utterance, Speech]):
             )
         self._blanks = bool(settings.get("add_blank", True))
         self._romanised = bool(settings.get("is_uroman", False))
-        self.network: Any = pretrained(
+        self.network: VitsModel = pretrained(
             transformers.VitsModel, self.model, folder, self.placement.device, dtype=self.placement.dtype
         )
         self._passes = Passes(self.network, self.model.name)
@@ -87,7 +90,7 @@ class VitsEngine(NetworkEngine[SpeechRequest, Utterance, Speech]):
         lines = [line for utterance in batch for line in utterance.lines]
         chosen = groups([len(line.ids) for line in lines], max(1, self.most_in_batch()), _LONGEST_GROUP)
         total, done = STEPS_A_GROUP * len(chosen), 0
-        said: dict[int, Any] = {}
+        said: dict[int, Sound] = {}
 
         def step() -> None:
             nonlocal done
@@ -122,7 +125,7 @@ class VitsEngine(NetworkEngine[SpeechRequest, Utterance, Speech]):
         spaced[1::2] = ids
         return tuple(spaced)
 
-    def _joined(self, utterance: Utterance, sounds: Sequence[Any]) -> Speech:
+    def _joined(self, utterance: Utterance, sounds: Sequence[Sound]) -> Speech:
         spoken = [
             SpokenPiece(sound.samples, sound.words(piece.words, self._blanks), piece.pause_s)
             for piece, sound in zip(utterance.pieces, sounds, strict=True)

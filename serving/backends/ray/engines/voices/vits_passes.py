@@ -7,7 +7,7 @@ alone, but for rounding.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from serving.protocol.tasks import Word
 
 if TYPE_CHECKING:
     import torch
+    from transformers import VitsConfig, VitsModel
+    from transformers.models.vits.modeling_vits import VitsStochasticDurationPredictor, VitsTextEncoderOutput
 
 STEPS_A_GROUP: Final = 4
 _WINDOW_FRAMES: Final = 128
@@ -83,7 +85,7 @@ class Passes:
         name: of the model, for errors.
     """
 
-    def __init__(self, network: Any, name: str) -> None:  # noqa: ANN401  transformers' class
+    def __init__(self, network: "VitsModel", name: str) -> None:
         self._network, self._name = network, name
         self._config = network.config
         self.rate_hz = int(self._config.sampling_rate)
@@ -186,7 +188,7 @@ class Passes:
 
     def _latents(
         self,
-        encoded: Any,  # noqa: ANN401  transformers' class
+        encoded: "VitsTextEncoderOutput",
         durations: Sequence["torch.Tensor"],
         lines: Sequence[Line],
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -230,7 +232,7 @@ class Passes:
 
 
 def _sampled(
-    predictor: Any,  # noqa: ANN401  transformers' class
+    predictor: "VitsStochasticDurationPredictor",
     states: "torch.Tensor",
     mask: "torch.Tensor",
     voice: "torch.Tensor | None",
@@ -249,7 +251,7 @@ def _sampled(
     return noise[:, :1]
 
 
-def edge_frames(config: Any) -> int:  # noqa: ANN401  transformers' class
+def edge_frames(config: "VitsConfig") -> int:
     """Frames on each side that a sample of the decoder hears: what windows overlap by."""
     reach, rate = 3.0, 1
     for factor, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written
 from serving.backends.ray.engines.network.inputs import read_sound
@@ -37,6 +37,9 @@ _CIRCLES: Final = 2.4
 """Text that compresses better than this runs in circles (the same source)."""
 _UNDETERMINED: Final = "und"
 
+
+Encoded = TypeVar("Encoded")
+"""What a library's encoder makes of sounds, for its own decoder."""
 
 Tick = Callable[[int], None]
 """Told how many tokens are decoded; raises when nobody waits any more."""
@@ -71,7 +74,7 @@ class _Row(NamedTuple):
     window: Window
 
 
-class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
+class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript], Generic[Encoded]):
     """Cuts the sound into windows, hears several at a time, of several requests where they are short.
 
     ``limits.audio`` bounds the sound in seconds. ``options``: ``batch``, windows in a pass; ``beams``, 5; ``tokens``,
@@ -89,21 +92,16 @@ class WhisperEngine(NetworkEngine[TranscriptionRequest, Sound, Transcript]):
     languages: Collection[str]
 
     @abstractmethod
-    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Any:  # noqa: ANN401  the library's own
+    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Encoded:
         """Run the encoder over sounds of at most 30 s each."""
 
     @abstractmethod
-    def detect(self, encoded: Any, tick: Tick) -> tuple[str, float]:  # noqa: ANN401
+    def detect(self, encoded: Encoded, tick: Tick) -> tuple[str, float]:
         """The likeliest language of the first sound, and its probability."""
 
     @abstractmethod
     def decode(
-        self,
-        encoded: Any,  # noqa: ANN401
-        seconds: Sequence[float],
-        language: str,
-        tick: Tick,
-        forbid_repeats: int = 0,
+        self, encoded: Encoded, seconds: Sequence[float], language: str, tick: Tick, forbid_repeats: int = 0
     ) -> Sequence[Heard]:
         """The words of each sound.
 

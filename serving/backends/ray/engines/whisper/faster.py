@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from serving.backends.ray.engines.network.checkpoint import reading
 from serving.backends.ray.engines.network.engine import needs
@@ -20,6 +20,8 @@ from serving.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
+    from ctranslate2 import StorageView
+    from faster_whisper import WhisperModel
     from numpy.typing import NDArray
 
 _FILES: Final = ("model.bin", "config.json")
@@ -32,7 +34,7 @@ _LOOK_S: Final = 0.1
 T = TypeVar("T")
 
 
-class FasterWhisperEngine(WhisperEngine):
+class FasterWhisperEngine(WhisperEngine["StorageView"]):
     """CTranslate2's Whisper; ``int8`` weights compute in fp32 on a CPU and in fp16 on a GPU.
 
     Raises:
@@ -53,7 +55,7 @@ class FasterWhisperEngine(WhisperEngine):
         whole = "float32" if device == "cpu" else "float16"
         compute = _COMPUTE.get(self.placement.precision, f"int8_{whole}")
 
-        def read() -> Any:  # noqa: ANN401  untyped
+        def read() -> "WhisperModel":
             return faster_whisper.WhisperModel(
                 str(folder), device, int(index or 0), compute, cpu_threads=self.threads, local_files_only=True
             )
@@ -68,7 +70,7 @@ class FasterWhisperEngine(WhisperEngine):
         known = [code for code in WHISPER_LANGUAGES if self.network.hf_tokenizer.token_to_id(f"<|{code}|>") is not None]
         self.languages = known if self.network.model.is_multilingual else ["en"]
 
-    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Any:  # noqa: ANN401
+    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> "StorageView":
         """Log-mel features of 30 s each, through the encoder; silence is added to the sound, as in training."""
         import numpy as np
 
@@ -76,7 +78,7 @@ class FasterWhisperEngine(WhisperEngine):
         features = np.stack([self.network.feature_extractor(sound, padding=0) for sound in full])
         return self._watched(lambda: self.network.encode(features), tick)
 
-    def detect(self, encoded: Any, tick: Tick) -> tuple[str, float]:  # noqa: ANN401
+    def detect(self, encoded: "StorageView", tick: Tick) -> tuple[str, float]:
         """By the first decoded token."""
         if not self.network.model.is_multilingual:
             return "en", 1.0
@@ -86,12 +88,7 @@ class FasterWhisperEngine(WhisperEngine):
         return token[2:-2], float(probability) if whole else math.nan
 
     def decode(
-        self,
-        encoded: Any,  # noqa: ANN401
-        seconds: Sequence[float],
-        language: str,
-        tick: Tick,
-        forbid_repeats: int = 0,
+        self, encoded: "StorageView", seconds: Sequence[float], language: str, tick: Tick, forbid_repeats: int = 0
     ) -> Sequence[Heard]:
         """One call decodes all, another finds the times."""
         from faster_whisper.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ attention and no attention of the whole text is held.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from serving.backends.ray.engines.network.checkpoint import pretrained, reading
 from serving.backends.ray.engines.network.decoding import Watch
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     import torch
     from faster_whisper.tokenizer import Tokenizer
     from numpy.typing import NDArray
+    from transformers.modeling_outputs import BaseModelOutput
 
 
-class TransformersWhisperEngine(WhisperEngine):
+class TransformersWhisperEngine(WhisperEngine["torch.Tensor"]):
     """WhisperForConditionalGeneration; fine-tunes load without conversion."""
 
     def load(self) -> None:
@@ -47,13 +48,15 @@ class TransformersWhisperEngine(WhisperEngine):
         self.ids = {token[2:-2]: index for token, index in getattr(self.settings, "lang_to_id", {}).items()}
         self.languages = list(self.ids) if getattr(self.settings, "is_multilingual", False) else ["en"]
 
-    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> Any:  # noqa: ANN401
+    def encode(self, sounds: "Sequence[NDArray[np.float32]]", tick: Tick) -> "torch.Tensor":
         """Log-mel features of 30 s each, through the encoder: ``(batch, 1500, width)``."""
         tick(0)
         features = self.extractor(list(sounds), sampling_rate=16_000, return_tensors="pt").input_features
-        return self.network.model.encoder(features.to(self.placement.device, self.placement.dtype)).last_hidden_state
+        there = features.to(self.placement.device, self.placement.dtype)
+        encoded: torch.Tensor = self.network.model.encoder(there).last_hidden_state
+        return encoded
 
-    def detect(self, encoded: Any, tick: Tick) -> tuple[str, float]:  # noqa: ANN401
+    def detect(self, encoded: "torch.Tensor", tick: Tick) -> tuple[str, float]:
         """By the first decoded token, among the languages."""
         if self.languages == ["en"]:
             return "en", 1.0
@@ -63,12 +66,7 @@ class TransformersWhisperEngine(WhisperEngine):
         return codes[best], float(scores[best])
 
     def decode(
-        self,
-        encoded: Any,  # noqa: ANN401
-        seconds: Sequence[float],
-        language: str,
-        tick: Tick,
-        forbid_repeats: int = 0,
+        self, encoded: "torch.Tensor", seconds: Sequence[float], language: str, tick: Tick, forbid_repeats: int = 0
     ) -> Sequence[Heard]:
         """Decode, then align."""
         import torch
@@ -94,7 +92,7 @@ class TransformersWhisperEngine(WhisperEngine):
         """Free the device."""
         self.network = None
 
-    def _first_scores(self, encoded: Any) -> "torch.Tensor":  # noqa: ANN401
+    def _first_scores(self, encoded: "torch.Tensor") -> "torch.Tensor":
         """What follows the start token: ``(batch, vocabulary)``, float32."""
         import torch
 
@@ -106,7 +104,7 @@ class TransformersWhisperEngine(WhisperEngine):
 
     def _aligned(
         self,
-        encoded: Any,  # noqa: ANN401
+        encoded: "torch.Tensor",
         texts: Sequence[Sequence[int]],
         seconds: Sequence[float],
         tokenizer: "Tokenizer",
@@ -160,7 +158,7 @@ def _keeping(kept: "dict[tuple[int, str], torch.Tensor]", name: tuple[int, str])
     return keep
 
 
-def _outputs(encoded: Any) -> Any:  # noqa: ANN401
+def _outputs(encoded: "torch.Tensor") -> "BaseModelOutput":
     """As transformers wants it; made anew for each call, because beam search repeats its rows in place."""
     from transformers.modeling_outputs import BaseModelOutput
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from serving.errors import BadInput, foreign_text
 
 if TYPE_CHECKING:
+    import tokenizers
     from faster_whisper.tokenizer import Tokenizer
 
 _BEFORE: Final = "\"'“¿([{-"
@@ -39,7 +40,7 @@ def words_of(tokenizer: "Tokenizer", tokens: Sequence[int], starts_s: Sequence[f
     return joined(alignment)
 
 
-def read_tokenizer(folder: Path, name: str) -> Any:  # noqa: ANN401  a tokenizers.Tokenizer
+def read_tokenizer(folder: Path, name: str) -> "tokenizers.Tokenizer":
     """The tokenizer of a checkpoint.
 
     Args:

@@ -1,7 +1,9 @@
 """A render replica's surroundings: a store, scratch space, and engines as a replica would load them."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from serving.backends.ray.engines import load_engine
 from serving.media.ffmpeg import VideoWriter
 from serving.protocol.artifact import ArtifactRef
 from serving.repository.load import load_repository
+from serving.repository.model import Source
+from tests.servers.tiny import context_in, tiny_engine, tiny_model
 
 MODELS = Path(__file__).parents[5] / "model_repository"
 
@@ -57,3 +61,23 @@ class Studio:
 def studio(tmp_path: Path) -> Studio:
     """A studio of this test's own."""
     return Studio(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the engine of a module keeps what its requests bring and get."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Callable[..., Any]:
+    """Loads a model from a copy of its tiny checkpoint that something was done to."""
+
+    def load(name: str, damage: Callable[[Path], object], allow_pickles: Sequence[str] = (), **card: Any) -> Engine:
+        copy = tmp_path / "checkpoint"
+        shutil.copytree(tiny_model(name).card.source.uri.removeprefix("file:"), copy)
+        damage(copy)
+        source = Source(uri=f"file:{copy}", allow_pickles=list(allow_pickles))
+        return tiny_engine(name, context_in(tmp_path), source=source, **card)
+
+    return load

@@ -105,7 +105,7 @@ def test_an_empty_cache_is_another_kind_of_call() -> None:
 
 class Layer(nn.Module):
     def forward(self, sample: torch.Tensor, scale: float = 1.0, mask: torch.Tensor | None = None, **more: int) -> None:
-        raise NotImplementedError
+        return None
 
 
 def test_it_does_not_matter_who_left_a_default_out() -> None:

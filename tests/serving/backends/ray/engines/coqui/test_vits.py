@@ -1,48 +1,36 @@
 """Coqui's VITS voices, on a tiny checkpoint in the format of its model zoo."""
 
 import json
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import torch
 
-from serving.backends.call import Call
 from serving.backends.ray.engines.coqui.vits import CoquiVitsEngine
-from serving.backends.ray.tiny.build import tiny_checkpoint
-from serving.errors import BadInput, Cancelled, EngineFailed, Unsupported
-from serving.repository.model import Source
-from tests.servers.tiny import changed, context_in, tiny_engine, tiny_model
-from tests.serving.backends.ray.engines.voices.heard import Stop, samples_of, say
+from serving.errors import BadInput, EngineFailed, Unsupported
+from tests.serving.backends.ray.engines import laws
+from tests.serving.backends.ray.engines.damage import removed, settings
+from tests.serving.backends.ray.engines.place import engine_of
+from tests.serving.backends.ray.engines.voices.heard import samples_of, say, speech
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TEXT = "Hello my friend. How are you?"
 
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("coqui")
+engine = engine_of("vits_vctk", CoquiVitsEngine)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(home: Path) -> AsyncIterator[CoquiVitsEngine]:
-    engine = tiny_engine("vits_vctk", context_in(home))
-    assert isinstance(engine, CoquiVitsEngine)
-    yield engine
-    await engine.close()
+async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: CoquiVitsEngine) -> None:
+    await laws.equal_seeds_give_equal_answers(engine, speech(engine, TEXT))
 
 
-async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: CoquiVitsEngine, home: Path) -> None:
-    first, again, other = [await say(engine, TEXT, seed=seed) for seed in (1, 1, 2)]
-    assert first.audio == again.audio
-    assert first.audio.sha256 != other.audio.sha256
-    samples, info = await samples_of(home, first.audio)
+async def test_the_answer_is_mono_16_bit_sound(engine: CoquiVitsEngine, home: Path) -> None:
+    said = await say(engine, TEXT)
+    samples, info = await samples_of(home, said.audio)
     assert (info.channels, info.subtype, info.samplerate) == (1, "PCM_16", 22050)
-    assert len(samples) == round(first.duration_s * 22050)
+    assert len(samples) == round(said.duration_s * 22050)
 
 
 async def test_words_have_their_times(engine: CoquiVitsEngine) -> None:
@@ -62,14 +50,9 @@ async def test_speed_is_a_factor_on_the_pace(engine: CoquiVitsEngine) -> None:
 
 
 async def test_progress_is_told_part_by_part_and_a_cancel_takes_effect_at_the_next(engine: CoquiVitsEngine) -> None:
-    told: list[float] = []
-    before = await say(engine, TEXT, Call(on_progress=told.append))
+    told, _ = await laws.progress_rises(engine, speech(engine, TEXT))
     assert told == [index / 8 for index in range(1, 9)]
-    stop = Stop()
-    with pytest.raises(Cancelled):
-        await say(engine, TEXT, stop.call)
-    assert len(stop.told) == 1
-    assert (await say(engine, TEXT)).audio == before.audio
+    await laws.a_cancel_is_heard_at_once(engine, speech(engine, "Hello."), longer=speech(engine, TEXT))
 
 
 @pytest.mark.parametrize(
@@ -77,14 +60,7 @@ async def test_progress_is_told_part_by_part_and_a_cancel_takes_effect_at_the_ne
     [("waveform_decoder.conv_pre.bias", "not sound"), ("text_encoder.emb.weight", "never end|numbers")],
 )
 async def test_numbers_that_are_none_are_an_error_and_no_file(engine: CoquiVitsEngine, part: str, told: str) -> None:
-    weight = engine._network.get_parameter(part)
-    kept = weight.data.clone()
-    weight.data.fill_(float("nan"))
-    try:
-        with pytest.raises(EngineFailed, match=told):
-            await say(engine, TEXT)
-    finally:
-        weight.data.copy_(kept)
+    await laws.a_broken_weight_fails_alone(engine, speech(engine, TEXT), engine._network.get_parameter(part), told)
 
 
 async def test_a_sentence_without_end_is_an_error(engine: CoquiVitsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,47 +98,30 @@ def without_a_key(folder: Path) -> None:
     torch.save(held, folder / "model_file.pth")
 
 
-def without_speakers(folder: Path) -> None:
-    (folder / "speaker_ids.json").unlink()
-
-
 def without_the_speaker(folder: Path) -> None:
     (folder / "speaker_ids.json").write_text(json.dumps({"VCTK_p225": 0, "else": 1}))
 
 
 def of_another_network(folder: Path) -> None:
-    configured(folder, model="glow_tts")
+    settings(folder, "config.json", model="glow_tts")
 
 
 def with_a_class_of_its_own(folder: Path) -> None:
     characters = json.loads((folder / "config.json").read_text())["characters"]
-    configured(folder, characters=characters | {"characters_class": "os.path"})
-
-
-def configured(folder: Path, **fields: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    settings(folder, "config.json", characters=characters | {"characters_class": "os.path"})
 
 
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
         (without_a_key, "missing text_encoder.emb.weight"),
-        (without_speakers, "speaker_ids.json"),
+        (removed("speaker_ids.json"), r"speaker_ids\.json"),
         (without_the_speaker, "no speaker 'VCTK_p226'"),
         (of_another_network, "of the network 'glow_tts'"),
         (with_a_class_of_its_own, "names 'os.path' for its characters"),
     ],
 )
 async def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
-    harm: Callable[[Path], None], told: str, tmp_path: Path
+    damaged: Any, harm: Callable[[Path], None], told: str
 ) -> None:
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(tiny_checkpoint("vits_vctk"), folder)
-    harm(folder)
-    source = Source(uri=f"file:{folder}", allow_pickles=["model_file.pth"])
-    with pytest.raises(BadInput) as caught:
-        CoquiVitsEngine(changed(tiny_model("vits_vctk"), source=source), context_in(tmp_path))
-    assert told in str(caught.value)
-    assert caught.value.fix
-    assert "\n" not in str(caught.value)
+    laws.refused_in_one_line(lambda: damaged("vits_vctk", harm, ["model_file.pth"]), told)

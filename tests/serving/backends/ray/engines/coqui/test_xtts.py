@@ -2,42 +2,30 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import soundfile
 import torch
 
 from serving.artifacts.store import ArtifactStore
-from serving.backends.call import Call
 from serving.backends.ray.engines.coqui.xtts import XttsEngine
 from serving.backends.ray.tiny.build import tiny_checkpoint
-from serving.errors import BadInput, Cancelled, EngineFailed, Unsupported
+from serving.errors import BadInput, Unsupported
 from serving.protocol.artifact import ArtifactRef
 from serving.repository.model import Model, Source, Voice
 from serving.settings import Settings
-from tests.servers.tiny import changed, context_in, tiny_engine, tiny_model
-from tests.serving.backends.ray.engines.voices.heard import Stop, samples_of, say
+from tests.servers.tiny import changed, context_in, tiny_model
+from tests.serving.backends.ray.engines import laws
+from tests.serving.backends.ray.engines.place import engine_of
+from tests.serving.backends.ray.engines.voices.heard import samples_of, say, speech
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("xtts")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(home: Path) -> AsyncIterator[XttsEngine]:
-    engine = tiny_engine("xtts_v2", context_in(home))
-    assert isinstance(engine, XttsEngine)
-    yield engine
-    await engine.close()
+engine = engine_of("xtts_v2", XttsEngine)
 
 
 async def stored(home: Path, samples: np.ndarray, rate_hz: int = 16000) -> ArtifactRef:
@@ -51,13 +39,15 @@ def hum(pitch_hz: float, seconds: float = 1.5) -> np.ndarray:
     return 0.3 * np.sin(2 * np.pi * pitch_hz * np.arange(round(16000 * seconds)) / 16000)
 
 
-async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: XttsEngine, home: Path) -> None:
-    first, again, other = [await say(engine, "Hello.", seed=seed) for seed in (1, 1, 2)]
-    assert first.audio == again.audio
-    assert first.audio.sha256 != other.audio.sha256
-    samples, info = await samples_of(home, first.audio)
+async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: XttsEngine) -> None:
+    await laws.equal_seeds_give_equal_answers(engine, speech(engine, "Hello."))
+
+
+async def test_the_answer_is_mono_16_bit_sound(engine: XttsEngine, home: Path) -> None:
+    said = await say(engine, "Hello.")
+    samples, info = await samples_of(home, said.audio)
     assert (info.channels, info.subtype, info.samplerate) == (1, "PCM_16", 24000)
-    assert len(samples) == round(first.duration_s * 24000)
+    assert len(samples) == round(said.duration_s * 24000)
 
 
 async def test_a_voice_is_cloned_from_a_sample(engine: XttsEngine, home: Path) -> None:
@@ -91,31 +81,16 @@ async def test_speed_is_a_factor_on_the_pace(engine: XttsEngine) -> None:
 
 
 async def test_progress_is_told_token_by_token(engine: XttsEngine) -> None:
-    told: list[float] = []
-    await say(engine, "Hello. Hi.", Call(on_progress=told.append))
-    assert told == sorted(told)
-    assert len(set(told)) > 5
-    assert told[-1] == 1
+    await laws.progress_rises(engine, speech(engine, "Hello. Hi."), least=6)
 
 
 async def test_a_cancel_takes_effect_at_the_next_token_and_the_next_request_is_as_before(engine: XttsEngine) -> None:
-    before = await say(engine, "Hello.", seed=5)
-    stop = Stop()
-    with pytest.raises(Cancelled):
-        await say(engine, "Hello. Hi.", stop.call)
-    assert len(stop.told) == 1
-    assert (await say(engine, "Hello.", seed=5)).audio == before.audio
+    await laws.a_cancel_is_heard_at_once(engine, speech(engine, "Hello."), longer=speech(engine, "Hello. Hi."))
 
 
 async def test_sound_that_is_no_numbers_is_an_error(engine: XttsEngine) -> None:
-    bias = engine._network.hifigan_decoder.waveform_decoder.conv_pre.bias
-    kept = bias.data.clone()
-    bias.data.fill_(float("nan"))
-    try:
-        with pytest.raises(EngineFailed, match="not sound"):
-            await say(engine, "Hi.")
-    finally:
-        bias.data.copy_(kept)
+    bias = engine._network.get_parameter("hifigan_decoder.waveform_decoder.conv_pre.bias")
+    await laws.a_broken_weight_fails_alone(engine, speech(engine, "Hi."), bias, "not sound")
 
 
 @pytest.mark.parametrize(

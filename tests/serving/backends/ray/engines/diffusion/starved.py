@@ -17,7 +17,7 @@ from serving.backends.call import Call
 from serving.errors import OutOfMemory
 from serving.protocol.tasks import ImageRequest, MusicRequest, TaskRequest, TextToVideoRequest
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 ROOM_BYTES = 400 << 20
 SMALL: dict[str, TaskRequest] = {

@@ -19,7 +19,7 @@ from serving.errors import BadInput, EngineFailed, NotFound
 from serving.protocol.tasks import ImageRequest
 from serving.repository.model import Adapter, Source
 from tests.servers.tiny import context_in, tiny_engine, tiny_model
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,7 +15,7 @@ from serving.backends.call import Call
 from serving.errors import BadInput
 from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest, VideoResult
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -23,7 +23,7 @@ from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest, TaskRequest, TextToVideoRequest
 from serving.repository.model import Adapter, Source
 from tests.servers.tiny import changed, context_in, tiny_engine, tiny_model
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 CLIP = TextToVideoRequest(prompt="a red fox", width=64, height=64, duration_s=1, fps=8, steps=2, seed=3)
 MUSIC = MusicRequest(prompt="a bell", duration_s=1, steps=2, seed=3)

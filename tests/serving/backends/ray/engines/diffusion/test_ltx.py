@@ -23,7 +23,7 @@ from serving.errors import BadInput, EngineFailed
 from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest, VideoResult
 from serving.repository.model import Source
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -192,3 +192,9 @@ async def test_a_decoder_that_denoises_draws_from_each_rows_seed(
         await laws.clips_share_a_batch(engine, [asked[name].model_copy(update={"seed": seed}) for seed in (1, 2)])
     finally:
         await engine.close()
+
+
+async def test_a_default_size_that_does_not_fit_is_told_as_such(engines: dict[str, Any]) -> None:
+    asked = TextToVideoRequest(prompt="a red fox", duration_s=0.5, fps=24)
+    words = "the default 720x480 does not fit, 720 pixels: .*multiples of 32.*give width and height, use 704"
+    await laws.refused(lambda: engines["ltx_video"].run(asked, Call()), BadInput, "width", words)

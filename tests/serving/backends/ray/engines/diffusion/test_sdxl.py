@@ -15,7 +15,7 @@ from serving.backends.call import Call
 from serving.errors import BadInput
 from serving.protocol.tasks import ImageRequest, ImageResult
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -103,6 +103,12 @@ async def test_a_negative_prompt_and_guidance_change_the_picture(engine: Any) ->
         ({"height": 16}, "height", "16 pixels"),
         ({"prompt": "lighthouse " * 90}, "prompt", "the text has 92 tokens, and the model reads 77.*shorten it"),
         ({"negative_prompt": "rain " * 80}, "negative_prompt", "tokens, and the model reads 77"),
+        ({"control_scale": 0.5}, "control_scale", "the model has no ControlNet: leave it out"),
+        (
+            {"negative_prompt": "rain", "guidance": 1.0},
+            "negative_prompt",
+            "a guidance of 1 leaves it unread.*use a guidance over 1",
+        ),
         ({"adapter": "oil"}, "adapter", "there is no adapter 'oil': use one of clay, ink"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -16,7 +16,7 @@ from serving.errors import BadInput
 from serving.protocol.tasks import ImageToVideoRequest, VideoResult
 from serving.repository.model import Adapter, Source
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.diffusion import laws
+from tests.serving.backends.ray.engines import laws
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -89,6 +89,8 @@ async def test_clips_are_made_one_at_a_time(engine: Any, still: ImageToVideoRequ
         ({"duration_s": 2.0}, "duration_s", "16 frames, and the model makes at most 8: ask for at most 1 s"),
         ({"width": 82}, "width", "82 pixels: the model makes multiples of 4"),
         ({"adapter": "pan"}, "adapter", "there is no adapter 'pan': leave it out"),
+        ({"prompt": "a boat drifts"}, "prompt", "the model reads no words: leave it out"),
+        ({"negative_prompt": "blur"}, "negative_prompt", "the model reads no words"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -96,6 +98,10 @@ async def test_what_the_model_cannot_do_is_refused(
     engine: Any, still: ImageToVideoRequest, changes: Any, field: str, words: str
 ) -> None:
     await laws.refused(lambda: engine.run(still.model_copy(update=changes), Call()), BadInput, field, words)
+
+
+async def test_a_camera_that_a_film_names_is_no_error(engine: Any, still: ImageToVideoRequest) -> None:
+    assert (await engine.run(still.model_copy(update={"motion": "pan_left"}), Call())).frames == 2
 
 
 async def test_a_still_of_one_pixel_is_refused(engine: Any, store: Any, still: Any, tmp_path: Path) -> None:

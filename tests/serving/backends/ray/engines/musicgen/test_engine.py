@@ -1,42 +1,30 @@
 """MusicGen on a tiny checkpoint of the published layout."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from serving.backends.call import Call
 from serving.backends.ray.engines.musicgen.engine import MusicgenEngine
-from serving.errors import BadInput, Cancelled, EngineFailed
+from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest
 from tests.servers.tiny import context_in, tiny_engine
-from tests.serving.backends.ray.engines.voices.heard import Stop, play, samples_of
+from tests.serving.backends.ray.engines import laws
+from tests.serving.backends.ray.engines.place import engine_of
+from tests.serving.backends.ray.engines.voices.heard import play, samples_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PIANO = MusicRequest(prompt="slow piano", duration_s=0.4)
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("musicgen")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(home: Path) -> AsyncIterator[MusicgenEngine]:
-    engine = tiny_engine("musicgen_small", context_in(home))
-    assert isinstance(engine, MusicgenEngine)
-    yield engine
-    await engine.close()
+engine = engine_of("musicgen_small", MusicgenEngine)
 
 
 async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: MusicgenEngine) -> None:
-    first, again, other = [await play(engine, "slow piano", duration_s=0.5, seed=seed) for seed in (1, 1, 2)]
-    assert first.audio == again.audio
-    assert first.audio.sha256 != other.audio.sha256
+    await laws.equal_seeds_give_equal_answers(engine, PIANO)
 
 
 async def test_the_prompt_and_the_mood_are_heard(engine: MusicgenEngine) -> None:
@@ -66,13 +54,8 @@ async def test_the_codec_makes_as_many_frames_as_were_asked_for(engine: Musicgen
 
 async def test_requests_in_a_batch_sound_as_each_by_itself(engine: MusicgenEngine, home: Path) -> None:
     pieces = [("slow piano", 1), ("a fast drum and a much longer prompt", 2), ("flute", 3)]
-    alone = [await play(engine, prompt, duration_s=0.5, seed=seed) for prompt, seed in pieces]
-    together = await asyncio.gather(*(play(engine, prompt, duration_s=0.5, seed=seed) for prompt, seed in pieces))
-    assert [played.made.batch for played in together if played.made] == [3] * 3
-    for one, shared in zip(alone, together, strict=True):
-        before, _ = await samples_of(home, one.audio)
-        after, _ = await samples_of(home, shared.audio)
-        assert np.abs(before - after).max() <= 1
+    requests = [MusicRequest(prompt=prompt, duration_s=0.5, seed=seed) for prompt, seed in pieces]
+    await laws.rows_share_a_batch(engine, context_in(home).artifacts, requests)
 
 
 async def test_guidance_is_taken_from_the_request(engine: MusicgenEngine) -> None:
@@ -88,32 +71,19 @@ async def test_the_larger_model_is_the_same_engine(home: Path) -> None:
 
 
 async def test_progress_is_told_step_by_step(engine: MusicgenEngine) -> None:
-    told: list[float] = []
-    played = await play(engine, "slow piano", Call(on_progress=told.append), duration_s=0.4)
+    told, played = await laws.progress_rises(engine, PIANO)
     assert played.made is not None
     assert played.made.steps == len(told) == 20 + 3
-    assert told == sorted(told)
-    assert told[-1] == 1
 
 
 async def test_a_cancel_takes_effect_at_the_next_step(engine: MusicgenEngine) -> None:
-    stop = Stop()
-    with pytest.raises(Cancelled):
-        await play(engine, "slow piano", stop.call)
-    assert len(stop.told) == 1
+    await laws.a_cancel_is_heard_at_once(engine, PIANO, longer=MusicRequest(prompt="slow piano", duration_s=1))
 
 
 async def test_numbers_that_are_none_are_an_error_and_the_next_request_is_as_before(engine: MusicgenEngine) -> None:
-    before = await play(engine, "slow piano", duration_s=0.4)
     weight = engine.network.decoder.lm_heads[1].weight
-    kept = weight.data.clone()
-    weight.data[3, 3] = float("nan")
-    try:
-        with pytest.raises(EngineFailed, match="musicgen_small: the network's output holds no numbers"):
-            await play(engine, "slow piano", duration_s=0.4)
-    finally:
-        weight.data.copy_(kept)
-    assert (await play(engine, "slow piano", duration_s=0.4)).audio == before.audio
+    words = "musicgen_small: the network's output holds no numbers"
+    await laws.a_broken_weight_fails_alone(engine, PIANO, weight, words, at=(3, 3))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from serving.backends.call import Call
 from serving.backends.ray.engines.network.checkpoint import reading
 from serving.backends.ray.engines.network.steps import Steps
 from serving.errors import BadInput, Cancelled, DeadlineExceeded, EngineFailed, NotFound, OutOfMemory, Unavailable
-from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, TaskResult
+from serving.protocol.tasks import ImageRequest, MusicRequest, MusicResult, SpeechRequest, TaskResult
 from tests.servers.tiny import context_in
-from tests.serving.backends.ray.engines.network.toy import Toy, ToyEngine, toy_engine, toy_model
+from tests.serving.backends.ray.engines.network.toy import Painter, Toy, ToyEngine, toy_engine, toy_model
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ async def test_a_result_says_how_it_was_made(engine: ToyEngine) -> None:
     assert (made.model, made.revision, made.seed, made.steps, made.batch) == ("toy", "r1", 5, 3, 1)
     assert (made.device, made.precision) == ("cpu", "fp32")
     assert set(made.timings_s) == {"prepare", "queue", "run", "finish"}
+
+
+async def test_a_result_names_the_fine_tune_that_its_request_did(tmp_path: Path) -> None:
+    engine = Painter(toy_model(tmp_path, task="image"), context_in(tmp_path))
+    named, bare = [
+        (await engine.run(ImageRequest(prompt="a", adapter=adapter), Call())).made for adapter in ("ink", None)
+    ]
+    assert named is not None
+    assert bare is not None
+    assert (named.adapter, bare.adapter) == ("ink", None)
+    await engine.close()
 
 
 async def test_requests_that_fit_together_share_the_passes(engine: ToyEngine) -> None:

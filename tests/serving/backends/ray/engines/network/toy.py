@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import yaml
+from PIL import Image
 
 from serving.backends.base import EngineContext
 from serving.backends.ray.engines.network.engine import NetworkEngine, Written
 from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.network.steps import Steps
 from serving.protocol.task_tensors import config_text
-from serving.protocol.tasks import MusicRequest
+from serving.protocol.tasks import ImageRequest, MusicRequest
 from serving.repository.load import load_repository
 from serving.repository.model import Model
 
@@ -87,6 +88,16 @@ class ToyEngine(NetworkEngine[MusicRequest, Toy, np.ndarray]):
         return MusicRequest(duration_s=1, steps=1)
 
 
+class Painter(ToyEngine):
+    """The same noise as a picture of a task whose requests name fine-tunes."""
+
+    request_type = ImageRequest
+
+    def write(self, request: ImageRequest, output: np.ndarray, folder: Path) -> Written:
+        Image.fromarray((output * 255).astype(np.uint8)).save(folder / "toy.png")
+        return Written({"width": 8, "height": 64}, {"image": (folder / "toy.png", "image/png")})
+
+
 def toy_model(folder: Path, **card: Any) -> Model:
     """A model folder with a checkpoint of 64 numbers."""
     import torch
@@ -95,7 +106,7 @@ def toy_model(folder: Path, **card: Any) -> Model:
     home = folder / "models" / "toy"
     (home / "weights").mkdir(parents=True)
     save_file({"weight": torch.eye(8) + 0.1}, home / "weights" / "model.safetensors")
-    (home / "config.pbtxt").write_text(config_text("toy", "music"))
+    (home / "config.pbtxt").write_text(config_text("toy", str(card.get("task", "music"))))
     source = {"uri": "file:weights", "revision": "r1"}
     (home / "model.yaml").write_text(yaml.safe_dump({**CARD, "source": source, **card}))
     return load_repository([folder / "models"]).get("toy")

@@ -1,8 +1,6 @@
 """Translation by every family: order, equal texts, shared passes, bounds, languages, cancel, recovery, checkpoints."""
 
 import asyncio
-import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file
 
-from serving.backends.call import Call
-from serving.errors import BadInput, Cancelled, EngineFailed, TooLarge
-from tests.serving.backends.ray.engines.translation.conftest import Desk
+from serving.errors import BadInput, TooLarge
+from serving.protocol.tasks import TranslationResult
+from tests.serving.backends.ray.engines import damage, laws
+from tests.serving.backends.ray.engines.translation.conftest import Desk, request_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LINES = [
@@ -67,26 +66,11 @@ async def test_a_whole_film_shares_its_passes_with_nobody(desk: Desk) -> None:
 
 
 async def test_progress_rises_to_the_end(desk: Desk) -> None:
-    told: list[float] = []
-    await desk.translate(*LINES, call=Call(on_progress=told.append))
-    assert told == sorted(told)
-    assert len(set(told)) > 4
-    assert told[-1] == 1
+    await laws.progress_rises(desk.engine, request_of(*LINES), least=5)
 
 
 async def test_a_cancel_stops_at_the_next_step_and_the_next_request_is_unharmed(desk: Desk) -> None:
-    good = (await desk.translate(*LINES)).texts
-    call, told = Call(), list[float]()
-
-    def stop(done: float) -> None:
-        told.append(done)
-        call.cancel()
-
-    call.on_progress = stop
-    with pytest.raises(Cancelled):
-        await desk.translate(*LINES, call=call)
-    assert len(told) == 1
-    assert (await desk.translate(*LINES)).texts == good
+    await laws.a_cancel_is_heard_at_once(desk.engine, request_of("people"), longer=request_of(*LINES))
 
 
 async def test_a_text_over_what_the_network_reads_is_refused_with_its_tokens(desk: Desk) -> None:
@@ -108,16 +92,8 @@ async def test_regions_make_no_difference(desk: Desk) -> None:
 
 
 async def test_output_that_is_no_number_fails_alone(desk: Desk) -> None:
-    good = (await desk.translate("people")).texts
     weight = desk.engine.network.get_input_embeddings().weight
-    kept = weight.detach().clone()
-    with torch.no_grad():
-        weight.fill_(float("nan"))
-    with pytest.raises(EngineFailed, match="no numbers"):
-        await desk.translate("people")
-    with torch.no_grad():
-        weight.copy_(kept)
-    assert (await desk.translate("people")).texts == good
+    await laws.a_broken_weight_fails_alone(desk.engine, request_of("people"), weight, "no numbers")
 
 
 async def test_the_warm_up_is_counted(desk: Desk) -> None:
@@ -125,47 +101,29 @@ async def test_the_warm_up_is_counted(desk: Desk) -> None:
     assert desk.engine.cold_start.warm_up_s is not None
 
 
+def noise(seconds: float) -> np.ndarray:
+    return np.random.default_rng(1).normal(0, 0.1, round(16_000 * seconds))
+
+
 async def test_only_a_network_that_hears_takes_speech() -> None:
     desk = Desk("opus_mt_en_hi")
     with pytest.raises(BadInput, match="audio: the model translates texts alone: transcribe it first"):
-        await desk.translate(texts=[], audio=await desk.sound(0, 1))
+        await desk.translate(audio=await desk.sound(noise(1)))
     await desk.engine.close()
 
 
 async def test_speech_becomes_one_text() -> None:
     desk = Desk("seamless_m4t_v2")
-    told: list[float] = []
-    audio = await desk.sound(1, 33)
-    first = await desk.translate(texts=[], audio=audio, call=Call(on_progress=told.append))
+    audio = await desk.sound(noise(33))
+    _, first = await laws.progress_rises(desk.engine, request_of(audio=audio))
+    assert isinstance(first, TranslationResult)
     assert len(first.texts) == 1
     assert first.texts[0]
-    assert told[-1] == 1
-    assert (await desk.translate(texts=[], audio=audio)).texts == first.texts
+    assert (await desk.translate(audio=audio)).texts == first.texts
     assert (await desk.translate("people")).texts != first.texts
     with pytest.raises(TooLarge, match="longer than 60 s"):
-        await desk.translate(texts=[], audio=await desk.sound(1, 61))
+        await desk.translate(audio=await desk.sound(noise(61)))
     await desk.engine.close()
-
-
-def changed(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def cut(folder: Path) -> None:
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-
-def pickled(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": 1}))
-
-
-def otherwise(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text()) | {"model_type": "bert"}
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 KEY = "model.encoder.layers.0.fc1.weight"
@@ -173,27 +131,25 @@ KEY = "model.encoder.layers.0.fc1.weight"
 
 @pytest.mark.parametrize("name", ["opus_mt_en_hi", "nllb_600m"])
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("harm", "told"),
     [
-        (lambda folder: changed(folder, lambda each: each.pop(KEY)), f"missing {KEY}"),
-        (lambda folder: changed(folder, lambda each: each.update(other=np.zeros(3, np.float32))), "unknown other"),
+        (damage.without(KEY), f"missing {KEY}"),
+        (damage.with_one_more, "unknown other"),
+        (damage.narrowed(KEY, 8), f"misshapen {KEY} is 32x8 and not 32x16"),
+        (damage.cut("model.safetensors"), r"model\.safetensors"),
+        (damage.pickled, r"pytorch_model\.bin is a pickle"),
         (
-            lambda folder: changed(folder, lambda each: each.update({KEY: each[KEY][:, :8].copy()})),
-            f"misshapen {KEY} is 32x8 and not 32x16",
+            lambda folder: damage.settings(folder, "config.json", model_type="bert"),
+            "architecture 'bert': use one of m2m_100, marian, seamless_m4t_v2",
         ),
-        (cut, r"model\.safetensors"),
-        (pickled, r"pytorch_model\.bin is a pickle"),
-        (otherwise, "architecture 'bert': use one of m2m_100, marian, seamless_m4t_v2"),
-        (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
+        (damage.removed("config.json"), r"config\.json is missing"),
     ],
     ids=["missing key", "extra key", "misshapen key", "cut", "pickle", "other architecture", "no configuration"],
 )
 async def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
-    damaged: Any, name: str, damage: Callable[[Path], object], told: str
+    damaged: Any, name: str, harm: Callable[[Path], object], told: str
 ) -> None:
-    with pytest.raises(BadInput, match=told) as refused:
-        damaged(name, damage)
-    assert "\n" not in str(refused.value)
+    laws.refused_in_one_line(lambda: damaged(name, harm), told)
 
 
 async def test_a_damaged_tokenizer_is_refused_in_one_line(damaged: Any) -> None:
@@ -203,8 +159,7 @@ async def test_a_damaged_tokenizer_is_refused_in_one_line(damaged: Any) -> None:
 
 async def test_a_pickle_that_the_card_allows_is_read_as_tensors_alone(damaged: Any) -> None:
     def as_published(folder: Path) -> None:
-        tensors = {name: torch.from_numpy(each) for name, each in load_file(folder / "model.safetensors").items()}
-        torch.save(tensors, folder / "pytorch_model.bin")
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
 
     desk = Desk("opus_mt_en_hi")

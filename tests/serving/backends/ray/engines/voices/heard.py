@@ -14,18 +14,20 @@ from serving.protocol.tasks import MusicRequest, MusicResult, SpeechRequest, Spe
 from serving.settings import Settings
 
 
-async def say(engine: NetworkEngine, text: str, call: Call | None = None, **fields: object) -> SpeechResult:
-    voice = next(iter(engine.model.card.voices))
-    language = engine.model.card.languages[0]
-    request = SpeechRequest.model_validate({"text": text, "voice": voice, "language": language, **fields})
-    result = await engine.run(request, call or Call())
+def speech(engine: NetworkEngine, text: str, **fields: object) -> SpeechRequest:
+    """By the card's first voice in its first language, unless fields say otherwise."""
+    usual = {"voice": next(iter(engine.model.card.voices)), "language": engine.model.card.languages[0]}
+    return SpeechRequest.model_validate({"text": text, **usual, **fields})
+
+
+async def say(engine: NetworkEngine, text: str, **fields: object) -> SpeechResult:
+    result = await engine.run(speech(engine, text, **fields), Call())
     assert isinstance(result, SpeechResult)
     return result
 
 
-async def play(engine: NetworkEngine, prompt: str, call: Call | None = None, **fields: object) -> MusicResult:
-    request = MusicRequest.model_validate({"prompt": prompt, "duration_s": 1, **fields})
-    result = await engine.run(request, call or Call())
+async def play(engine: NetworkEngine, prompt: str, **fields: object) -> MusicResult:
+    result = await engine.run(MusicRequest.model_validate({"prompt": prompt, "duration_s": 1, **fields}), Call())
     assert isinstance(result, MusicResult)
     return result
 
@@ -34,15 +36,3 @@ async def samples_of(folder: Path, audio: ArtifactRef) -> tuple[np.ndarray, soun
     """16-bit samples as integers, and the file's kind."""
     wav = await ArtifactStore.of(Settings(home=folder).resolved()).get_bytes(audio)
     return soundfile.read(BytesIO(wav), dtype="int16")[0].astype(int), soundfile.info(BytesIO(wav))
-
-
-class Stop:
-    """Cancels a call at its first sign of progress."""
-
-    def __init__(self) -> None:
-        self.call, self.told = Call(), list[float]()
-        self.call.on_progress = self._hear
-
-    def _hear(self, done: float) -> None:
-        self.told.append(done)
-        self.call.cancel()

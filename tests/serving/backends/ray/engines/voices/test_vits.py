@@ -1,51 +1,33 @@
 """VITS voices of transformers, on a tiny checkpoint in the format of MMS-TTS."""
 
-import asyncio
-import json
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
-from safetensors.torch import load_file, save_file
 
-from serving.backends.call import Call
 from serving.backends.ray.engines.network.seeds import generator
 from serving.backends.ray.engines.voices.vits import VitsEngine
 from serving.backends.ray.engines.voices.vits_passes import _noise_seed
-from serving.backends.ray.tiny.build import tiny_checkpoint
-from serving.errors import BadInput, Cancelled, EngineFailed, Unsupported
+from serving.errors import BadInput, EngineFailed, Unsupported
 from serving.protocol.tasks import SpeechRequest
-from serving.repository.model import Source, Voice
-from tests.servers.tiny import changed, context_in, tiny_engine, tiny_model
-from tests.serving.backends.ray.engines.voices.heard import Stop, samples_of, say
+from serving.repository.model import Voice
+from tests.servers.tiny import context_in, tiny_engine
+from tests.serving.backends.ray.engines import damage, laws
+from tests.serving.backends.ray.engines.place import engine_of
+from tests.serving.backends.ray.engines.voices.heard import samples_of, say, speech
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TEXT = "Hello my friend, how are you? It is a fine day. We shall see."
 
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("vits")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(home: Path) -> AsyncIterator[VitsEngine]:
-    engine = tiny_engine("mms_tts_eng", context_in(home))
-    assert isinstance(engine, VitsEngine)
-    yield engine
-    await engine.close()
+engine = engine_of("mms_tts_eng", VitsEngine)
 
 
 async def test_equal_seeds_give_equal_bytes_and_others_do_not(engine: VitsEngine) -> None:
-    first, again, other = [await say(engine, TEXT, seed=seed) for seed in (1, 1, 2)]
-    assert first.audio == again.audio
-    assert first.audio.sha256 != other.audio.sha256
+    await laws.equal_seeds_give_equal_answers(engine, speech(engine, TEXT))
 
 
 async def test_the_answer_is_mono_16_bit_sound_with_the_times_of_its_words(engine: VitsEngine, home: Path) -> None:
@@ -66,14 +48,8 @@ async def test_speed_is_a_factor_on_the_pace_of_words_and_not_on_pauses(engine: 
 
 async def test_requests_in_a_batch_sound_as_each_by_itself(engine: VitsEngine, home: Path) -> None:
     texts = ["One word", "Some more words than that", TEXT, "And the last"]
-    alone = [await say(engine, text, seed=7) for text in texts]
-    together = await asyncio.gather(*(say(engine, text, seed=7) for text in texts))
-    assert [said.made.batch for said in together if said.made] == [4] * 4
-    for one, shared in zip(alone, together, strict=True):
-        before, _ = await samples_of(home, one.audio)
-        after, _ = await samples_of(home, shared.audio)
-        assert before.shape == after.shape
-        assert np.abs(before - after).max() <= 2
+    requests = [speech(engine, text, seed=7) for text in texts]
+    await laws.rows_share_a_batch(engine, context_in(home).artifacts, requests, most=2)
 
 
 async def test_a_long_sentence_is_decoded_in_windows_without_a_seam(
@@ -101,18 +77,11 @@ async def test_a_sentence_is_what_the_library_makes_of_the_same_noise(
 
 
 async def test_progress_is_told_part_by_part(engine: VitsEngine) -> None:
-    told: list[float] = []
-    await say(engine, TEXT, Call(on_progress=told.append))
-    assert told == sorted(told)
-    assert len(set(told)) >= 4
-    assert told[-1] == 1
+    await laws.progress_rises(engine, speech(engine, TEXT), least=4)
 
 
 async def test_a_cancel_takes_effect_at_the_next_part(engine: VitsEngine) -> None:
-    stop = Stop()
-    with pytest.raises(Cancelled):
-        await say(engine, TEXT, stop.call)
-    assert len(stop.told) == 1
+    await laws.a_cancel_is_heard_at_once(engine, speech(engine, "Hello"), longer=speech(engine, TEXT))
 
 
 async def test_a_failure_in_the_network_leaves_the_next_request_as_it_was(engine: VitsEngine) -> None:
@@ -132,14 +101,7 @@ async def test_a_failure_in_the_network_leaves_the_next_request_as_it_was(engine
     ("part", "told"), [("decoder.conv_pre.bias", "not sound"), ("text_encoder.embed_tokens.weight", "no numbers")]
 )
 async def test_numbers_that_are_none_are_an_error_and_no_file(engine: VitsEngine, part: str, told: str) -> None:
-    weight = engine.network.get_parameter(part)
-    kept = weight.data.clone()
-    weight.data.fill_(float("nan"))
-    try:
-        with pytest.raises(EngineFailed, match=told):
-            await say(engine, TEXT)
-    finally:
-        weight.data.copy_(kept)
+    await laws.a_broken_weight_fails_alone(engine, speech(engine, TEXT), engine.network.get_parameter(part), told)
 
 
 async def test_a_sentence_without_end_is_an_error(engine: VitsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,67 +155,31 @@ async def test_warming_up_is_counted_into_the_cold_start(engine: VitsEngine) -> 
     assert engine.cold_start.warm_up_s > 0
 
 
-def without_a_key(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["decoder.conv_pre.bias"]
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+BIAS = "decoder.conv_pre.bias"
 
 
-def with_a_key_more(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    tensors["decoder.conv_more.bias"] = tensors["decoder.conv_pre.bias"].clone()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def with_a_shape_of_its_own(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    tensors["decoder.conv_pre.bias"] = tensors["decoder.conv_pre.bias"][:3].clone()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def cut_short(folder: Path) -> None:
+def cut_at_the_end(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-
-
-def without_configuration(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def as_a_pickle(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
-def of_phonemes(folder: Path) -> None:
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"phonemize": True}))
 
 
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (without_a_key, "missing decoder.conv_pre.bias"),
-        (with_a_key_more, "unknown decoder.conv_more.bias"),
-        (with_a_shape_of_its_own, "decoder.conv_pre.bias is 3 and not 32"),
-        (cut_short, "model.safetensors"),
-        (without_configuration, "config.json"),
-        (as_a_pickle, "pytorch_model.bin"),
-        (of_phonemes, "reads phonemes"),
+        (damage.without(BIAS), f"missing {BIAS}"),
+        (damage.with_one_more, "unknown other"),
+        (damage.narrowed(BIAS, 3), f"{BIAS} is 3 and not 32"),
+        (cut_at_the_end, r"model\.safetensors"),
+        (damage.removed("config.json"), r"config\.json"),
+        (damage.pickled, r"pytorch_model\.bin"),
+        (lambda folder: damage.settings(folder, "tokenizer_config.json", phonemize=True), "reads phonemes"),
     ],
+    ids=["missing key", "extra key", "misshapen key", "cut", "no configuration", "pickle", "phonemes"],
 )
 async def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
-    harm: Callable[[Path], None], told: str, tmp_path: Path
+    damaged: Any, harm: Callable[[Path], None], told: str
 ) -> None:
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(tiny_checkpoint("mms_tts_eng"), folder)
-    harm(folder)
-    model = changed(tiny_model("mms_tts_eng"), source=Source(uri=f"file:{folder}"))
-    with pytest.raises(BadInput) as caught:
-        VitsEngine(model, context_in(tmp_path))
-    assert told in f"{caught.value.field}: {caught.value}"
-    assert caught.value.fix
-    assert "\n" not in str(caught.value)
+    laws.refused_in_one_line(lambda: damaged("mms_tts_eng", harm), told)
 
 
 async def test_a_voice_that_the_network_does_not_have_is_refused_before_any_request(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""TensorRT plans of exported parts: planned anywhere, built on the GPU that runs them."""
