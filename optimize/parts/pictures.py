@@ -4,6 +4,7 @@ The one invariant: sizes and rows vary in every file; texts have the 77 tokens o
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from optimize.parts.part import Family, Part
 from optimize.parts.samples import Samples
@@ -11,42 +12,30 @@ from serving.protocol.tasks import ImageRequest
 
 PROMPT = "a lighthouse at dusk"
 
-SDXL_PARTS = {
-    "unet": Part(
-        at="pipeline.unet",
-        axes={
-            "sample": "batch _ height width",
-            "encoder_hidden_states": "batch _ _",
-            "added_cond_kwargs.*": "batch _",
-        },
-        int8="dynamic",
-    ),
-    "vae_decoder": Part(at="pipeline.vae.decoder", axes={"sample": "batch _ height width"}),
-    "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}),
-    "text_encoder_2": Part(at="pipeline.text_encoder_2", axes={"input_ids": "batch _"}),
+_ASKED = {
+    "sample": "batch _ height width",
+    "encoder_hidden_states": "batch _ _",
+    "added_cond_kwargs.*": "batch _",
 }
+"""Of UNet and ControlNet alike."""
+
+SDXL_PARTS = {
+    "unet": Part(at="pipeline.unet", axes=_ASKED, fixes=("cat",), int8="dynamic"),
+    "vae_decoder": Part(at="pipeline.vae.decoder", axes={"sample": "batch _ height width"}),
+    "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, int8="dynamic"),
+    "text_encoder_2": Part(at="pipeline.text_encoder_2", axes={"input_ids": "batch _"}, int8="dynamic"),
+}
+
+_RESIDUALS = {"down_block_additional_residuals.*": "batch _ * *", "mid_block_additional_residual": "batch _ * *"}
+"""What a ControlNet adds to the UNet, block by block, each of a size of its own."""
 
 SDXL_CONTROLNET_PARTS = {
     **SDXL_PARTS,
-    "unet": Part(
-        at="pipeline.unet",
-        axes={
-            "sample": "batch _ height width",
-            "encoder_hidden_states": "batch _ _",
-            "added_cond_kwargs.*": "batch _",
-            "down_block_additional_residuals.*": "batch _ * *",
-            "mid_block_additional_residual": "batch _ * *",
-        },
-        int8="dynamic",
-    ),
+    "unet": replace(SDXL_PARTS["unet"], axes=_ASKED | _RESIDUALS),
     "controlnet": Part(
         at="pipeline.controlnet",
-        axes={
-            "sample": "batch _ height width",
-            "encoder_hidden_states": "batch _ _",
-            "controlnet_cond": "batch _ * *",
-            "added_cond_kwargs.*": "batch _",
-        },
+        axes=_ASKED | {"controlnet_cond": "batch _ * *"},
+        fixes=("cat",),
         adapter="control_scale",
         int8="dynamic",
     ),
@@ -62,9 +51,6 @@ async def pictures(samples: Samples) -> Sequence[ImageRequest]:
     ]
 
 
-SDXL = Family(SDXL_PARTS, pictures)
-
-
 async def guided_pictures(samples: Samples) -> Sequence[ImageRequest]:
     """The same, each with a picture to be guided by and another weight of it."""
     return [
@@ -75,4 +61,5 @@ async def guided_pictures(samples: Samples) -> Sequence[ImageRequest]:
     ]
 
 
+SDXL = Family(SDXL_PARTS, pictures)
 SDXL_CONTROLNET = Family(SDXL_CONTROLNET_PARTS, guided_pictures)

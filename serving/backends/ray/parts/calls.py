@@ -24,7 +24,6 @@ Tensors = dict[str, "torch.Tensor"]
 """Flat tensors by name, in the order of the call."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class SizeOf:
     """Stands in a call for a plain number that is the size of one of its tensors; adapters put it there.
@@ -77,10 +76,8 @@ def flatten(value: object, name: str, into: Tensors) -> JsonValue:
         if same is None:
             into[name] = value
         return {"tensor": same or name}
-    if isinstance(value, SizeOf):
-        return {"size": value.tensor, "axis": value.axis}
-    if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
+    if value is None or isinstance(value, SizeOf | bool | int | float | str):
+        return {"tensor": value.tensor, "size": value.axis} if isinstance(value, SizeOf) else {"value": value}
     if (layers := _layers(value)) is not None:
         kind = "crossed" if hasattr(value, "cross_attention_cache") else "cache"
         return {kind: [flatten(layer, f"{name}.{index}", into) for index, layer in enumerate(layers)]}
@@ -102,11 +99,10 @@ def rebuild(tree: JsonValue, tensors: Mapping[str, "torch.Tensor"]) -> object:
     assert isinstance(tree, dict)  # noqa: S101 - a tree is made by flatten
     (kind, held), *more = tree.items()
     if kind == "tensor":
-        return tensors[str(held)]
+        found = tensors[str(held)]
+        return found.shape[int(str(more[0][1]))] if more else found
     if kind == "value":
         return held
-    if kind == "size":
-        return tensors[str(held)].shape[int(str(more[0][1]))]
     if kind in ("cache", "crossed"):
         assert isinstance(held, list)  # noqa: S101
         return _cache([rebuild(layer, tensors) for layer in held], crossed=kind == "crossed")
