@@ -241,7 +241,9 @@ def _check_program(program: ExportedProgram, interface: Interface) -> None:
 
 def _translate(module: nn.Module, program: ExportedProgram, opset: int) -> "onnx_ir.Model":
     try:
-        translated = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False)
+        # Without gradients as in the capture: else attention may be taken apart otherwise, with other strides.
+        with torch.no_grad():
+            translated = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False)
     except Exception as error:
         raise failure(error, module) from error
     if translated is None:

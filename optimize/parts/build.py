@@ -103,6 +103,7 @@ def write_part(source: Source, precision: Precision, variants: Sequence[Variant]
         part=source.name,
         at=source.part.at,
         adapter=source.part.adapter,
+        keeps=source.part.keeps,
         precision=precision,
         weights_digest=source.digest,
         variants=list(variants),

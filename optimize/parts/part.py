@@ -35,6 +35,7 @@ class Part:
         tolerances: where they differ from :data:`TOLERANCES`.
         fixes: names of :data:`optimize.fixes.FIXES` that the export needs.
         adapter: name of one in serving.backends.ray.parts.adapters.
+        keeps: whether the module keeps its numbers when the part is swapped in, since the engine looks inside it, too.
         int8: how it is quantised (optimize.int8); None where that is not worth it.
         decibels: least signal-to-noise ratio of its outputs in int8.
     """
@@ -44,6 +45,7 @@ class Part:
     tolerances: Mapping[Precision, float] = field(default_factory=dict)
     fixes: Sequence[str] = ()
     adapter: str | None = None
+    keeps: bool = False
     int8: Literal["static", "dynamic", "weight_only"] | None = None
     decibels: float = 30.0
 
@@ -98,9 +100,10 @@ FAMILIES: Final[Mapping[str, str]] = {
     "LTX2ImageToVideoPipeline": "optimize.parts.ltx2:FROM_PICTURE",
     "StableAudioPipeline": "optimize.parts.music:STABLE_AUDIO",
     "AceStepPipeline": "optimize.parts.music:ACE_STEP",
-    "MusicgenForConditionalGeneration": "optimize.parts.music:MUSICGEN",
+    "MusicgenForConditionalGeneration": "optimize.parts.musicgen:MUSICGEN",
     "transformers/transcription": "optimize.parts.whisper:WHISPER",
     "transformers/translation": "optimize.parts.translation:TRANSLATION",
+    "SeamlessM4Tv2Model": "optimize.parts.translation:SEAMLESS",
     "VitsModel": "optimize.parts.voices:VITS",
     "Vits": "optimize.parts.voices:COQUI_VITS",
     "Xtts": "optimize.parts.voices:XTTS",

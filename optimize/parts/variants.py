@@ -167,13 +167,20 @@ def _fixed(part: Part, name: str, tensor: torch.Tensor) -> list[int | None]:
 def _group(part: Part, calls: Sequence[RecordedCall]) -> Group:
     first = max(calls, key=lambda call: _spread(part, call))
     ordered = [first, *(call for call in calls if call is not first)]
-    declared = {name: part.dynamic(name, tensor.dim()) for name, tensor in first.inputs.items()}
+    declared = {name: _declared(part, name, ordered) for name in first.inputs}
     inputs = [_tensor(name, tensor, declared[name]) for name, tensor in first.inputs.items()]
     known = _sizes(declared, ordered)
     outputs = [_tensor(name, tensor, _varying(name, ordered, known)) for name, tensor in first.outputs.items()]
     if not outputs:
         raise EngineFailed("the module gives back nothing but its inputs", field=part.at)
     return Group(ordered, inputs, outputs)
+
+
+def _declared(part: Part, name: str, calls: Sequence[RecordedCall]) -> dict[int, str]:
+    """An input's axes that vary, but for one that is 1 in every call of this kind: a decoder's step has one token."""
+    axes = part.dynamic(name, calls[0].inputs[name].dim())
+    sizes = {index: {call.inputs[name].shape[index] for call in calls} for index in axes}
+    return {index: axis for index, axis in axes.items() if axis == BATCH or sizes[index] != {1}}
 
 
 def _spread(part: Part, call: RecordedCall) -> tuple[int, int]:

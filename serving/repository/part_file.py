@@ -65,6 +65,7 @@ class PartFile(_Part):
         part: its name there.
         at: path of the module in the loaded engine, such as ``pipeline.unet``.
         adapter: that rewrites calls before they are flattened; see serving.backends.ray.parts.adapters.
+        keeps: whether the module keeps its numbers, since the engine asks it for what the part does not answer.
         precision: of weights in the file.
         weights_digest: of the weights that it was made of (HeldWeights.digest).
         variants: the ways in which it is called, at least one.
@@ -74,6 +75,7 @@ class PartFile(_Part):
     part: str
     at: str
     adapter: str | None = None
+    keeps: bool = False
     precision: Precision
     weights_digest: str
     variants: list[Variant] = Field(min_length=1, max_length=64)

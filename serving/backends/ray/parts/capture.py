@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 MOST_CALLS: Final = 24
-"""Calls of one part that are kept; those of sizes that were not seen come first."""
+"""Calls of one kind that are kept; those of sizes that were not seen come first."""
 _OF_ONE_SIZE: Final = 3
+
+
+Sizes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Shapes of a call's tensors, with their names."""
+
+
+def sizes_of(tensors: Tensors) -> Sizes:
+    """Of a call's tensors."""
+    return tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,17 @@ class RecordedCall:
         return key_of(self.call)
 
     @property
-    def sizes(self) -> str:
+    def sizes(self) -> "Sizes":
         """Equal for calls whose tensors have equal sizes."""
-        return str([(name, tuple(tensor.shape)) for name, tensor in self.inputs.items()])
+        return sizes_of(self.inputs)
 
 
 @dataclass
 class Recorder:
-    """Keeps calls of one module, at most :data:`MOST_CALLS`, few of each size.
+    """Keeps calls of one module, at most :data:`MOST_CALLS` of each kind, few of each size.
+
+    A decoder with a cache is asked token by token, each time with one more in the cache: of such a run the calls 0, 1,
+    2, 4, 8 and so on are kept, so that one text does not take the room of all others.
 
     Attributes:
         adapter: of the part.
@@ -63,6 +75,7 @@ class Recorder:
     calls: list[RecordedCall] = field(default_factory=list)
     seen: int = 0
     _asked: tuple[JsonValue, Tensors] | None = None
+    _runs: dict[str, tuple[Sizes, int]] = field(default_factory=dict)
 
     def before(self, module: "nn.Module", args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Take down the arguments, before the module changes them."""
@@ -78,13 +91,19 @@ class Recorder:
         assert self._asked is not None  # noqa: S101 - before comes before
         (tree, inputs), self._asked = self._asked, None
         self.seen += 1
+        if not self._wanted(key_of(tree), sizes_of(inputs)):
+            return
         every = dict(inputs)
         told = flatten(answer, "output", every)
         outputs = {name: tensor for name, tensor in every.items() if name not in inputs}
-        call = RecordedCall(tree, told, _copies(inputs), _copies(outputs))
-        alike = [one for one in self.calls if (one.key, one.sizes) == (call.key, call.sizes)]
-        if len(self.calls) < MOST_CALLS and len(alike) < _OF_ONE_SIZE:
-            self.calls.append(call)
+        self.calls.append(RecordedCall(tree, told, _copies(inputs), _copies(outputs)))
+
+    def _wanted(self, key: str, sizes: Sizes) -> bool:
+        before, length = self._runs.get(key, ((), 0))
+        length = length + 1 if _is_next(before, sizes) else 0
+        self._runs[key] = (sizes, length)
+        kept = [call.sizes for call in self.calls if call.key == key]
+        return len(kept) < MOST_CALLS and kept.count(sizes) < _OF_ONE_SIZE and length & (length - 1) == 0
 
 
 @contextmanager
@@ -106,6 +125,16 @@ def recording(modules: Mapping[str, "nn.Module"], adapters: Mapping[str, str | N
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_next(before: Sizes, sizes: Sizes) -> bool:
+    """Whether a call's tensors are those of the one before, or longer by one."""
+    grown = [
+        size - other
+        for (_, shape), (_, earlier) in zip(sizes, before, strict=False)
+        for size, other in zip(shape, earlier, strict=False)
+    ]
+    return set(grown) == {0, 1}
 
 
 def _copies(tensors: Mapping[str, "torch.Tensor"]) -> Tensors:

@@ -109,7 +109,7 @@ def _entering(tensor: PartTensor, value: "torch.Tensor") -> "torch.Tensor":
 
 
 def swap_in(engine: object, folder: Path, part: PartFile, open_file: Open) -> Swapped:
-    """Let a part answer in the place of its module, whose numbers are let go.
+    """Let a part answer in the place of its module, whose numbers are let go unless the part keeps them.
 
     Args:
         engine: loaded.
@@ -131,7 +131,7 @@ def swap_in(engine: object, folder: Path, part: PartFile, open_file: Open) -> Sw
             runner.close()
         raise
     swapped = Swapped(module, part, runners)
-    freed = empty(module)
+    freed = 0 if part.keeps else empty(engine, part.at)
     module.forward = swapped
     log.info("part_swapped_in", model=part.model, part=part.part, precision=part.precision, freed_mib=freed >> 20)
     return swapped

@@ -14,6 +14,7 @@ from serving.backends.ray.engines.network.engine import needs
 from serving.backends.ray.engines.whisper.alignment import SECONDS_PER_FRAME, starts_of
 from serving.backends.ray.engines.whisper.engine import Heard, Tick, WhisperEngine
 from serving.backends.ray.engines.whisper.words import read_tokenizer, words_of
+from serving.backends.ray.parts.place import by_torch
 from serving.errors import BadInput
 
 if TYPE_CHECKING:
@@ -97,10 +98,22 @@ class TransformersWhisperEngine(WhisperEngine["torch.Tensor"]):
         import torch
 
         start = torch.full((len(encoded), 1), self.settings.decoder_start_token_id, device=self.placement.device)
+        return self._scores(encoded, start)[:, -1].float()
+
+    def _scores(self, encoded: "torch.Tensor", ids: "torch.Tensor") -> "torch.Tensor":
+        """What follows each token: ``(batch, tokens, vocabulary)``.
+
+        With an empty cache, as decoding begins: an exported decoder knows calls of one kind less.
+        """
+        from transformers import DynamicCache, EncoderDecoderCache
+
         scores: torch.Tensor = self.network(
-            encoder_outputs=_outputs(encoded), decoder_input_ids=start, use_cache=False
+            encoder_outputs=_outputs(encoded),
+            decoder_input_ids=ids,
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            use_cache=True,
         ).logits
-        return scores[:, -1].float()
+        return scores
 
     def _aligned(
         self,
@@ -116,8 +129,8 @@ class TransformersWhisperEngine(WhisperEngine["torch.Tensor"]):
         longest = max(len(text) for text in texts)
         rows = [[*prompt, *text, *[tokenizer.eot] * (longest - len(text) + 1)] for text in texts]
         ids = torch.tensor(rows, device=self.placement.device)
-        with self._attention() as kept:
-            scores = self.network(encoder_outputs=_outputs(encoded), decoder_input_ids=ids, use_cache=False).logits
+        with by_torch(self.network.model.decoder), self._attention() as kept:
+            scores = self._scores(encoded, ids)
         weights = torch.stack(list(kept), dim=1).float().cpu().numpy()
         found = []
         for row, text in enumerate(texts):
