@@ -98,7 +98,7 @@ FAMILIES: Final[Mapping[str, str]] = {
     "LTX2ImageToVideoPipeline": "optimize.parts.ltx2:FROM_PICTURE",
     "StableAudioPipeline": "optimize.parts.music:STABLE_AUDIO",
     "AceStepPipeline": "optimize.parts.music:ACE_STEP",
-    "MusicgenForConditionalGeneration": "optimize.parts.music:MUSICGEN",
+    "MusicgenForConditionalGeneration": "optimize.parts.musicgen:MUSICGEN",
     "transformers/transcription": "optimize.parts.whisper:WHISPER",
     "transformers/translation": "optimize.parts.translation:TRANSLATION",
     "VitsModel": "optimize.parts.voices:VITS",

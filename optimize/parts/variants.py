@@ -5,7 +5,7 @@ The one invariant: a variant's fixed axes have one size in all of its calls.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from serving.repository.part_file import PartTensor
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+LEAST_SIZES: Final = 3
+"""At which a file with axes that vary must hold: the traced one and two others."""
 
 
 @dataclass(frozen=True)
@@ -130,17 +133,19 @@ def run_flat(flat: Flat, group: Group, tensors: Sequence[torch.Tensor]) -> Tenso
 
 
 def with_batches(group: Group, module: nn.Module) -> Group:
-    """The same variant with calls of two and three rows, made of its traced one, where all recorded calls had one.
+    """The same variant with calls of more rows, made of its traced one, where there were too few sizes.
 
     Engines ask some parts for one row at a time, such as text encoders; the exporter needs two, since it takes an axis
-    of 1 as fixed. Rows are the recorded one, turned along its last axis, so that they differ.
+    of 1 as fixed. Of parts that vary in their rows alone, guidance shows two sizes, and parity needs three. Rows are
+    the recorded ones, turned along their last axis, so that they differ.
     """
     axes = [{index for index, axis in found.items() if axis == BATCH} for found in group.dynamic()]
     rows = {group.traced.inputs[t.name].shape[i] for t, found in zip(group.inputs, axes, strict=True) for i in found}
-    if rows != {1}:
+    if not rows or (rows != {1} and len({call.sizes for call in group.calls}) >= LEAST_SIZES):
         return group
-    calls = [_repeated(group, module, axes, count) for count in (2, 3)]
-    return Group([*calls, *group.calls], group.inputs, group.outputs)
+    more = [_repeated(group, module, axes, count) for count in (2, 3)]
+    calls = [*more, *group.calls] if rows == {1} else [*group.calls, *more]
+    return Group(calls, group.inputs, group.outputs)
 
 
 def _repeated(group: Group, module: nn.Module, axes: Sequence[set[int]], rows: int) -> RecordedCall:

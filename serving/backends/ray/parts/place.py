@@ -33,10 +33,18 @@ def module_at(engine: object, path: str) -> "nn.Module":
     return found
 
 
+def keep(module: "nn.Module") -> None:
+    """Mark a module whose numbers are asked for past the part that it belongs to: :func:`empty` leaves them."""
+    module.asked_directly = True  # type: ignore[assignment]
+
+
 def empty(module: "nn.Module") -> int:
     """Let go of a module's numbers; bytes that this freed."""
     freed = 0
+    kept = {id(held) for one in module.modules() if hasattr(one, "asked_directly") for held in one.parameters()}
     for tensor in (*module.parameters(), *module.buffers()):
+        if id(tensor) in kept:
+            continue
         freed += tensor.numel() * tensor.element_size()
         tensor.data = tensor.data.new_empty(0)
     return freed
