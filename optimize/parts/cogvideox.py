@@ -11,7 +11,7 @@ from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest
 
 PROMPT = "a red fox in the snow"
 
-TEXT_ENCODER = Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, int8="dynamic")
+TEXT_ENCODER = Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, fixes=("attention",), int8="dynamic")
 
 FROM_TEXT_PARTS = {
     "transformer": Part(
@@ -22,6 +22,7 @@ FROM_TEXT_PARTS = {
             "timestep": "batch",
             "image_rotary_emb.*": "tokens _",
         },
+        fixes=("joined_positions", "repeat_interleave"),
         int8="dynamic",
     ),
     "vae_decoder": Part(

@@ -19,10 +19,11 @@ PARTS = {
             "video_coords": "_ _ tokens",
         },
         adapter="ltx_coordinates",
+        fixes=("repeat_interleave",),
         int8="dynamic",
     ),
     "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_states": "batch _ frames height width"}),
-    "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, int8="dynamic"),
+    "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, fixes=("attention",), int8="dynamic"),
 }
 
 

@@ -75,6 +75,7 @@ class Flat(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Outputs in the variant's order; what has no axes gets one of 1."""
+        self._tell_equal_sizes(tensors)
         named = {
             tensor.name: value.reshape(()) if tensor.scalar else value
             for tensor, value in zip(self._inputs, tensors, strict=True)
@@ -84,6 +85,14 @@ class Flat(nn.Module):
         found: Tensors = {}
         collect(self._answer, self.module(**arguments), found)
         return tuple(found[tensor.name].reshape(1) if tensor.scalar else found[tensor.name] for tensor in self._outputs)
+
+    def _tell_equal_sizes(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Axes of one name have one size: an exporter that hears of it later fails at what it made of two before."""
+        known: dict[str, int] = {}
+        for tensor, value in zip(self._inputs, tensors, strict=True):
+            for index, axis in enumerate(tensor.axes):
+                if isinstance(axis, str):
+                    torch._check(value.shape[index] == known.setdefault(axis, value.shape[index]))
 
 
 def groups(part: Part, calls: Sequence[RecordedCall]) -> list[Group]:
