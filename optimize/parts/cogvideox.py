@@ -38,7 +38,7 @@ FROM_PICTURE_PARTS = {
         axes={"hidden_states": "batch _ _ _ _", "encoder_hidden_states": "batch _ _", "timestep": "batch"},
         int8="dynamic",
     ),
-    "vae_decoder": Part(at="pipeline.vae.decoder"),
+    "vae_decoder": Part(at="pipeline.vae.decoder", axes={"sample": "batch _ _ _ _", "conv_cache.*": "batch _ _ _ _"}),
     "text_encoder": TEXT_ENCODER,
 }
 """Positions were learned for one size and one length."""

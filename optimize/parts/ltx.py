@@ -8,16 +8,20 @@ from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest
 
 PROMPT = "a red fox in the snow"
 
-PARTS = {
+_TRANSFORMER_AXES = {
+    "hidden_states": "batch tokens _",
+    "encoder_hidden_states": "batch _ _",
+    "encoder_attention_mask": "batch _",
+    "video_coords": "_ _ tokens",
+}
+
+
+def _parts(timestep: str) -> dict[str, Part]:
+    """All of them; a picture's tokens have a time of their own, so that there is one for each token."""
+    return {
     "transformer": Part(
         at="pipeline.transformer",
-        axes={
-            "hidden_states": "batch tokens _",
-            "encoder_hidden_states": "batch _ _",
-            "timestep": "batch",
-            "encoder_attention_mask": "batch _",
-            "video_coords": "_ _ tokens",
-        },
+        axes={**_TRANSFORMER_AXES, "timestep": timestep},
         adapter="ltx_coordinates",
         fixes=("repeat_interleave",),
         int8="dynamic",
@@ -34,7 +38,7 @@ async def from_text(samples: Samples) -> Sequence[TextToVideoRequest]:
     """Sizes and lengths, one of them without guidance, which halves the batch."""
     return [
         TextToVideoRequest(
-            prompt=PROMPT, width=width, height=height, duration_s=frames / 24, fps=24, guidance=guidance, steps=2,
+            prompt=PROMPT, negative_prompt="blurry", width=width, height=height, duration_s=frames / 24, fps=24, guidance=guidance, steps=2,
             seed=index,
         )
         for index, (width, height, frames, guidance) in enumerate(SHAPES)
@@ -45,9 +49,9 @@ async def from_picture(samples: Samples) -> Sequence[ImageToVideoRequest]:
     """The same with a picture, whose tokens have a time of their own."""
     picture = await samples.picture(96, 64)
     return [
-        ImageToVideoRequest(image=picture, **request.model_dump(exclude={"kind"})) for request in await from_text(samples)
+        ImageToVideoRequest(image=picture, **request.model_dump()) for request in await from_text(samples)
     ]
 
 
-FROM_TEXT = Family(PARTS, from_text)
-FROM_PICTURE = Family(PARTS, from_picture)
+FROM_TEXT = Family(_parts("batch"), from_text)
+FROM_PICTURE = Family(_parts("batch tokens"), from_picture)

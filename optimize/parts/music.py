@@ -10,16 +10,51 @@ PROMPT = "a warm piano plays a slow melody over soft strings"
 LYRICS = "rain on the window\nlights of the city"
 
 STABLE_AUDIO_PARTS = {
-    "transformer": Part(at="pipeline.transformer", int8="dynamic"),
-    "vae_decoder": Part(at="pipeline.vae.decoder"),
-    "text_encoder": Part(at="pipeline.text_encoder", int8="dynamic"),
-    "projection": Part(at="pipeline.projection_model"),
+    "transformer": Part(
+        at="pipeline.transformer",
+        axes={"hidden_states": "batch _ _", "encoder_hidden_states": "batch _ _", "global_hidden_states": "batch _ _"},
+        int8="dynamic",
+    ),
+    "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_state": "batch _ _"}),
+    "text_encoder": Part(
+        at="pipeline.text_encoder",
+        axes={"input_ids": "batch _", "attention_mask": "batch _"},
+        fixes=("attention",),
+        int8="dynamic",
+    ),
+    "projection": Part(
+        at="pipeline.projection_model",
+        axes={"text_hidden_states": "batch _ _", "start_seconds": "batch", "end_seconds": "batch"},
+    ),
 }
+"""The network always works on its whole length, so that rows are all that varies."""
+
 ACE_STEP_PARTS = {
-    "transformer": Part(at="pipeline.transformer", int8="dynamic"),
-    "vae_decoder": Part(at="pipeline.vae.decoder"),
-    "text_encoder": Part(at="pipeline.text_encoder", int8="dynamic"),
-    "condition_encoder": Part(at="pipeline.condition_encoder", int8="dynamic"),
+    "transformer": Part(
+        at="pipeline.transformer",
+        axes={
+            "hidden_states": "batch length _",
+            "timestep*": "batch",
+            "encoder_hidden_states": "batch words _",
+            "context_latents": "batch length _",
+        },
+        fixes=("repeat_interleave",),
+        int8="dynamic",
+    ),
+    "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_state": "batch _ length"}),
+    "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch tokens"}, int8="dynamic"),
+    "condition_encoder": Part(
+        at="pipeline.condition_encoder",
+        axes={
+            "text_hidden_states": "batch tokens _",
+            "text_attention_mask": "batch tokens",
+            "lyric_hidden_states": "batch lyrics _",
+            "lyric_attention_mask": "batch lyrics",
+            "refer_audio_acoustic_hidden_states_packed": "batch _ _",
+            "refer_audio_order_mask": "batch",
+        },
+        int8="dynamic",
+    ),
 }
 
 
