@@ -38,7 +38,7 @@ async def from_text(samples: Samples) -> Sequence[TextToVideoRequest]:
     """Sizes and lengths, one of them without guidance, which halves the batch."""
     return [
         TextToVideoRequest(
-            prompt=PROMPT, negative_prompt="blurry", width=width, height=height, duration_s=frames / 24, fps=24, guidance=guidance, steps=2,
+            prompt=PROMPT, negative_prompt="blurry" if guidance > 1 else "", width=width, height=height, duration_s=frames / 24, fps=24, guidance=guidance, steps=2,
             seed=index,
         )
         for index, (width, height, frames, guidance) in enumerate(SHAPES)

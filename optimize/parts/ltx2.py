@@ -29,6 +29,7 @@ def _parts(timestep: str) -> dict[str, Part]:
         "connectors": Part(
             at="pipeline.connectors",
             axes={"text_encoder_hidden_states": "batch _ _", "attention_mask": "batch _"},
+            fixes=("argsort",),
             int8="dynamic",
         ),
         "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_states": "batch _ frames height width"}),

@@ -38,24 +38,19 @@ ACE_STEP_PARTS = {
             "encoder_hidden_states": "batch words _",
             "context_latents": "batch length _",
         },
-        fixes=("repeat_interleave",),
+        adapter="apart",
+        fixes=("repeat_interleave", "whole_patches"),
         int8="dynamic",
     ),
     "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_state": "batch _ length"}),
     "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch tokens"}, int8="dynamic"),
-    "condition_encoder": Part(
-        at="pipeline.condition_encoder",
-        axes={
-            "text_hidden_states": "batch tokens _",
-            "text_attention_mask": "batch tokens",
-            "lyric_hidden_states": "batch lyrics _",
-            "lyric_attention_mask": "batch lyrics",
-            "refer_audio_acoustic_hidden_states_packed": "batch _ _",
-            "refer_audio_order_mask": "batch",
-        },
+    "lyric_encoder": Part(
+        at="pipeline.condition_encoder.lyric_encoder",
+        axes={"inputs_embeds": "batch lyrics _", "attention_mask": "batch lyrics"},
         int8="dynamic",
     ),
 }
+"""What joins words, lyrics and timbre counts rows by the numbers in a tensor, which no graph can: that is left."""
 
 
 async def instrumental(samples: Samples) -> Sequence[MusicRequest]:

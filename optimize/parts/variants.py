@@ -154,7 +154,7 @@ def with_batches(group: Group, module: nn.Module) -> Group:
         return group
     more = [_repeated(group, module, axes, count) for count in (2, 3)]
     calls = [*more, *group.calls] if rows == {1} else [*group.calls, *more]
-    return Group(calls, group.inputs, group.outputs)
+    return Group(calls, group.inputs, _outputs(group.inputs, calls))
 
 
 def _repeated(group: Group, module: nn.Module, axes: Sequence[set[int]], rows: int) -> RecordedCall:
@@ -183,11 +183,9 @@ def _group(part: Part, calls: Sequence[RecordedCall]) -> Group:
     ordered = [first, *(call for call in calls if call is not first)]
     declared = {name: part.dynamic(name, tensor.dim()) for name, tensor in first.inputs.items()}
     inputs = [_tensor(name, tensor, declared[name]) for name, tensor in first.inputs.items()]
-    known = _sizes(declared, ordered)
-    outputs = [_tensor(name, tensor, _varying(name, ordered, known)) for name, tensor in first.outputs.items()]
-    if not outputs:
+    if not first.outputs:
         raise EngineFailed("the module gives back nothing but its inputs", field=part.at)
-    return Group(ordered, inputs, outputs)
+    return Group(ordered, inputs, _outputs(inputs, ordered))
 
 
 def _spread(part: Part, call: RecordedCall) -> tuple[int, int]:
@@ -198,12 +196,13 @@ def _spread(part: Part, call: RecordedCall) -> tuple[int, int]:
     return sum(size > 1 for size in sizes.values()), len(set(sizes.values()))
 
 
-def _sizes(declared: Mapping[str, Mapping[int, str]], calls: Sequence[RecordedCall]) -> dict[str, list[int]]:
-    return {
-        axis: [call.inputs[name].shape[index] for call in calls]
-        for name, axes in declared.items()
+def _outputs(inputs: Sequence[PartTensor], calls: Sequence[RecordedCall]) -> list[PartTensor]:
+    known = {
+        axis: [call.inputs[tensor.name].shape[index] for call in calls]
+        for tensor, axes in zip(inputs, dynamic_axes(inputs), strict=True)
         for index, axis in axes.items()
     }
+    return [_tensor(name, tensor, _varying(name, calls, known)) for name, tensor in calls[0].outputs.items()]
 
 
 def _varying(name: str, calls: Sequence[RecordedCall], known: Mapping[str, list[int]]) -> dict[int, str]:

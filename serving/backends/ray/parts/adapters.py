@@ -53,7 +53,20 @@ def ltx2_coordinates(module: "nn.Module", arguments: Arguments) -> Arguments:
     return {name: value for name, value in arguments.items() if name not in spare}
 
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {"ltx_coordinates": ltx_coordinates, "ltx2_coordinates": ltx2_coordinates}
+def apart(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """A tensor that is handed in under two names is two, as in calls where they differ; no number is copied."""
+    import torch
+
+    seen: list[object] = []
+    found: Arguments = {}
+    for name, value in arguments.items():
+        twice = isinstance(value, torch.Tensor) and any(value is other for other in seen)
+        found[name] = cast("torch.Tensor", value).view_as(cast("torch.Tensor", value)) if twice else value
+        seen.append(value)
+    return found
+
+
+ADAPTERS: Final[Mapping[str, Adapter]] = {"apart": apart, "ltx_coordinates": ltx_coordinates, "ltx2_coordinates": ltx2_coordinates}
 """By name, as parts declare them."""
 
 
