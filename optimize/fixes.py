@@ -114,6 +114,25 @@ def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor | None:
     return torch.cat([tensor.to(reduce(torch.promote_types, dtypes)) for tensor in tensors], dim)
 
 
+def attention(*args: object, **named: object) -> torch.Tensor:
+    """The same, laid out by heads as the exporter's own way of computing it leaves it."""
+    return torch.nn.functional.scaled_dot_product_attention(*args, **named).contiguous()  # type: ignore[arg-type]
+
+
+def argsort(
+    input: torch.Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False
+) -> torch.Tensor | None:
+    """Stable, of keys that no two places share; None where order does not matter or numbers are no integers."""
+    if not stable or input.is_floating_point():
+        return None
+    length = input.shape[dim]
+    places = torch.arange(length, device=input.device)
+    places = places.flip(0) if descending else places
+    shape = [1] * input.ndim
+    shape[dim] = length
+    return torch.argsort(input.long() * length + places.reshape(shape), dim, descending)
+
+
 def lstm(
     input: torch.Tensor, hx: object, params: Sequence[torch.Tensor], has_biases: bool, num_layers: int, *rest: object
 ) -> tuple[torch.Tensor, ...] | None:
@@ -229,13 +248,23 @@ CAT: Final = Fix(
     "torch.concat of several types becomes a Concat that no runtime loads: all are cast first (SDXL in half precision)",
     _replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
 )
+ATTENTION: Final = Fix(
+    "attention",
+    "a view of attention's result fits its layout on CPUs, and not the one that it has in the graph (T5)",
+    _replacing(torch.nn.functional.scaled_dot_product_attention, by=attention),
+)
+ARGSORT: Final = Fix(
+    "argsort",
+    "a stable sort has no translation: integers are sorted by keys that tell equal ones apart (LTX-2)",
+    _replacing(torch.argsort, torch.Tensor.argsort, by=argsort),
+)
 LSTM: Final = Fix(
     "lstm",
     "torch fixes the time axis of an LSTM when it captures one, though ONNX's has none fixed (EnCodec)",
     _replacing(torch.lstm, by=lstm),
 )
 FIXES: Final[Mapping[str, Fix]] = {
-    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, LSTM)
+    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, ATTENTION, ARGSORT, LSTM)
 }
 """All of them by name."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optimize.external import check_file
 from optimize.gates import compare
 from optimize.parts.build import Source, entering
-from optimize.parts.variants import Flat, Group, case_name, feed, run_flat, sizes_of
+from optimize.parts.variants import LEAST_SIZES, Flat, Group, case_name, feed, run_flat, sizes_of
 from optimize.recipe import BATCH
 from optimize.report import ParityRow, Runner, TimingRow
 from optimize.threads import THREADS
@@ -31,8 +31,6 @@ from serving.backends.ray.parts.providers import CUDA, providers
 from serving.errors import EngineFailed
 from serving.repository.part_file import PartFile, PartTensor, Variant
 
-LEAST_SIZES: Final = 3
-"""At which a file with axes that vary must hold: the traced one and two others."""
 ROUNDS: Final = 15
 CASE_SECONDS: Final = 1.0
 MOST_CASES: Final = 6

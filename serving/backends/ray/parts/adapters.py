@@ -11,6 +11,7 @@ from serving.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import LTXVideoTransformer3DModel
     from torch import nn
 
 Arguments = dict[str, object]
@@ -37,7 +38,57 @@ def frames_told(module: "nn.Module", arguments: Arguments) -> Arguments:
     return {**arguments, "num_frames": SizeOf("image_only_indicator", 1)}
 
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {"control_scale": control_scale, "frames_told": frames_told}
+def ltx_coordinates(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """LTX-Video's numbers of latent frames, rows and columns as the coordinates of every token.
+
+    ``video_coords`` is float32 (1, 3, tokens), in seconds and pixels: what the network's own grid is before it is
+    divided by the sizes that positions count from, so that both give the very same numbers. One row serves all.
+    """
+    import torch
+
+    sizes = [arguments.get(name) for name in ("num_frames", "height", "width")]
+    scale = arguments.get("rope_interpolation_scale")
+    if scale is None or None in sizes or "video_coords" in arguments:
+        return arguments
+    rope = cast("LTXVideoTransformer3DModel", module).rope
+    patches = (rope.patch_size_t, rope.patch_size, rope.patch_size)
+    device = cast("torch.Tensor", arguments["hidden_states"]).device
+    lines = [
+        torch.arange(cast("int", size), dtype=torch.float32, device=device) * step * patch
+        for size, step, patch in zip(sizes, cast("tuple[float, float, float]", scale), patches, strict=True)
+    ]
+    coordinates = torch.stack(torch.meshgrid(*lines, indexing="ij")).flatten(1).unsqueeze(0)
+    told = ("num_frames", "height", "width", "rope_interpolation_scale")
+    return {**{name: value for name, value in arguments.items() if name not in told}, "video_coords": coordinates}
+
+
+def ltx2_coordinates(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """LTX-2's sizes and rate are left out where coordinates, which the network takes instead, say the same."""
+    told = {"video_coords": ("num_frames", "height", "width", "fps"), "audio_coords": ("audio_num_frames",)}
+    spare = {name for given, names in told.items() if given in arguments for name in names}
+    return {name: value for name, value in arguments.items() if name not in spare}
+
+
+def apart(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """A tensor that is handed in under two names is two, as in calls where they differ; no number is copied."""
+    import torch
+
+    seen: list[object] = []
+    found: Arguments = {}
+    for name, value in arguments.items():
+        twice = isinstance(value, torch.Tensor) and any(value is other for other in seen)
+        found[name] = cast("torch.Tensor", value).view_as(cast("torch.Tensor", value)) if twice else value
+        seen.append(value)
+    return found
+
+
+ADAPTERS: Final[Mapping[str, Adapter]] = {
+    "apart": apart,
+    "control_scale": control_scale,
+    "frames_told": frames_told,
+    "ltx_coordinates": ltx_coordinates,
+    "ltx2_coordinates": ltx2_coordinates,
+}
 """By name, as parts declare them."""
 
 
