@@ -49,6 +49,7 @@ bench-engines: $(FULL) ## Measure engines against the libraries they run
 bench-parts: $(FULL) ## Export every part of the tiny models, and measure torch, ONNX Runtime and INT8
 	$(call say,Exporting and measuring the parts)
 	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.parts $(ARGS)
+	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.int8
 
 check: $(FULL) ## Lint, format check, types, the import law, the model repository
 	$(call say,ruff check)

@@ -131,7 +131,7 @@ def table(results: Results) -> Table:
 
 
 def main(names: Sequence[str]) -> int:
-    """Measure, print, and keep the run of all models; 1 where a part failed."""
+    """Measure, print, and keep the run of all models; 1 where an export failed, not where INT8 was refused."""
     with tempfile.TemporaryDirectory(prefix="reelmesh-parts-") as home:
         results = run(names, Path(home))
     console = Console()
@@ -141,7 +141,7 @@ def main(names: Sequence[str]) -> int:
     if not names:
         RESULTS.write_text(json.dumps(results.model_dump(), indent=1) + "\n", encoding="utf-8")
         console.print(f"written: {RESULTS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
-    return 1 if any(row.failed for row in results.rows) else 0
+    return 1 if any(row.failed and row.precision != "int8" for row in results.rows) else 0
 
 
 if __name__ == "__main__":

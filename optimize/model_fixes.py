@@ -44,7 +44,7 @@ def _joined_positions(module: nn.Module, used: Used) -> Iterator[None]:
 def _positions(
     part: "CogVideoXPatchEmbed", used: Used, height: int, width: int, frames: int, device: torch.device | None = None
 ) -> torch.Tensor:
-    """diffusers' CogVideoXPatchEmbed._get_positional_embeddings, (1, tokens, width), without writing to ``.data``."""
+    """As diffusers' CogVideoXPatchEmbed._get_positional_embeddings, (1, tokens, width), without writing to ``.data``."""
     from diffusers.models.embeddings import get_3d_sincos_pos_embed
 
     used()
