@@ -39,7 +39,7 @@ ACE_STEP_PARTS = {
             "context_latents": "batch length _",
         },
         adapter="apart",
-        fixes=("repeat_interleave", "whole_patches"),
+        fixes=("whole_patches",),
         int8="dynamic",
     ),
     "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_state": "batch _ length"}),
