@@ -148,6 +148,48 @@ def _extra_padding(kernel_size: int, sizes: Mapping[str, int], hidden_states: to
     return frames * stride + kernel_size - padding - length
 
 
+@contextmanager
+def _onnx_lstm(module: nn.Module, used: Used) -> Iterator[None]:
+    """Every nn.LSTM inside says ONNX's operator."""
+    found = [part for part in module.modules() if isinstance(part, nn.LSTM)]
+    for part in found:
+        vars(part)["forward"] = partial(_lstm, part)
+        used()
+    try:
+        yield
+    finally:
+        for part in found:
+            del vars(part)["forward"]
+
+
+def _lstm(layers: nn.LSTM, input: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """nn.LSTM.forward of values (time, rows, width) that begins with zeros."""
+    if layers.batch_first or layers.bidirectional or layers.proj_size or not layers.bias:
+        raise NotImplementedError(f"the fix lstm does not know {layers}")
+    time, rows, width = input.shape[0], input.shape[1], layers.hidden_size
+    last = []
+    for layer in range(layers.num_layers):
+        own, back, *biases = (_onnx_gates(getattr(layers, f"{name}_l{layer}")) for name in _LSTM_WEIGHTS)
+        values, hidden, cell = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            (input, own[None], back[None], torch.cat(biases)[None]),
+            {"hidden_size": width},
+            dtypes=[input.dtype] * 3,
+            shapes=[(time, 1, rows, width), (1, rows, width), (1, rows, width)],
+        )
+        input = values.reshape(time, rows, width)
+        last.append((hidden, cell))
+    hidden, cell = (torch.cat(states) for states in zip(*last, strict=True))
+    return input, (hidden, cell)
+
+
+def _onnx_gates(weight: torch.Tensor) -> torch.Tensor:
+    """Input, forget, cell and output, as torch has them, to input, output, forget and cell."""
+    gates = weight.unflatten(0, (4, -1))
+    return torch.cat([gates[gate] for gate in (0, 3, 1, 2)])
+
+
+_LSTM_WEIGHTS: Final = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 REPEAT_INTERLEAVE: Final = Fix(
     "repeat_interleave",
     "repeats that depend on a dynamic axis become an Expand of a wrong shape (SVD, AnimateDiff)",
@@ -168,12 +210,17 @@ INTEGER_PADDING: Final = Fix(
     "EnCodec pads by numbers that are tensors, which a graph cannot know: they are bound to integers (MusicGen)",
     _integer_padding,
 )
+LSTM: Final = Fix(
+    "lstm",
+    "an LSTM is unrolled, step by step, so that its length is fixed: ONNX's operator stands for it (MusicGen's EnCodec)",
+    _onnx_lstm,
+)
 CAT: Final = Fix(
     "cat",
     "torch.concat of several types becomes a Concat that no runtime loads: all are cast first (SDXL in half precision)",
     _replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
 )
-FIXES: Final[Mapping[str, Fix]] = {fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT)}
+FIXES: Final[Mapping[str, Fix]] = {fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, LSTM, CAT)}
 """All of them by name."""
 
 

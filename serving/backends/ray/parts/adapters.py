@@ -20,7 +20,12 @@ def as_is(module: "nn.Module", arguments: Arguments) -> Arguments:
     return arguments
 
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {}
+def without_guidance(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """MusicGen's text encoder is told the guidance of each request, of which it makes nothing."""
+    return {name: value for name, value in arguments.items() if name != "guidance_scale"}
+
+
+ADAPTERS: Final[Mapping[str, Adapter]] = {"without_guidance": without_guidance}
 """By name, as parts declare them."""
 
 
