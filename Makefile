@@ -19,7 +19,7 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 # Two installs into one venv at a time would spoil it, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo up test bench bench-engines check format clean
+.PHONY: help demo up test bench bench-engines bench-parts check format clean
 
 help: ## List the targets
 	@printf 'Reelmesh\n\n'
@@ -45,6 +45,11 @@ bench: $(FULL) $(TRITON) $(BENCH) $(SERVERS) ## Measure the mesh on this machine
 bench-engines: $(FULL) ## Measure engines against the libraries they run
 	$(call say,Measuring the engines)
 	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.engines $(ARGS)
+
+bench-parts: $(FULL) ## Export every part of the tiny models, and measure torch, ONNX Runtime and INT8
+	$(call say,Exporting and measuring the parts)
+	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.parts $(ARGS)
+	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.int8
 
 check: $(FULL) ## Lint, format check, types, the import law, the model repository
 	$(call say,ruff check)

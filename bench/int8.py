@@ -5,14 +5,17 @@ cache, and residual blocks of a UNet. The one invariant: every figure is a ratio
 same threads, in the same seconds.
 """
 
+import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final, NamedTuple, get_args
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -23,6 +26,8 @@ from optimize.int8.measure import Runner, in_turns
 from optimize.int8.quantize import quantize
 from serving.errors import BadInput
 
+RESULTS: Final = Path(__file__).parent / "int8.json"
+"""Kept in git: docs/optimize.md tells of it."""
 BOUND_DB: Final = 20.0
 """Low on purpose: all layers in INT8 are measured, and quality is shown beside."""
 
@@ -179,33 +184,69 @@ def feed_of(shapes: Mapping[str, tuple[int, ...]]) -> Feed:
     return arrays
 
 
-def measure(case: Case, folder: Path, table: Table) -> None:
-    """Add a row for every mode and size."""
+class Row(BaseModel):
+    """One size of one network in one mode: milliseconds of both files, in turns, and what INT8 keeps."""
+
+    network: str
+    mode: Mode
+    shapes: str
+    float_ms: float
+    int8_ms: float
+    snr_db: float
+
+    @property
+    def faster(self) -> float:
+        """Times."""
+        return self.float_ms / self.int8_ms
+
+
+def measure(case: Case, folder: Path) -> list[Row]:
+    """A row for every mode that has a layer for the network, and every size."""
     source = folder / "float.onnx"
     export(case, source)
     feeds = [feed_of(shapes) for shapes in case.sizes]
+    rows = []
     for mode in get_args(Mode):
         target = folder / f"{mode}.onnx"
         try:
             done = quantize(source, target, feeds, mode=mode, bound=BOUND_DB)
         except BadInput:  # nothing but convolutions, or none
-            table.add_row(case.name, f"{mode}: has no layer for it")
             continue
         floats, int8 = Runner(source), Runner(target)
         for shapes, feed in zip(case.sizes, feeds, strict=True):
             float_ms, ms = in_turns(floats, int8, [feed])
             size = ", ".join("x".join(map(str, shape)) for shape in shapes.values())
-            row = (f"{float_ms:.1f}", f"{ms:.1f}", f"{float_ms / ms:.2f}x", f"{done.quality:.1f} dB")
-            table.add_row(case.name, f"{mode}, {size}", *row)
+            found = {"network": case.name, "mode": mode, "shapes": size, "snr_db": done.quality}
+            rows.append(Row(**found, float_ms=float_ms, int8_ms=ms))
+    return rows
+
+
+def best(rows: Sequence[Row]) -> dict[str, tuple[Mode, float]]:
+    """For each network the mode that is fastest by its median over the sizes."""
+    found: dict[str, tuple[Mode, float]] = {}
+    for name in dict.fromkeys(row.network for row in rows):
+        modes = {row.mode: [one.faster for one in rows if (one.network, one.mode) == (name, row.mode)] for row in rows}
+        medians: dict[Mode, float] = {mode: median(ratios) for mode, ratios in modes.items() if ratios}
+        mode = max(medians, key=medians.__getitem__)
+        found[name] = (mode, medians[mode])
+    return found
 
 
 def main() -> None:
-    """Measure every case and print the table."""
-    table = Table("network", "mode, input", "float32 ms", "INT8 ms", "faster", "signal to noise")
+    """Measure every case, print the table, and keep the figures."""
+    rows: list[Row] = []
     for case in CASES:
         with tempfile.TemporaryDirectory(prefix="reelmesh-bench-") as folder:
-            measure(case, Path(folder), table)
-    Console(width=160).print(table)
+            rows += measure(case, Path(folder))
+    table = Table("network", "mode", "input", "float32 ms", "INT8 ms", "faster", "signal to noise")
+    for row in rows:
+        figures = (f"{row.float_ms:.1f}", f"{row.int8_ms:.1f}", f"{row.faster:.2f}x", f"{row.snr_db:.1f} dB")
+        table.add_row(row.network, row.mode, row.shapes, *figures)
+    console = Console(width=160)
+    console.print(table)
+    for name, (mode, ratio) in best(rows).items():
+        console.print(f"{name}: {mode} is {ratio:.2f}x as fast as float32, median over the sizes")
+    RESULTS.write_text(json.dumps([row.model_dump() for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

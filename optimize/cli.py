@@ -64,8 +64,6 @@ def optimize(
     if requests is not None and not requests.is_file():
         raise NotFound("there is no such file", field="--requests", fix="give JSON lines of requests")
     asked = command.Asked(part or [], precision, force=force, requests=requests)
-    if target == "tensorrt":
-        command.check_tensorrt()
     names = command.exportable(repositories) if model is None else [model]
     if not names:
         raise NotFound("no model of the repository can be exported", field="--all", fix="see docs/optimize.md")

@@ -5,6 +5,7 @@ The one invariant: one model or part that fails does not keep the others from be
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,12 @@ from rich.table import Table
 from optimize import run as recipes
 from optimize.page import collect, write_page
 from optimize.parts.part import FAMILIES, family_name
+from optimize.parts.plans import build_plans
 from optimize.parts.run import optimize_parts
 from optimize.parts.work import STEPS, Asked, PartOutcome
-from serving.errors import BadInput, NotFound, ReelmeshError
+from serving.errors import BadInput, MissingDependency, NotFound, ReelmeshError
 from serving.repository.load import load_repository
+from serving.repository.model import Model
 from serving.repository.read import RawModel, read_model
 from serving.settings import Settings
 from serving.weights.cache import WeightsCache
@@ -28,7 +31,7 @@ from serving.weights.cache import WeightsCache
 if TYPE_CHECKING:
     from optimize.report import Report
 
-__all__ = ["Asked", "check_tensorrt", "exportable", "run", "write_report"]
+__all__ = ["Asked", "exportable", "run", "write_report"]
 
 Notify = Callable[[str, str], None]
 
@@ -40,31 +43,48 @@ def exportable(repositories: Sequence[Path]) -> list[str]:
 
 
 def run(names: Sequence[str], repositories: Sequence[Path], asked: Asked, *, target: str, as_json: bool) -> int:
-    """Export models one after the other; the exit code: 1 where one of several failed."""
+    """Export models one after the other.
+
+    Args:
+        names: of the models.
+        repositories: that they are in.
+        asked: parts and precision.
+        target: ``onnx``, or ``tensorrt`` for plans as well.
+        as_json: print the reports.
+
+    Returns:
+        The exit code: 0; 1 where something failed; 3 where nothing failed but that something is not installed.
+    """
     outcomes: list[PartOutcome] = []
-    failed = 0
+    errors: list[ReelmeshError] = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for name in names:
             task = progress.add_task(name, total=len(STEPS))
-
             try:
                 notify = partial(_told, progress, task, name)
-                outcomes += one(find_folder(name, repositories), repositories, asked, notify)
+                outcomes += one(
+                    find_folder(name, repositories), repositories, asked, notify, plans=target == "tensorrt"
+                )
             except ReelmeshError as error:
                 if len(names) == 1:
                     raise
-                failed += 1
-                console.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+                errors.append(error)
+                _complain(console, name, error)
             progress.remove_task(task)
     show(outcomes, as_json=as_json)
-    failures = [outcome for outcome in outcomes if outcome.error is not None]
-    for outcome in failures:
-        console.print(
-            f"{outcome.folder.name}: {outcome.error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-    return 1 if failures or failed else 0
+    for outcome in outcomes:
+        if outcome.error is not None:
+            errors.append(outcome.error)
+            _complain(console, f"{outcome.part}", outcome.error)
+    if not errors:
+        return 0
+    return 3 if all(isinstance(error, MissingDependency) for error in errors) else 1
+
+
+def _complain(console: Console, name: str, error: ReelmeshError) -> None:
+    console.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _told(progress: Progress, task: TaskID, name: str, part: str, step: str) -> None:
@@ -72,15 +92,28 @@ def _told(progress: Progress, task: TaskID, name: str, part: str, step: str) -> 
     progress.update(task, description=f"{name} {part}: {step}" if part else f"{name}: {step}", completed=done)
 
 
-def one(folder: Path, repositories: Sequence[Path], asked: Asked, notify: Notify) -> list[PartOutcome]:
-    """Export a model by its recipe, or its parts."""
+def one(
+    folder: Path, repositories: Sequence[Path], asked: Asked, notify: Notify, *, plans: bool = False
+) -> list[PartOutcome]:
+    """Export a model by its recipe, or its parts, and their TensorRT plans if they are wanted."""
     raw = read_model(folder)
     if raw.card is not None and raw.card.export is None and family_name(raw.card) in FAMILIES:
         model = load_repository(repositories).get(raw.name)
-        return optimize_parts(model, asked, WeightsCache.of(Settings()), notify)
+        outcomes = optimize_parts(model, asked, WeightsCache.of(Settings()), notify)
+        return [_planned(model, outcome, notify) for outcome in outcomes] if plans else outcomes
     if asked.parts or asked.precision != "fp32":
         raise BadInput(f"{raw.name} is exported whole", field="--part", fix="leave --part and --precision out")
     return [_whole(raw, asked, notify)]
+
+
+def _planned(model: Model, outcome: PartOutcome, notify: Notify) -> PartOutcome:
+    if outcome.error is not None:
+        return outcome
+    try:
+        build_plans(model, outcome.folder, lambda step: notify(outcome.part, f"tensorrt: {step}"))
+    except ReelmeshError as error:
+        return replace(outcome, error=error)
+    return outcome
 
 
 def _whole(raw: RawModel, asked: Asked, notify: Notify) -> PartOutcome:
@@ -162,8 +195,3 @@ def write_report(repositories: Sequence[Path], folder: Path, *, as_json: bool) -
         return
     for file in files:
         typer.echo(str(file))
-
-
-def check_tensorrt() -> None:
-    """Say what is missing for TensorRT before anything is exported."""
-    raise NotImplementedError

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import nn
@@ -114,6 +114,81 @@ def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor | None:
     return torch.cat([tensor.to(reduce(torch.promote_types, dtypes)) for tensor in tensors], dim)
 
 
+def attention(*args: object, **named: object) -> torch.Tensor:
+    """The same, laid out by heads as the exporter's own way of computing it leaves it."""
+    return torch.nn.functional.scaled_dot_product_attention(*args, **named).contiguous()  # type: ignore[arg-type]
+
+
+def argsort(
+    input: torch.Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False
+) -> torch.Tensor | None:
+    """Stable, of keys that no two places share; None where order does not matter or numbers are no integers."""
+    if not stable or input.is_floating_point():
+        return None
+    length = input.shape[dim]
+    places = torch.arange(length, device=input.device)
+    places = places.flip(0) if descending else places
+    shape = [1] * input.ndim
+    shape[dim] = length
+    return torch.argsort(input.long() * length + places.reshape(shape), dim, descending)
+
+
+def lstm(
+    input: torch.Tensor, hx: object, params: Sequence[torch.Tensor], has_biases: bool, num_layers: int, *rest: object
+) -> tuple[torch.Tensor, ...] | None:
+    """A stack of layers as ONNX's LSTM; None where the sequence is packed or states are projected.
+
+    Args:
+        input: (time, batch, features), or (batch, time, features) where the last of ``rest`` says so.
+        hx: states and cells, each (layers * directions, batch, hidden).
+        params: per layer and direction, weights of the input and of the state, and their biases if there are any.
+        has_biases: whether there are.
+        num_layers: layers.
+        rest: dropout, whether training, whether both directions, whether batch comes first.
+
+    Returns:
+        The output in the layout of ``input``, and the last states and cells. Values are ONNX Runtime's alone to
+        compute: outside an export they are zeros.
+    """
+    directions, size = (2 if rest[-2] else 1), (4 if has_biases else 2)
+    if isinstance(hx, torch.Tensor) or len(params) != num_layers * directions * size:
+        return None
+    states, cells = cast(tuple[torch.Tensor, torch.Tensor], hx)
+    values = input.transpose(0, 1) if rest[-1] else input
+    ends = []
+    for layer in range(num_layers):
+        rows = slice(layer * directions, (layer + 1) * directions)
+        groups = [params[row * size : (row + 1) * size] for row in range(rows.start, rows.stop)]
+        hidden, *end = _lstm_layer(values, groups, states[rows], cells[rows])
+        values = hidden.transpose(1, 2).flatten(2)
+        ends.append(end)
+    output = values.transpose(0, 1) if rest[-1] else values
+    return output, torch.cat([end[0] for end in ends]), torch.cat([end[1] for end in ends])
+
+
+def _lstm_layer(
+    values: torch.Tensor, groups: Sequence[Sequence[torch.Tensor]], states: torch.Tensor, cells: torch.Tensor
+) -> Sequence[torch.Tensor]:
+    """One layer: (time, directions, batch, hidden), and the last state and cell of each direction."""
+    weights = [torch.stack([_onnx_gates(group[index]) for group in groups]) for index in (0, 1)]
+    biases = [torch.cat([_onnx_gates(bias) for bias in group[2:]]) for group in groups if len(group) > 2]  # noqa: PLR2004
+    directions, batch, hidden = states.shape
+    return torch.onnx.ops.symbolic_multi_out(
+        "LSTM",
+        [values, *weights, torch.stack(biases) if biases else None, None, states, cells],
+        {"hidden_size": hidden, "direction": "bidirectional" if directions == 2 else "forward"},  # noqa: PLR2004
+        dtypes=[values.dtype] * 3,
+        shapes=[(values.shape[0], directions, batch, hidden), tuple(states.shape), tuple(states.shape)],
+        version=14,
+    )
+
+
+def _onnx_gates(weights: torch.Tensor) -> torch.Tensor:
+    """Rows of the gates from torch's order (input, forget, cell, output) to ONNX's (input, output, forget, cell)."""
+    gates = weights.chunk(4)
+    return torch.cat([gates[0], gates[3], gates[1], gates[2]])
+
+
 @contextmanager
 def _integer_padding(module: nn.Module, used: Used) -> Iterator[None]:
     with ExitStack() as stack:
@@ -148,48 +223,6 @@ def _extra_padding(kernel_size: int, sizes: Mapping[str, int], hidden_states: to
     return frames * stride + kernel_size - padding - length
 
 
-@contextmanager
-def _onnx_lstm(module: nn.Module, used: Used) -> Iterator[None]:
-    """Every nn.LSTM inside says ONNX's operator."""
-    found = [part for part in module.modules() if isinstance(part, nn.LSTM)]
-    for part in found:
-        vars(part)["forward"] = partial(_lstm, part)
-        used()
-    try:
-        yield
-    finally:
-        for part in found:
-            del vars(part)["forward"]
-
-
-def _lstm(layers: nn.LSTM, input: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """nn.LSTM.forward of values (time, rows, width) that begins with zeros."""
-    if layers.batch_first or layers.bidirectional or layers.proj_size or not layers.bias:
-        raise NotImplementedError(f"the fix lstm does not know {layers}")
-    time, rows, width = input.shape[0], input.shape[1], layers.hidden_size
-    last = []
-    for layer in range(layers.num_layers):
-        own, back, *biases = (_onnx_gates(getattr(layers, f"{name}_l{layer}")) for name in _LSTM_WEIGHTS)
-        values, hidden, cell = torch.onnx.ops.symbolic_multi_out(
-            "LSTM",
-            (input, own[None], back[None], torch.cat(biases)[None]),
-            {"hidden_size": width},
-            dtypes=[input.dtype] * 3,
-            shapes=[(time, 1, rows, width), (1, rows, width), (1, rows, width)],
-        )
-        input = values.reshape(time, rows, width)
-        last.append((hidden, cell))
-    hidden, cell = (torch.cat(states) for states in zip(*last, strict=True))
-    return input, (hidden, cell)
-
-
-def _onnx_gates(weight: torch.Tensor) -> torch.Tensor:
-    """Input, forget, cell and output, as torch has them, to input, output, forget and cell."""
-    gates = weight.unflatten(0, (4, -1))
-    return torch.cat([gates[gate] for gate in (0, 3, 1, 2)])
-
-
-_LSTM_WEIGHTS: Final = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 REPEAT_INTERLEAVE: Final = Fix(
     "repeat_interleave",
     "repeats that depend on a dynamic axis become an Expand of a wrong shape (SVD, AnimateDiff)",
@@ -210,17 +243,29 @@ INTEGER_PADDING: Final = Fix(
     "EnCodec pads by numbers that are tensors, which a graph cannot know: they are bound to integers (MusicGen)",
     _integer_padding,
 )
-LSTM: Final = Fix(
-    "lstm",
-    "an LSTM is unrolled, step by step, so that its length is fixed: ONNX's operator stands for it (MusicGen's EnCodec)",
-    _onnx_lstm,
-)
 CAT: Final = Fix(
     "cat",
     "torch.concat of several types becomes a Concat that no runtime loads: all are cast first (SDXL in half precision)",
     _replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
 )
-FIXES: Final[Mapping[str, Fix]] = {fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, LSTM, CAT)}
+ATTENTION: Final = Fix(
+    "attention",
+    "a view of attention's result fits its layout on CPUs, and not the one that it has in the graph (T5)",
+    _replacing(torch.nn.functional.scaled_dot_product_attention, by=attention),
+)
+ARGSORT: Final = Fix(
+    "argsort",
+    "a stable sort has no translation: integers are sorted by keys that tell equal ones apart (LTX-2)",
+    _replacing(torch.argsort, torch.Tensor.argsort, by=argsort),
+)
+LSTM: Final = Fix(
+    "lstm",
+    "torch fixes the time axis of an LSTM when it captures one, though ONNX's has none fixed (EnCodec)",
+    _replacing(torch.lstm, by=lstm),
+)
+FIXES: Final[Mapping[str, Fix]] = {
+    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, ATTENTION, ARGSORT, LSTM)
+}
 """All of them by name."""
 
 

@@ -187,15 +187,16 @@ def _check(module: nn.Module, inputs: Sequence[torch.Tensor], interface: Interfa
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's many warnings: what matters is checked here and by the gates."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript"))}
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
 
 
 def _capture(module: nn.Module, inputs: Sequence[torch.Tensor], interface: Interface) -> ExportedProgram:

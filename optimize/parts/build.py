@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from optimize.fixes import FIXES
+from optimize.model_fixes import ALL_FIXES
 from optimize.onnx_export import export
 from optimize.parts.part import Part
 from optimize.parts.precision import DTYPES, at_border, in_precision
@@ -86,7 +86,7 @@ def build(source: Source, precision: Precision, folder: Path, *, opset: int, not
                 folder / variant.file,
                 output_axes=dynamic_axes(group.outputs),
                 opset=opset,
-                fixes=[FIXES[fix] for fix in source.part.fixes],
+                fixes=[ALL_FIXES[fix] for fix in source.part.fixes],
                 notify=notify,
             )
         tools |= exported.tools

@@ -12,29 +12,62 @@ from statistics import median
 from typing import Final
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from optimize.external import check_file
 from optimize.gates import compare
 from optimize.parts.build import Source, entering
-from optimize.parts.variants import Flat, Group, case_name, feed, run_flat, sizes_of
+from optimize.parts.variants import LEAST_SIZES, Flat, Group, case_name, feed, run_flat, sizes_of
 from optimize.recipe import BATCH
 from optimize.report import ParityRow, Runner, TimingRow
 from optimize.threads import THREADS
 from serving.backends.ray.parts.calls import Tensors
 from serving.backends.ray.parts.capture import RecordedCall
 from serving.backends.ray.parts.onnx_runner import OnnxRunner
+from serving.backends.ray.parts.onnx_runner import Runner as PartRunner
+from serving.backends.ray.parts.providers import CUDA, providers
 from serving.errors import EngineFailed
 from serving.repository.part_file import PartFile, PartTensor, Variant
 
-LEAST_SIZES: Final = 3
-"""At which a file with axes that vary must hold: the traced one and two others."""
 ROUNDS: Final = 15
 CASE_SECONDS: Final = 1.0
 MOST_CASES: Final = 6
 """Bounds of one case's timing, and of cases; at least three rounds."""
 
 Run = Callable[[], object]
+
+
+class Guest:
+    """A file on a GPU, for callers on the CPU: tensors go there and come back.
+
+    Args:
+        file: of the variant.
+        variant: its tensors.
+        device: ``cuda:N``.
+    """
+
+    def __init__(self, file: Path, variant: Variant, device: str) -> None:
+        chain = providers(device, "onnxruntime", file.parent)
+        self._runner = OnnxRunner(file, variant, device=device, threads=THREADS, providers=chain)
+        self._device = device
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """See :class:`serving.backends.ray.parts.onnx_runner.Runner`."""
+        found = self._runner.run({name: tensor.to(self._device) for name, tensor in inputs.items()})
+        return {name: tensor.cpu() for name, tensor in found.items()}
+
+    def close(self) -> None:
+        """Free the session."""
+        self._runner.close()
+
+
+def open_file(file: Path, variant: Variant) -> PartRunner:
+    """In ONNX Runtime: on the GPU where there is one, whose kernels are those that will serve, else on the CPU."""
+    if torch.cuda.is_available() and CUDA in onnxruntime.get_available_providers():
+        return Guest(file, variant, "cuda:0")
+    return OnnxRunner(file, variant, threads=THREADS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +84,7 @@ class Loaded:
     group: Group
     variant: Variant
     file: Path
-    runner: OnnxRunner
+    runner: PartRunner
 
     def cases(self) -> Sequence[RecordedCall]:
         """Calls of different sizes first, each size once, then others."""
@@ -70,10 +103,13 @@ def load(source: Source, part: PartFile, folder: Path) -> list[Loaded]:
     """The first gate: every file loads.
 
     Raises:
-        EngineFailed: one does not.
+        BadInput: a file is over 2 GB without external data, or its data are missing or short.
+        EngineFailed: one does not load.
     """
+    for variant in part.variants:
+        check_file(folder / variant.file)
     return [
-        Loaded(group, variant, folder / variant.file, OnnxRunner(folder / variant.file, variant, threads=THREADS))
+        Loaded(group, variant, folder / variant.file, open_file(folder / variant.file, variant))
         for group, variant in zip(source.groups(), part.variants, strict=True)
     ]
 

@@ -19,7 +19,7 @@ from optimize.parts.samples import Samples
 from optimize.parts.work import Asked, Notify, PartOutcome, Work, part_folder, versions
 from optimize.report import read_report
 from serving.backends.ray.parts.chosen import digest_of
-from serving.errors import BadInput
+from serving.errors import BadInput, MissingDependency
 from serving.repository.model import Model
 from serving.repository.part_file import PART_FILE
 from serving.weights.cache import WeightsCache
@@ -41,10 +41,26 @@ def optimize_parts(
         ReelmeshError: the engine cannot load, or a sample request fails.
     """
     family = find_family(model.name, model.card)
+    if asked.precision == "bf16":
+        _check_bf16()
     parts = chosen_parts(model.name, family, asked)
     with tempfile.TemporaryDirectory(prefix="reelmesh-optimize-") as scratch:
         run = Run(model, asked, weights, Path(scratch), notify)
         return asyncio.run(run.outcomes(family, parts))
+
+
+def _check_bf16() -> None:
+    """ONNX Runtime has kernels of bfloat16 on GPUs alone, so on a CPU no gate could be passed.
+
+    Raises:
+        MissingDependency: this build has no CUDA provider.
+    """
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        problem = "ONNX Runtime runs bf16 on GPUs alone, and this build knows none"
+        fix = "use --precision fp16, or onnxruntime-gpu on a machine with a GPU"
+        raise MissingDependency(problem, field="--precision", fix=fix)
 
 
 def chosen_parts(model: str, family: Family, asked: Asked) -> dict[str, Part]:

@@ -12,7 +12,6 @@ from serving.protocol.tasks import TranslationRequest
 WORDS = "the old lighthouse keeper climbed stairs every evening at sunset people say good stories make winters shorter"
 
 
-
 def encoder(at: str) -> Part:
     """Of texts."""
     return Part(at=at, axes={"input_ids": "batch source", "attention_mask": "batch source"}, int8="dynamic")

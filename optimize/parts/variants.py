@@ -5,7 +5,7 @@ The one invariant: a variant's fixed axes have one size in all of its calls.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from serving.repository.part_file import PartTensor
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+LEAST_SIZES: Final = 3
+"""At which a file with axes that vary must hold: the traced one and two others."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Flat(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Outputs in the variant's order; what has no axes gets one of 1."""
+        self._tell_equal_sizes(tensors)
         named = {
             tensor.name: value.reshape(()) if tensor.scalar else value
             for tensor, value in zip(self._inputs, tensors, strict=True)
@@ -82,6 +86,14 @@ class Flat(nn.Module):
         # Without the hooks, which are the engine's: a part stands in for forward.
         collect(self._answer, self.module.forward(**arguments), found)
         return tuple(found[tensor.name].reshape(1) if tensor.scalar else found[tensor.name] for tensor in self._outputs)
+
+    def _tell_equal_sizes(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Axes of one name have one size: an exporter that hears of it later fails at what it made of two before."""
+        known: dict[str, int] = {}
+        for tensor, value in zip(self._inputs, tensors, strict=True):
+            for index, axis in enumerate(tensor.axes):
+                if isinstance(axis, str):
+                    torch._check(value.shape[index] == known.setdefault(axis, value.shape[index]))
 
 
 def groups(part: Part, calls: Sequence[RecordedCall]) -> list[Group]:
@@ -131,17 +143,19 @@ def run_flat(flat: Flat, group: Group, tensors: Sequence[torch.Tensor]) -> Tenso
 
 
 def with_batches(group: Group, module: nn.Module) -> Group:
-    """The same variant with calls of two and three rows, made of its traced one, where all recorded calls had one.
+    """The same variant with calls of more rows, made of its traced one, where there were too few sizes.
 
     Engines ask some parts for one row at a time, such as text encoders; the exporter needs two, since it takes an axis
-    of 1 as fixed. Rows are the recorded one, turned along its last axis, so that they differ.
+    of 1 as fixed. Of parts that vary in their rows alone, guidance shows two sizes, and parity needs three. Rows are
+    the recorded ones, turned along their last axis, so that they differ.
     """
     axes = [{index for index, axis in found.items() if axis == BATCH} for found in group.dynamic()]
     rows = {group.traced.inputs[t.name].shape[i] for t, found in zip(group.inputs, axes, strict=True) for i in found}
-    if rows != {1}:
+    if not rows or (rows != {1} and len({call.sizes for call in group.calls}) >= LEAST_SIZES):
         return group
-    calls = [_repeated(group, module, axes, count) for count in (2, 3)]
-    return Group([*calls, *group.calls], group.inputs, group.outputs)
+    more = [_repeated(group, module, axes, count) for count in (2, 3)]
+    calls = [*more, *group.calls] if rows == {1} else [*group.calls, *more]
+    return Group(calls, group.inputs, _outputs(group.inputs, calls))
 
 
 def _repeated(group: Group, module: nn.Module, axes: Sequence[set[int]], rows: int) -> RecordedCall:
@@ -170,11 +184,9 @@ def _group(part: Part, calls: Sequence[RecordedCall]) -> Group:
     ordered = [first, *(call for call in calls if call is not first)]
     declared = {name: _declared(part, name, ordered) for name in first.inputs}
     inputs = [_tensor(name, tensor, declared[name]) for name, tensor in first.inputs.items()]
-    known = _sizes(declared, ordered)
-    outputs = [_tensor(name, tensor, _varying(name, ordered, known)) for name, tensor in first.outputs.items()]
-    if not outputs:
+    if not first.outputs:
         raise EngineFailed("the module gives back nothing but its inputs", field=part.at)
-    return Group(ordered, inputs, outputs)
+    return Group(ordered, inputs, _outputs(inputs, ordered))
 
 
 def _declared(part: Part, name: str, calls: Sequence[RecordedCall]) -> dict[int, str]:
@@ -192,12 +204,13 @@ def _spread(part: Part, call: RecordedCall) -> tuple[int, int]:
     return sum(size > 1 for size in sizes.values()), len(set(sizes.values()))
 
 
-def _sizes(declared: Mapping[str, Mapping[int, str]], calls: Sequence[RecordedCall]) -> dict[str, list[int]]:
-    return {
-        axis: [call.inputs[name].shape[index] for call in calls]
-        for name, axes in declared.items()
+def _outputs(inputs: Sequence[PartTensor], calls: Sequence[RecordedCall]) -> list[PartTensor]:
+    known = {
+        axis: [call.inputs[tensor.name].shape[index] for call in calls]
+        for tensor, axes in zip(inputs, dynamic_axes(inputs), strict=True)
         for index, axis in axes.items()
     }
+    return [_tensor(name, tensor, _varying(name, calls, known)) for name, tensor in calls[0].outputs.items()]
 
 
 def _varying(name: str, calls: Sequence[RecordedCall], known: Mapping[str, list[int]]) -> dict[int, str]:

@@ -97,6 +97,11 @@ class PlanFile(_Part):
     seconds: float
 
 
+def plans_folder(version: Path) -> Path:
+    """Where the plans of a part's version are: ``<model>_<part>_trt/<version>``, beside the part's own folder."""
+    return version.parent.with_name(f"{version.parent.name}_trt") / version.name
+
+
 def plan_name(stem: str, capability: str, tensorrt: str) -> str:
     """File name of a plan: ``plan_name("model", "9.0", "10.13.2.6")`` is ``model-sm90-trt10.13.plan``."""
     major, minor = _minor(tensorrt)

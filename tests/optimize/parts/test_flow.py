@@ -20,7 +20,7 @@ from serving.backends.base import EngineContext
 from serving.backends.call import Call
 from serving.backends.ray.engines import load_engine
 from serving.backends.ray.tiny.build import tiny_model_folder
-from serving.errors import BadInput, NotFound
+from serving.errors import BadInput, MissingDependency, NotFound
 from serving.protocol.tasks import ImageRequest
 from serving.repository.lint import lint
 from serving.repository.load import load_repository
@@ -158,6 +158,8 @@ def test_a_part_or_precision_that_is_not_there_is_named(repository: Path, weight
         optimize_parts(model, Asked(["vocoder"]), weights)
     with pytest.raises(BadInput, match="text_encoder is not quantised"):
         optimize_parts(model, Asked([PART], "int8"), weights)
+    with pytest.raises(MissingDependency, match="bf16 on GPUs alone, and this build knows none: use --precision fp16"):
+        optimize_parts(model, Asked([PART], "bf16"), weights)
 
 
 @pytest.mark.parametrize(

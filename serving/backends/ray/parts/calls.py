@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, "torch.Tensor"]
 """Flat tensors by name, in the order of the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOf:
+    """Stands in a call for a plain number that is the size of one of its tensors; adapters put it there.
+
+    Attributes:
+        tensor: its flat name.
+        axis: of it.
+    """
+
+    tensor: str
+    axis: int
+
 
 _LIBRARIES: Final = ("diffusers.", "transformers.", "TTS.", "serving.")
 """Where classes of answers may come from; a tree is a file's content and must not name anything else."""
@@ -61,8 +76,8 @@ def flatten(value: object, name: str, into: Tensors) -> JsonValue:
         if same is None:
             into[name] = value
         return {"tensor": same or name}
-    if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
+    if value is None or isinstance(value, SizeOf | bool | int | float | str):
+        return {"tensor": value.tensor, "size": value.axis} if isinstance(value, SizeOf) else {"value": value}
     if (layers := _layers(value)) is not None:
         kind = "crossed" if hasattr(value, "cross_attention_cache") else "cache"
         return {kind: [flatten(layer, f"{name}.{index}", into) for index, layer in enumerate(layers)]}
@@ -84,7 +99,8 @@ def rebuild(tree: JsonValue, tensors: Mapping[str, "torch.Tensor"]) -> object:
     assert isinstance(tree, dict)  # noqa: S101 - a tree is made by flatten
     (kind, held), *more = tree.items()
     if kind == "tensor":
-        return tensors[str(held)]
+        found = tensors[str(held)]
+        return found.shape[int(str(more[0][1]))] if more else found
     if kind == "value":
         return held
     if kind in ("cache", "crossed"):

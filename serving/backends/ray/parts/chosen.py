@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from serving.backends.ray.parts.onnx_runner import OnnxRunner
 from serving.backends.ray.parts.place import module_at
-from serving.backends.ray.parts.swap import Open, Swapped, on_onnxruntime, swap_in
+from serving.backends.ray.parts.providers import providers
+from serving.backends.ray.parts.swap import Open, Swapped, swap_in
+from serving.backends.ray.parts.tensorrt import open_plan
 from serving.errors import BadInput, NotFound
 from serving.repository.derive import is_version
 from serving.repository.model import Model, Optimized
-from serving.repository.part_file import PartFile, read_part
+from serving.repository.part_file import PartFile, Precision, read_part
+from serving.repository.plan_file import plans_folder
 
 if TYPE_CHECKING:
     from serving.backends.ray.engines.network.placement import Placement
@@ -59,7 +63,7 @@ def swap_in_chosen(engine: Loaded) -> dict[str, Swapped]:
         folder = version_folder(engine.model.folder.parent / chosen.model, chosen.version, field)
         part = read_part(folder)
         _check(engine, part, digest, field)
-        swapped[name] = swap_in(engine, folder, part, opener(engine, chosen, field))
+        swapped[name] = swap_in(engine, folder, part, opener(engine, chosen, folder, field))
     return swapped
 
 
@@ -80,12 +84,33 @@ def version_folder(folder: Path, version: int | None, field: str) -> Path:
     return folder / str(there[-1] if version is None else version)
 
 
-def opener(engine: Loaded, chosen: Optimized, field: str) -> Open:
-    """Who runs the files: what the card names."""
-    openers: Mapping[str, Open] = {"onnxruntime": on_onnxruntime(engine.placement.device, engine.threads)}
-    if chosen.runtime not in openers:
-        raise BadInput(f"{chosen.runtime} is not there", field=f"{field}.runtime", fix=f"use {' or '.join(openers)}")
-    return openers[chosen.runtime]
+def opener(engine: Loaded, chosen: Optimized, folder: Path, field: str) -> Open:
+    """Who runs the files: what the card names.
+
+    Args:
+        engine: says the device.
+        chosen: of the card.
+        folder: of the part's version.
+        field: of the card, for messages.
+
+    Raises:
+        BadInput: nobody here can.
+    """
+    device = engine.placement.device
+    if chosen.runtime == "onnxruntime":
+        limit = engine.placement.memory_bytes
+        chain = providers(device, "onnxruntime", folder, limit, precision=_of_layers(folder))
+        return lambda file, variant: OnnxRunner(file, variant, device=device, threads=engine.threads, providers=chain)
+    if chosen.runtime == "tensorrt":
+        if device == "cpu":
+            raise BadInput("TensorRT runs on no CPU", field=f"{field}.runtime", fix="use onnxruntime, or a GPU")
+        return lambda file, variant: open_plan(file, plans_folder(folder), device)
+    raise BadInput(f"{chosen.runtime} is not there", field=f"{field}.runtime", fix="use onnxruntime")
+
+
+def _of_layers(folder: Path) -> Precision:
+    precision = read_part(folder).precision
+    return "fp32" if precision == "int8" else precision
 
 
 def _check(engine: Loaded, part: PartFile, digest: str, field: str) -> None:

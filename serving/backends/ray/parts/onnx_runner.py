@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from serving.backends.ray.parts.calls import Tensors
+from serving.backends.ray.parts.providers import CPU, Providers
 from serving.errors import EngineFailed, foreign_text
 from serving.repository.part_file import PartTensor, Variant
 
@@ -51,7 +52,7 @@ class OnnxRunner:
         *,
         device: str = "cpu",
         threads: int = 1,
-        providers: "list[str | tuple[str, dict[str, str]]] | None" = None,
+        providers: "Providers | None" = None,
     ) -> None:
         import onnxruntime
 
@@ -62,9 +63,7 @@ class OnnxRunner:
         self._kind, _, number = device.partition(":")
         self._number = int(number or 0)
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=providers or ["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers or [(CPU, {})])
         except Exception as error:
             fix = "publish the part again, or roll back to another version"
             raise EngineFailed(

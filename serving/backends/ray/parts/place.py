@@ -31,17 +31,24 @@ def module_at(engine: object, path: str) -> "nn.Module":
     return found
 
 
-def empty(engine: object, path: str) -> int:
-    """Let go of the numbers of the module at a path, but for those that others of its network share; bytes freed.
+def keep(module: "nn.Module") -> None:
+    """Mark a module whose numbers are asked for past the part that it belongs to: :func:`empty` leaves them."""
+    module.asked_directly = True  # type: ignore[assignment]
 
-    A translator's embedding, for example, is its encoder's, its decoder's and that of its scores.
+
+def empty(engine: object, path: str) -> int:
+    """Let go of the numbers of the module at a path, but for those that others need, too; bytes freed.
+
+    Others are modules of its network that share them, as a translator's embedding is its encoder's, its decoder's and
+    that of its scores, and whoever asks a module inside that is marked by :func:`keep`.
     """
     from torch import nn
 
     module = module_at(engine, path)
     network = next(found for found in _along(engine, path) if isinstance(found, nn.Module))
     inside = set(module.modules())
-    shared = {id(tensor) for other in network.modules() if other not in inside for tensor in _own(other)}
+    outside = [other for other in network.modules() if other not in inside or hasattr(other, "asked_directly")]
+    shared = {id(tensor) for other in outside for tensor in _own(other)}
     freed = 0
     for tensor in (*module.parameters(), *module.buffers()):
         if id(tensor) not in shared:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from serving.backends.ray.parts.adapters import adapter_of
 from serving.backends.ray.parts.calls import Tensors, bound, flatten, key_of, rebuild
-from serving.backends.ray.parts.onnx_runner import OnnxRunner, Runner
+from serving.backends.ray.parts.onnx_runner import Runner
 from serving.backends.ray.parts.place import empty, module_at
 from serving.errors import BadInput
 from serving.repository.part_file import PartFile, PartTensor, Variant
@@ -135,8 +135,3 @@ def swap_in(engine: object, folder: Path, part: PartFile, open_file: Open) -> Sw
     module.forward = swapped
     log.info("part_swapped_in", model=part.model, part=part.part, precision=part.precision, freed_mib=freed >> 20)
     return swapped
-
-
-def on_onnxruntime(device: str, threads: int) -> Open:
-    """Opens files in ONNX Runtime on a device."""
-    return lambda file, variant: OnnxRunner(file, variant, device=device, threads=threads)

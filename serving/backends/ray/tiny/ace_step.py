@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.network.seeds import seeded
+from serving.backends.ray.tiny.oobleck import curved
 
 if TYPE_CHECKING:
     from diffusers import AceStepConditionEncoder
@@ -53,7 +54,7 @@ def _make(folder: Path, seed: int, *, turbo: bool) -> Mapping[str, object]:
             sliding_window=16, is_turbo=turbo, model_version="turbo" if turbo else "base",
         )  # fmt: skip
         pipeline = diffusers.AceStepPipeline(
-            vae=vae.eval(), text_encoder=_qwen3(), tokenizer=_tokenizer(), transformer=transformer.eval(),
+            vae=curved(vae).eval(), text_encoder=_qwen3(), tokenizer=_tokenizer(), transformer=transformer.eval(),
             condition_encoder=_conditions(),
             scheduler=diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
         )  # fmt: skip

@@ -53,7 +53,7 @@ def make_5b_i2v(folder: Path) -> Mapping[str, object]:
             **_texts(folder), vae=_vae(invert_scale_latents=True), transformer=transformer, scheduler=_dpm()
         )
     t5.save_beside(pipeline, folder)
-    return _changes()
+    return _changes(48, 32)
 
 
 def _texts(folder: Path) -> Mapping[str, object]:
@@ -66,10 +66,10 @@ def _dpm() -> "CogVideoXDPMScheduler":
     return library("diffusers").CogVideoXDPMScheduler(**_NOISE, snr_shift_scale=1.0, timestep_spacing="trailing")
 
 
-def _changes() -> Mapping[str, object]:
+def _changes(width: int = 64, height: int = 64) -> Mapping[str, object]:
     return {
-        "limits": {"prompt": 400, "duration_s": 2, "width": 64, "height": 64, "steps": 50},
-        "options": {"batch": 4, "steps": 4, "guidance": 6.0, "frames": 9},
+        "limits": {"prompt": 400, "duration_s": 2, "width": width, "height": height, "steps": 50},
+        "options": {"batch": 4, "steps": 4, "guidance": 6.0, "frames": 17},
     }
 
 

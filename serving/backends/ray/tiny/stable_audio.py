@@ -12,6 +12,7 @@ from serving.backends.ray.engines.diffusion.loading import library
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.network.seeds import seeded
 from serving.backends.ray.tiny import t5
+from serving.backends.ray.tiny.oobleck import curved
 
 TOKENS: Final = 64
 """``model_max_length`` of the tokenizer; 128 in the published one."""
@@ -39,7 +40,7 @@ def make(folder: Path) -> Mapping[str, object]:
             text_encoder_dim=t5.HIDDEN, conditioning_dim=16, min_value=0, max_value=512
         )
         pipeline = diffusers.StableAudioPipeline(
-            vae=vae.eval(), text_encoder=t5.encoder(), projection_model=projection.eval(),
+            vae=curved(vae).eval(), text_encoder=t5.encoder(), projection_model=projection.eval(),
             tokenizer=t5.tokenizer(folder / "tokenizer", TOKENS), transformer=transformer.eval(),
             scheduler=diffusers.CosineDPMSolverMultistepScheduler(sigma_data=1.0, sigma_schedule="exponential"),
         )  # fmt: skip

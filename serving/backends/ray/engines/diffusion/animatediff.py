@@ -33,6 +33,7 @@ class AnimateDiffEngine(ClipEngine):
         schedule = {"beta_schedule": "linear", "timestep_spacing": "linspace", "steps_offset": 1, "clip_sample": False}
         kind = library("diffusers").DDIMScheduler
         self.pipeline.scheduler = kind.from_config(self.pipeline.scheduler.config, **schedule)
+        self.pipeline.unet.eval()  # the pipeline makes it of two, and leaves it as if it were trained
 
     def stride(self) -> int:
         """The decoder makes pictures, one of each latent."""

@@ -5,11 +5,15 @@ is read from it, not assumed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from serving.backends.ray.engines.diffusion.clips import ClipEngine, ClipRequest
 from serving.backends.ray.engines.diffusion.engine import Asked
 from serving.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class CogVideoXEngine(ClipEngine):
@@ -21,6 +25,17 @@ class CogVideoXEngine(ClipEngine):
     usual_guidance: ClassVar[float] = 6.0
     usual_frames: ClassVar[int] = 49
     usual_tokens: ClassVar[int] = 226
+
+    def load(self) -> None:
+        """Load the pipeline; convolutions that see one frame at a time keep none for the next frames.
+
+        The decoder hands them on with the others' (diffusers 0.42), where nobody reads them: at 720x480, 49 frames and
+        in half precision that is 88 MB for each of the last blocks.
+        """
+        super().load()
+        for module in self.pipeline.vae.decoder.modules():
+            if getattr(module, "time_kernel_size", None) == 1:
+                module.register_forward_hook(_keeps_nothing)
 
     def stride(self) -> int:
         """4 in all that were published."""
@@ -73,3 +88,7 @@ class CogVideoXPictureEngine(CogVideoXEngine):
     def least_size(self) -> tuple[int, int]:
         """The learned one, if there is one."""
         return self.fixed_size() or super().least_size()
+
+
+def _keeps_nothing(module: "nn.Module", asked: object, answer: "tuple[torch.Tensor, object]") -> object:
+    return answer[0], None

@@ -11,6 +11,7 @@ from serving.backends.ray.engines.diffusion.clips import Clip, ClipEngine, ClipR
 from serving.backends.ray.engines.diffusion.engine import Asked
 from serving.backends.ray.engines.diffusion.sounds import of_length, stereo
 from serving.backends.ray.engines.network.seeds import generator
+from serving.backends.ray.parts.place import keep
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +99,12 @@ class Ltx2Engine(LtxEngine):
     usual_guidance: ClassVar[float] = 4.0
     usual_frames: ClassVar[int] = 481
     usual_tokens: ClassVar[int] = 1024
+
+    def load(self) -> None:
+        """Load the pipeline; its language model reads once, so that it keeps no keys and values for a next word."""
+        super().load()
+        keep(self.pipeline.text_encoder.get_input_embeddings())
+        self.pipeline.text_encoder.model.language_model.config.use_cache = False
 
     def least_px(self) -> int:
         """Two latents: one cannot be mirrored."""

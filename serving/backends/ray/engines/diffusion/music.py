@@ -14,6 +14,7 @@ from serving.backends.ray.engines.diffusion.engine import AfterStep, Asked, Diff
 from serving.backends.ray.engines.diffusion.old_norms import old_norms
 from serving.backends.ray.engines.diffusion.sounds import at_rate, faded, of_length, stereo, write_wav
 from serving.backends.ray.engines.network.engine import Written, needs
+from serving.backends.ray.parts.place import keep
 from serving.errors import BadInput
 from serving.protocol.tasks import MusicRequest
 
@@ -141,6 +142,11 @@ class AceStepEngine(MusicEngine):
     kind = "AceStepPipeline"
     usual_steps: ClassVar[int] = 8
     usual_guidance: ClassVar[float] = 7.0
+
+    def load(self) -> None:
+        """Load the pipeline; it reads lyrics by the text encoder's table of words alone."""
+        super().load()
+        keep(self.pipeline.text_encoder.get_input_embeddings())
 
     def rate_hz(self) -> int:
         """48,000 in all that were published."""

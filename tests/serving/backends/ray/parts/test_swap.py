@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from serving.backends.ray.parts.chosen import swap_in_chosen
-from serving.backends.ray.parts.swap import on_onnxruntime, swap_in
+from serving.backends.ray.parts.onnx_runner import OnnxRunner
+from serving.backends.ray.parts.swap import swap_in
 from serving.errors import BadInput, EngineFailed, NotFound
 from serving.repository.model import Adapter, License, ModelCard, Optimized, Source
 from tests.serving.backends.ray.parts.networks import call, engine, exported, recorded
-
-CPU = on_onnxruntime("cpu", 1)
 
 
 def card(**more: object) -> ModelCard:
@@ -36,7 +35,7 @@ def loaded(folder: Path, digest: str = "w", **more: object) -> SimpleNamespace:
     """An engine as far as parts are concerned, with a card that chooses the part."""
     held = engine()
     held.model = SimpleNamespace(name="studio", folder=folder / "studio", card=card(**more))
-    held.placement = SimpleNamespace(device="cpu")
+    held.placement = SimpleNamespace(device="cpu", memory_bytes=None)
     held.threads, held.parts, held.weights = 1, {}, SimpleNamespace(digest=digest)
     return held
 
@@ -78,7 +77,7 @@ def test_another_kind_of_call_is_refused(repository: Path) -> None:
 def test_another_size_than_the_fixed_one_is_refused(tmp_path: Path) -> None:
     held = engine()
     part = exported(held, tmp_path / "1", rows=3)
-    swap_in(held, tmp_path / "1", part, CPU)
+    swap_in(held, tmp_path / "1", part, OnnxRunner)
     call(held.pipeline.mixer, 3)
     with pytest.raises(BadInput, match="exported for sample with 3 at axis 0, and not 4"):
         call(held.pipeline.mixer, 4)

@@ -113,7 +113,11 @@ async def test_the_picture_decides_what_moves(shown: Any, store: ArtifactStore, 
     ("changes", "field", "words"),
     [
         ({"width": 56}, "width", "56 pixels: the model makes multiples of 16 from 16 on.*use"),
-        ({"duration_s": 1.2}, "duration_s", "10 frames, and the model makes at most 9.*at most 1.125 s at 8 frames"),
+        (
+            {"fps": 16, "duration_s": 1.2},
+            "duration_s",
+            "19 frames, and .* makes at most 17.*at most 1.062 s at 16 frames",
+        ),
         ({"prompt": "fox " * 30}, "prompt", "tokens, and the model reads 24.*shorten it"),
         ({"negative_prompt": "fox " * 30}, "negative_prompt", "tokens, and the model reads 24"),
         ({"adapter": "oil"}, "adapter", "there is no adapter 'oil'"),

@@ -1,0 +1,99 @@
+"""Recordings and exports of a family's tiny model, for the tests of what the family declares."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from optimize.onnx_export import OPSET
+from optimize.parts import gates
+from optimize.parts.build import Source, build
+from optimize.parts.part import Family, find_family
+from optimize.parts.precision import check_weights
+from optimize.parts.record import Recording, open_store, recorded
+from optimize.parts.samples import Samples
+from optimize.parts.variants import Group, sizes_of
+from optimize.parts.whole import check_whole
+from optimize.report import ParityRow, QualityRow
+from serving.backends.ray.tiny.build import tiny_model_folder
+from serving.protocol.tasks import TaskRequest
+from serving.repository.load import load_repository
+from serving.repository.part_file import PartFile, Precision, read_part
+from serving.settings import Settings
+from serving.weights.cache import WeightsCache
+
+MODELS = Path(__file__).parents[3] / "model_repository"
+
+
+class Recorded:
+    """A model's requests as its family has them, with the engine that answered them.
+
+    Args:
+        runner: of the loop that the engine lives in.
+        recording: of all parts.
+    """
+
+    def __init__(self, runner: asyncio.Runner, recording: Recording) -> None:
+        self._runner, self.recording = runner, recording
+
+    def groups(self, name: str) -> list[Group]:
+        """Of a part, after its weights were looked at."""
+        source = source_of(self.recording, name)
+        check_weights(source.module, name)
+        return source.groups()
+
+    def gated(self, name: str, part: PartFile, folder: Path) -> tuple[list[ParityRow], list[QualityRow]]:
+        """Parity within the part's bound at every case, and whole results with the part swapped in."""
+        source = source_of(self.recording, name)
+        loaded = gates.load(source, part, folder)
+        try:
+            rows = gates.check_parity(loaded, source.part.tolerance(part.precision))
+            return rows, self._runner.run(check_whole(self.recording, source.module, part, loaded))
+        finally:
+            for one in loaded:
+                one.runner.close()
+
+
+@contextmanager
+def recorded_family(model: str, scratch: Path) -> Iterator[Recorded]:
+    """Ask a tiny model all that its family asks."""
+    repository = scratch / "models"
+    tiny_model_folder(load_repository([MODELS]).get(model), repository)
+    found = load_repository([repository]).get(model)
+    family = find_family(model, found.card)
+    store, weights = open_store(scratch), WeightsCache.of(Settings(home=scratch / "home"))
+    with asyncio.Runner() as runner:
+        requests = runner.run(asked(family, Samples(found.card, store)))
+        opened = recorded(found, family.parts, requests, store, weights, scratch)
+        recording = runner.run(opened.__aenter__())
+        try:
+            yield Recorded(runner, recording)
+        finally:
+            runner.run(opened.__aexit__(None, None, None))
+
+
+async def asked(family: Family, samples: Samples) -> Sequence[TaskRequest]:
+    """A family's requests."""
+    return await family.requests(samples)
+
+
+def source_of(recording: Recording, name: str) -> Source:
+    """What a part is exported from."""
+    model = recording.engine.model
+    part = find_family(model.name, model.card).parts[name]
+    return Source(model.name, name, part, recording.module(part), recording.calls[name], "0" * 64)
+
+
+def export_part(recording: Recording, name: str, folder: Path, precision: Precision = "fp32") -> PartFile:
+    """Export a part as `reelmesh optimize` does, into an existing folder."""
+    build(source_of(recording, name), precision, folder, opset=OPSET, notify=lambda step: None)
+    return read_part(folder)
+
+
+def unvaried(group: Group) -> set[str]:
+    """Names of axes that are declared to vary and have one size in all calls of a variant."""
+    seen: dict[str, set[int]] = {}
+    for call in group.calls:
+        for axis, size in sizes_of(group, call).items():
+            seen.setdefault(axis, set()).add(size)
+    return {axis for axis, sizes in seen.items() if len(sizes) < 2}
