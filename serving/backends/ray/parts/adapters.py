@@ -82,12 +82,18 @@ def apart(module: "nn.Module", arguments: Arguments) -> Arguments:
     return found
 
 
+def without_guidance(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """MusicGen's text encoder is told the guidance of each request, of which it makes nothing."""
+    return {name: value for name, value in arguments.items() if name != "guidance_scale"}
+
+
 ADAPTERS: Final[Mapping[str, Adapter]] = {
     "apart": apart,
     "control_scale": control_scale,
     "frames_told": frames_told,
     "ltx_coordinates": ltx_coordinates,
     "ltx2_coordinates": ltx2_coordinates,
+    "without_guidance": without_guidance,
 }
 """By name, as parts declare them."""
 

@@ -7,11 +7,14 @@ in serving.backends.ray.tiny, equal runs write equal numbers.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from serving.backends.ray.engines.coqui.files import coqui, without_spectrograms
 from serving.backends.ray.engines.network.checkpoint import quiet
 from serving.backends.ray.engines.network.seeds import seeded
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz.,!?'-"
 _LANGUAGES: Final = ("en", "es", "fr", "de", "it", "pt", "pl", "tr", "ru", "nl", "cs", "ar", "hu", "hi")
@@ -40,6 +43,7 @@ def xtts(folder: Path) -> Mapping[str, object]:
     with seeded(1), quiet():
         network = coqui("tts.models.xtts").Xtts(config)
         network.gpt.init_gpt_for_inference()
+        _draw_zeros(network)
         torch.save({"model": network.state_dict(), "config": {}}, folder / "model.pth")
         speakers = {
             name: {"gpt_cond_latent": torch.randn(1, 32, 64), "speaker_embedding": torch.randn(1, 512, 1)}
@@ -77,6 +81,16 @@ def vits(folder: Path) -> Mapping[str, object]:
         network = coqui("tts.models.vits").Vits(without_spectrograms(config))
         # A frame or two for each symbol, not hundreds.
         network.duration_predictor.flows[0].log_scale.data.fill_(2.0)
+        _draw_zeros(network.flow)
     state = {**network.state_dict(), "disc.nets.0.convs.0.bias": torch.zeros(4)}
     torch.save({"model": state, "config": {}, "step": 1}, folder / "model_file.pth")
     return {"limits": {"text": 500}, "options": {"network": "vits"}}
+
+
+def _draw_zeros(network: "nn.Module") -> None:
+    """Numbers for matrices that are zero before training: whatever lies behind one would be equal to anything else."""
+    from torch.nn import init
+
+    for parameter in network.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            init.normal_(parameter, std=0.1)
