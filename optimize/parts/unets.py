@@ -59,7 +59,7 @@ async def from_picture(samples: Samples) -> Sequence[ImageToVideoRequest]:
     """The same, each with a picture of its own."""
     return [
         ImageToVideoRequest(
-            image=await samples.picture(width, height, index), prompt=PROMPT, width=width, height=height,
+            image=await samples.picture(width, height, index), width=width, height=height,
             duration_s=frames / _FPS, fps=_FPS, guidance=guidance, steps=2, seed=index,
         )
         for index, (width, height, frames, guidance) in enumerate(_SHAPES)
