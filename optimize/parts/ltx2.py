@@ -1,4 +1,7 @@
-"""Parts of LTX-2: clips with sound, from words and from a picture."""
+"""Parts of LTX-2: clips with sound, from words and from a picture.
+
+The one invariant: every number of picture and sound tokens is a size of the transformer's inputs, and none a constant.
+"""
 
 from optimize.parts import ltx
 from optimize.parts.part import Family, Part
