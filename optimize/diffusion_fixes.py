@@ -63,9 +63,11 @@ def _exactly(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
 
 
 def _doubles(module: nn.Module, used: Used) -> Replaced:
-    products = dict.fromkeys((torch.mul, torch.Tensor.mul, torch.Tensor.__mul__), _exactly(torch.mul))
-    quotients = dict.fromkeys((torch.div, torch.Tensor.div, torch.Tensor.__truediv__), _exactly(torch.div))
-    return Replaced({**products, **quotients}, used)
+    products: list[object] = [torch.mul, torch.Tensor.mul, torch.Tensor.__mul__]
+    quotients: list[object] = [torch.div, torch.Tensor.div, torch.Tensor.__truediv__]
+    return Replaced(
+        {**dict.fromkeys(products, _exactly(torch.mul)), **dict.fromkeys(quotients, _exactly(torch.div))}, used
+    )
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _joined_positions(module: nn.Module, used: Used) -> Iterator[None]:
 def _positions(
     part: "CogVideoXPatchEmbed", used: Used, height: int, width: int, frames: int, device: torch.device | None = None
 ) -> torch.Tensor:
-    """As diffusers' CogVideoXPatchEmbed._get_positional_embeddings, (1, tokens, width), without writing to ``.data``."""
+    """As diffusers' CogVideoXPatchEmbed makes them, (1, tokens, width), without writing to ``.data``."""
     from diffusers.models.embeddings import get_3d_sincos_pos_embed
 
     used()

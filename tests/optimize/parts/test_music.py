@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from serving.backends.ray.parts.place import empty
+from serving.backends.ray.parts.place import empty, module_at
 from tests.optimize.parts.exported import Recorded, export_part, recorded_family, unvaried
 
 STABLE_AUDIO: Mapping[str, set[str]] = {
@@ -54,11 +54,12 @@ def test_lengths_that_are_no_whole_patches_are_among_the_samples(songs: Recorded
 
 
 def test_lyrics_are_read_where_the_text_encoders_numbers_are_gone(songs: Recorded) -> None:
-    encoder = songs.recording.engine.pipeline.text_encoder  # type: ignore[attr-defined]
-    words = encoder.get_input_embeddings()
+    engine = songs.recording.engine
+    encoder = module_at(engine, "pipeline.text_encoder")
+    words = module_at(engine, "pipeline.text_encoder.embed_tokens")
     held = {name: tensor.data for name, tensor in encoder.named_parameters()}
     try:
-        assert empty(encoder) > 0
+        assert empty(engine, "pipeline.text_encoder") > 0
         assert words(torch.tensor([[3, 5]])).shape == (1, 2, 32)
         assert not any(tensor.numel() for name, tensor in encoder.named_parameters() if "embed_tokens" not in name)
     finally:
