@@ -24,7 +24,7 @@ from optimize.recipe import BATCH
 from optimize.report import ParityRow, Runner, TimingRow
 from optimize.threads import THREADS
 from serving.backends.ray.parts.calls import Tensors
-from serving.backends.ray.parts.capture import RecordedCall
+from serving.backends.ray.parts.capture import RecordedCall, Sizes
 from serving.backends.ray.parts.onnx_runner import OnnxRunner
 from serving.backends.ray.parts.onnx_runner import Runner as PartRunner
 from serving.backends.ray.parts.providers import CUDA, providers
@@ -88,7 +88,7 @@ class Loaded:
 
     def cases(self) -> Sequence[RecordedCall]:
         """Calls of different sizes first, each size once, then others."""
-        seen: dict[str, RecordedCall] = {}
+        seen: dict[Sizes, RecordedCall] = {}
         for call in self.group.calls:
             seen.setdefault(call.sizes, call)
         others = [call for call in self.group.calls if seen[call.sizes] is not call]
