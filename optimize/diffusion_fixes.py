@@ -108,6 +108,16 @@ def _positions(
 
 
 @contextmanager
+def _undivided(module: nn.Module, used: Used) -> Iterator[None]:
+    with ExitStack() as stack:
+        for part in module.modules():
+            if type(part).__name__ == "CogVideoXSafeConv3d":
+                stack.enter_context(_put(part, forward=partial(nn.Conv3d.forward, cast("nn.Conv3d", part))))
+                used()
+        yield
+
+
+@contextmanager
 def _whole_patches(module: nn.Module, used: Used) -> Iterator[None]:
     with ExitStack() as stack:
         for part in module.modules():
@@ -149,11 +159,16 @@ JOINED_POSITIONS: Final = Fix(
     "positions written into the `.data` of zeros become a constant without numbers: both are joined (CogVideoX)",
     _joined_positions,
 )
+UNDIVIDED: Final = Fix(
+    "undivided",
+    "whether a convolution is divided by frames rests on bytes, which are no number yet: it is whole (CogVideoX)",
+    _undivided,
+)
 WHOLE_PATCHES: Final = Fix(
     "whole_patches",
     "whether a length is padded is decided while tracing, once for all lengths: it is padded always (ACE-Step)",
     _whole_patches,
 )
-_MORE: Final = (ATTENTION, ARGSORT, DOUBLES, JOINED_POSITIONS, WHOLE_PATCHES)
+_MORE: Final = (ATTENTION, ARGSORT, DOUBLES, JOINED_POSITIONS, UNDIVIDED, WHOLE_PATCHES)
 ALL_FIXES: Final[Mapping[str, Fix]] = {**FIXES, **{fix.name: fix for fix in _MORE}}
 """All there are, by name."""

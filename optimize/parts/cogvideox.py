@@ -26,7 +26,9 @@ FROM_TEXT_PARTS = {
         int8="dynamic",
     ),
     "vae_decoder": Part(
-        at="pipeline.vae.decoder", axes={"sample": "batch _ _ height width", "conv_cache.*": "batch _ _ * *"}
+        at="pipeline.vae.decoder",
+        axes={"sample": "batch _ _ height width", "conv_cache.*": "batch _ _ * *"},
+        fixes=("undivided",),
     ),
     "text_encoder": TEXT_ENCODER,
 }
@@ -38,7 +40,11 @@ FROM_PICTURE_PARTS = {
         axes={"hidden_states": "batch _ _ _ _", "encoder_hidden_states": "batch _ _", "timestep": "batch"},
         int8="dynamic",
     ),
-    "vae_decoder": Part(at="pipeline.vae.decoder", axes={"sample": "batch _ _ _ _", "conv_cache.*": "batch _ _ _ _"}),
+    "vae_decoder": Part(
+        at="pipeline.vae.decoder",
+        axes={"sample": "batch _ _ _ _", "conv_cache.*": "batch _ _ _ _"},
+        fixes=("undivided",),
+    ),
     "text_encoder": TEXT_ENCODER,
 }
 """Positions were learned for one size and one length."""
