@@ -26,7 +26,8 @@ def test_the_decoder_is_asked_in_two_ways_and_the_codec_in_one(played: Recorded)
     (codec,) = played.groups("codec")
     assert [unvaried(group) for group in (first, step, codec)] == [set(), set(), set()]
     assert [tensor.axes for tensor in first.inputs] == [["rows", 1], ["batch", "source", 16], ["batch", "source"]]
-    assert [tensor.axes for tensor in step.inputs[3:7]] == [["batch", 2, "past", 8]] * 2 + [["batch", 2, "source", 8]] * 2
+    own, encoders = ["batch", 2, "past", 8], ["batch", 2, "source", 8]
+    assert [tensor.axes for tensor in step.inputs[3:7]] == [own, own, encoders, encoders]
     assert [tensor.axes for tensor in codec.inputs] == [["batch", 8, "frames"]]
     assert codec.outputs[0].axes[:2] == ["batch", 1]
 

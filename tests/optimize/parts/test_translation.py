@@ -48,6 +48,7 @@ def marian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         yield recorded
 
 
+@pytest.mark.slow_export
 def test_both_parts_swapped_in_translate_as_torch_does(marian: Recorded, tmp_path: Path) -> None:
     """Their embedding is that of the scores, too, which torch computes: its numbers stay."""
     swapped = {}
