@@ -67,7 +67,8 @@ class Replaced(TorchFunctionMode):
         return result
 
 
-def _replacing(*functions: object, by: Callable[..., object]) -> Callable[[nn.Module, Used], Replaced]:
+def replacing(*functions: object, by: Callable[..., object]) -> Callable[[nn.Module, Used], Replaced]:
+    """A fix's ``around`` that lets one replacement answer for functions."""
     return lambda module, used: Replaced(dict.fromkeys(functions, by), used)
 
 
@@ -112,25 +113,6 @@ def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor | None:
     if len(dtypes) == 1:
         return None
     return torch.cat([tensor.to(reduce(torch.promote_types, dtypes)) for tensor in tensors], dim)
-
-
-def attention(*args: object, **named: object) -> torch.Tensor:
-    """The same, laid out by heads as the exporter's own way of computing it leaves it."""
-    return torch.nn.functional.scaled_dot_product_attention(*args, **named).contiguous()  # type: ignore[arg-type]
-
-
-def argsort(
-    input: torch.Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False
-) -> torch.Tensor | None:
-    """Stable, of keys that no two places share; None where order does not matter or numbers are no integers."""
-    if not stable or input.is_floating_point():
-        return None
-    length = input.shape[dim]
-    places = torch.arange(length, device=input.device)
-    places = places.flip(0) if descending else places
-    shape = [1] * input.ndim
-    shape[dim] = length
-    return torch.argsort(input.long() * length + places.reshape(shape), dim, descending)
 
 
 def lstm(
@@ -226,17 +208,17 @@ def _extra_padding(kernel_size: int, sizes: Mapping[str, int], hidden_states: to
 REPEAT_INTERLEAVE: Final = Fix(
     "repeat_interleave",
     "repeats that depend on a dynamic axis become an Expand of a wrong shape (SVD, AnimateDiff)",
-    _replacing(torch.repeat_interleave, torch.Tensor.repeat_interleave, by=repeat_interleave),
+    replacing(torch.repeat_interleave, torch.Tensor.repeat_interleave, by=repeat_interleave),
 )
 SQUEEZE: Final = Fix(
     "squeeze",
     "squeeze of an axis of more than one element, nothing to torch, becomes an invalid Squeeze (LTX-2, XTTS)",
-    _replacing(torch.squeeze, torch.Tensor.squeeze, by=squeeze),
+    replacing(torch.squeeze, torch.Tensor.squeeze, by=squeeze),
 )
 INVERSE: Final = Fix(
     "inverse",
     "linalg_inv_ex has no translation: matrices of 2x2 are inverted in closed form (First Order Motion Model)",
-    _replacing(torch.inverse, torch.Tensor.inverse, torch.linalg.inv, by=inverse),
+    replacing(torch.inverse, torch.Tensor.inverse, torch.linalg.inv, by=inverse),
 )
 INTEGER_PADDING: Final = Fix(
     "integer_padding",
@@ -246,25 +228,15 @@ INTEGER_PADDING: Final = Fix(
 CAT: Final = Fix(
     "cat",
     "torch.concat of several types becomes a Concat that no runtime loads: all are cast first (SDXL in half precision)",
-    _replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
-)
-ATTENTION: Final = Fix(
-    "attention",
-    "a view of attention's result fits its layout on CPUs, and not the one that it has in the graph (T5)",
-    _replacing(torch.nn.functional.scaled_dot_product_attention, by=attention),
-)
-ARGSORT: Final = Fix(
-    "argsort",
-    "a stable sort has no translation: integers are sorted by keys that tell equal ones apart (LTX-2)",
-    _replacing(torch.argsort, torch.Tensor.argsort, by=argsort),
+    replacing(torch.cat, torch.concat, torch.concatenate, by=cat),
 )
 LSTM: Final = Fix(
     "lstm",
     "torch fixes the time axis of an LSTM when it captures one, though ONNX's has none fixed (EnCodec)",
-    _replacing(torch.lstm, by=lstm),
+    replacing(torch.lstm, by=lstm),
 )
 FIXES: Final[Mapping[str, Fix]] = {
-    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, ATTENTION, ARGSORT, LSTM)
+    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, LSTM)
 }
 """All of them by name."""
 

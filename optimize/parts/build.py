@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from optimize.model_fixes import ALL_FIXES
+from optimize.diffusion_fixes import ALL_FIXES
 from optimize.onnx_export import export
 from optimize.parts.part import Part
 from optimize.parts.precision import DTYPES, at_border, in_precision

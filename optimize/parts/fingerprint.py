@@ -24,7 +24,7 @@ _SOURCES: Final = (
     "canonical.py",
     "external.py",
     "fixes.py",
-    "model_fixes.py",
+    "diffusion_fixes.py",
     "onnx_export.py",
     "parts/variants.py",
     "parts/precision.py",

@@ -3,26 +3,18 @@
 The one invariant: a part carries its model's licence, and is served by Triton only where somebody asks for it.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 import yaml
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.errors import BadInput
 from serving.repository.model import TENSOR_TASK, Model
-from serving.repository.part_file import PartFile, PartTensor
+from serving.repository.part_config import part_source, write_tensors
+from serving.repository.part_file import PartFile
 
-TYPES: Final[Mapping[str, str]] = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "bfloat16": "TYPE_BF16",
-    "float64": "TYPE_FP64",
-    "uint8": "TYPE_UINT8",
-    "int8": "TYPE_INT8",
-    "int32": "TYPE_INT32",
-    "int64": "TYPE_INT64",
-    "bool": "TYPE_BOOL",
-}
+_THREADS: Final = "intra_op_thread_count"
+"""Of Triton's backend for ONNX Runtime; without it a call has one thread in this project's own."""
 
 
 def folder_name(model: str, part: str) -> str:
@@ -33,46 +25,30 @@ def folder_name(model: str, part: str) -> str:
 def folder_files(model: Model, part: PartFile) -> dict[str, str]:
     """Texts of ``model.yaml`` and ``config.pbtxt``.
 
+    Where Triton runs the part, it gets as many threads and as much of a GPU as the model: it is the model's work.
+
     Raises:
         BadInput: Triton has no such type.
     """
-    card = {
+    card: dict[str, object] = {
         "description": f"{part.part} of {part.model}, exported; run by the model's engine or by Triton.",
         "task": TENSOR_TASK,
         "backend": "triton",
         "engine": "tensor",
         "license": model.card.license.model_dump(mode="json", exclude_none=True),
-        "source": {"uri": f"export:{part.model}.{part.part}"},
+        "source": {"uri": part_source(part.model, part.part)},
         "precision": part.precision,
         "optional": True,
     }
-    return {"model.yaml": yaml.safe_dump(card, sort_keys=False, allow_unicode=True), "config.pbtxt": _config(part)}
+    if model.card.share.gpu:
+        card["share"] = {"gpu": model.card.share.gpu}
+    text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True)
+    return {"model.yaml": text, "config.pbtxt": _config(model, part)}
 
 
-def _config(part: PartFile) -> str:
-    first = part.variants[0]
-    return "\n".join(
-        [
-            f'name: "{folder_name(part.model, part.part)}"',
-            'backend: "onnxruntime"',
-            "max_batch_size: 0",
-            *_tensors("input", first.inputs),
-            *_tensors("output", first.outputs),
-            "",
-        ]
-    )
-
-
-def _tensors(kind: str, tensors: Sequence[PartTensor]) -> list[str]:
-    rows = [
-        f'  {{ name: "{tensor.name}" data_type: {_type(tensor)} '
-        f"dims: {[axis if isinstance(axis, int) else -1 for axis in tensor.axes]} }}"
-        for tensor in tensors
-    ]
-    return [f"{kind} [", ",\n".join(rows), "]"]
-
-
-def _type(tensor: PartTensor) -> str:
-    if tensor.dtype not in TYPES:
-        raise BadInput(f"Triton has no type {tensor.dtype}", field=tensor.name, fix="cast it in the part's module")
-    return TYPES[tensor.dtype]
+def _config(model: Model, part: PartFile) -> str:
+    config = ModelConfig(name=folder_name(part.model, part.part), backend="onnxruntime")
+    write_tensors(config, part)
+    if (threads := int(model.card.share.cpu)) > 1:
+        config.parameters[_THREADS].string_value = str(threads)
+    return str(text_format.MessageToString(config))

@@ -1,4 +1,7 @@
-"""Parts of LTX-Video: clips from words, and from a picture."""
+"""Parts of LTX-Video: clips from words, and from a picture.
+
+The one invariant: sides are of 64 pixels at least, so that LTX-2 can make the same clips.
+"""
 
 from collections.abc import Sequence
 
@@ -33,17 +36,15 @@ def _parts(timestep: str) -> dict[str, Part]:
     }
 
 
-SHAPES = [(96, 64, 17, 3.0), (64, 96, 9, 3.0), (64, 64, 17, 3.0), (96, 96, 9, 1.0)]
-
-
 async def from_text(samples: Samples) -> Sequence[TextToVideoRequest]:
-    """Sizes and lengths, one of them without guidance, which halves the batch."""
+    """Sizes and lengths, one of them without guidance, which halves the batch and leaves the second prompt unread."""
+    shapes = [(96, 64, 17, 3.0), (64, 96, 9, 3.0), (64, 64, 17, 3.0), (96, 96, 9, 1.0)]
     return [
         TextToVideoRequest(
-            prompt=PROMPT, negative_prompt="blurry" if guidance > 1 else "", width=width, height=height, duration_s=frames / 24, fps=24, guidance=guidance, steps=2,
-            seed=index,
+            prompt=PROMPT, negative_prompt="blurry" if guidance > 1 else "", width=width, height=height, fps=24,
+            duration_s=frames / 24, guidance=guidance, steps=2, seed=index,
         )
-        for index, (width, height, frames, guidance) in enumerate(SHAPES)
+        for index, (width, height, frames, guidance) in enumerate(shapes)
     ]  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Parts of LTX-2: clips with sound, from words and from a picture."""
+"""Parts of LTX-2: clips with sound, from words and from a picture.
+
+The one invariant: every number of picture and sound tokens is a size of the transformer's inputs, and none a constant.
+"""
 
 from optimize.parts import ltx
 from optimize.parts.part import Family, Part
@@ -23,13 +26,13 @@ def _parts(timestep: str) -> dict[str, Part]:
             at="pipeline.transformer",
             axes={**_TRANSFORMER_AXES, "timestep": timestep},
             adapter="ltx2_coordinates",
-            fixes=("squeeze", "repeat_interleave"),
+            fixes=("squeeze", "repeat_interleave", "doubles"),
             int8="dynamic",
         ),
         "connectors": Part(
             at="pipeline.connectors",
             axes={"text_encoder_hidden_states": "batch _ _", "attention_mask": "batch _"},
-            fixes=("argsort",),
+            fixes=("argsort", "doubles"),
             int8="dynamic",
         ),
         "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_states": "batch _ frames height width"}),
@@ -38,6 +41,7 @@ def _parts(timestep: str) -> dict[str, Part]:
         "text_encoder": Part(
             at="pipeline.text_encoder.model.language_model",
             axes={"inputs_embeds": "batch _ _", "attention_mask.*": "batch _ _ _"},
+            fixes=("attention",),
             int8="dynamic",
         ),
     }

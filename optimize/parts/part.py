@@ -33,7 +33,7 @@ class Part:
         axes: by name of a flat input, or a pattern of names, its axes in words: ``_`` is fixed, ``*`` varies by itself,
             a name varies and is told in the file; ``"batch _ height width"``. Inputs without a word are fixed.
         tolerances: where they differ from :data:`TOLERANCES`.
-        fixes: names of :data:`optimize.model_fixes.ALL_FIXES` that the export needs.
+        fixes: names of :data:`optimize.diffusion_fixes.ALL_FIXES` that the export needs.
         adapter: name of one in serving.backends.ray.parts.adapters.
         keeps: whether the module keeps its numbers when the part is swapped in, since the engine looks inside it, too.
         int8: how it is quantised (optimize.int8); None where that is not worth it.

@@ -1,4 +1,7 @@
-"""Parts of models that make clips with a UNet: AnimateDiff and Stable Video Diffusion."""
+"""Parts of models that make clips with a UNet: AnimateDiff and Stable Video Diffusion.
+
+The one invariant: frames and sizes vary within a file, so that one serves clips of any length.
+"""
 
 from collections.abc import Sequence
 

@@ -93,7 +93,9 @@ class Flat(nn.Module):
         for tensor, value in zip(self._inputs, tensors, strict=True):
             for index, axis in enumerate(tensor.axes):
                 if isinstance(axis, str):
-                    torch._check(value.shape[index] == known.setdefault(axis, value.shape[index]))
+                    torch._check(  # type: ignore[no-untyped-call]
+                        value.shape[index] == known.setdefault(axis, value.shape[index])
+                    )
 
 
 def groups(part: Part, calls: Sequence[RecordedCall]) -> list[Group]:

@@ -34,6 +34,8 @@ class EngineContext:
         ask: answers a request that an engine's model makes to another model of the replica, with any number of
             responses; None where there is no other.
         weights: where engines find the weights of their models; None where no model has any.
+        triton: where Triton serves a version of a model at this moment, for parts that it runs: an address as of
+            :class:`serving.client.Mesh`. It blocks, and raises :class:`Unavailable`. None in a mesh without Triton.
     """
 
     artifacts: ArtifactStore
@@ -44,6 +46,7 @@ class EngineContext:
     precision: str | None = None
     ask: Callable[[InferRequest], AsyncIterator[InferResponse]] | None = None
     weights: WeightsCache | None = None
+    triton: Callable[[str, int], str] | None = None
 
 
 class Engine(Protocol):

@@ -17,6 +17,7 @@ from serving.repository.checks_backend import check_backend
 from serving.repository.checks_batching import check_batching
 from serving.repository.checks_ensemble import check_ensemble, check_ensembles
 from serving.repository.checks_instances import check_instances
+from serving.repository.checks_optimized import check_optimized
 from serving.repository.checks_source import check_sources
 from serving.repository.checks_tensors import check_tensors
 from serving.repository.derive import (
@@ -59,13 +60,14 @@ def check_model(raw: RawModel, engines: Engines | None = None) -> Iterator[Findi
 
 
 def check_together(models: Sequence[RawModel]) -> Iterator[Finding]:
-    """Everything that needs all models: aliases, fallbacks, defaults, ensembles."""
+    """Everything that needs all models: aliases, fallbacks, defaults, ensembles, chosen parts."""
     cards = {raw.name: raw for raw in models if raw.card is not None}
     yield from _check_aliases(cards)
     yield from _check_fallbacks(cards)
     yield from _check_defaults(cards)
     named = {raw.name: raw for raw in models}
     yield from check_ensembles(named)
+    yield from check_optimized(named)
     yield from advise_together(named)
 
 

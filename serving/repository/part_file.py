@@ -80,6 +80,14 @@ class PartFile(_Part):
     weights_digest: str
     variants: list[Variant] = Field(min_length=1, max_length=64)
 
+    def unsendable(self) -> str:
+        """Why Triton cannot serve it to an engine; empty where it can."""
+        if len(self.variants) > 1:
+            return f"{self.part} has {len(self.variants)} files for different calls, and Triton serves one"
+        tensors = (*self.variants[0].inputs, *self.variants[0].outputs)
+        named = next((tensor.name for tensor in tensors if tensor.dtype == "bfloat16"), "")
+        return f"{named} of {self.part} is bfloat16, which is not sent to Triton" if named else ""
+
 
 def read_part(folder: Path) -> PartFile:
     """The part that a version folder holds.

@@ -13,6 +13,7 @@ from serving.repository.derive import RAY_BACKEND, TENSOR_ENGINES, tensor_engine
 from serving.repository.findings import as_error, errors
 from serving.repository.load import Repository, checked, load_repository, load_sound, model_folders
 from serving.repository.model import TENSOR_GROUP, TENSOR_TASK, TRITON_GROUP, Model
+from serving.repository.part_config import owner_of, pinned, served_parts
 from serving.repository.read import read_model
 from serving.settings import InferenceSettings, Settings
 
@@ -38,7 +39,7 @@ def load_served(settings: Settings, engines: Engines | None = None) -> Repositor
     inference = settings.inference
     strict = inference.model_control_mode == "none"
     repository = (load_repository if strict else load_sound)(settings.model_repositories, engines)
-    repository = with_optional(repository, inference.optional_models)
+    repository = with_optional(repository, inference.optional_models, parts=inference.triton != "off")
     if inference.triton == "off":
         repository = _without_triton(repository)
         if strict and repository.broken:
@@ -65,9 +66,18 @@ def load_one(settings: Settings, name: str, engines: Engines | None = None) -> M
     raw = read_model(folder)
     if wrong := errors([*raw.findings, *check_model(raw, engines)]):
         raise as_error(wrong)
-    model = checked(raw)
+    model = _as_chosen(checked(raw))
     moves = settings.inference.triton == "off" and model.card.backend == "triton"
     return on_ray(model) if moves else model
+
+
+def _as_chosen(model: Model) -> Model:
+    """A part in the version that the card of its model chooses, as that is now; any other model as it is."""
+    owner = owner_of(model.card)
+    folder = model.folder.with_name(owner) if owner else None
+    if folder is None or not folder.is_dir() or (card := read_model(folder).card) is None:
+        return model
+    return pinned(model, card)
 
 
 def requested(repository: Repository, inference: InferenceSettings) -> list[str]:
@@ -126,8 +136,13 @@ def replica_groups(repository: Repository, inference: InferenceSettings) -> Mapp
     return MappingProxyType(groups)
 
 
-def with_optional(repository: Repository, asked: Sequence[str]) -> Repository:
+def with_optional(repository: Repository, asked: Sequence[str], *, parts: bool = True) -> Repository:
     """The repository without the optional models that nobody asked for, which others then do not fall back to either.
+
+    Args:
+        repository: all models.
+        asked: names; ``*`` means all.
+        parts: whether there is a Triton, which then serves the parts that cards let it run, asked for or not.
 
     Raises:
         NotFound: a model is asked for that is not there.
@@ -140,7 +155,9 @@ def with_optional(repository: Repository, asked: Sequence[str]) -> Repository:
         for name, model in repository.models.items()
         if not model.card.optional or ALL_MODELS in asked or name in asked
     }
-    if len(models) == len(repository.models):
+    if parts:
+        models |= served_parts(models.values(), repository.models)
+    if models == dict(repository.models):
         return repository
     return Repository({name: _falling_back(model, models) for name, model in models.items()}, repository.broken)
 

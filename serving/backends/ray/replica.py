@@ -34,6 +34,7 @@ from serving.backends.ray.oip_plane import OipPlane
 from serving.backends.ray.oip_server import OipServer
 from serving.backends.ray.telling import told
 from serving.backends.ray.traces import Traces
+from serving.backends.ray.triton_finder import TritonFinder
 from serving.backends.recall import catch_up, recalled
 from serving.backends.repository_watch import RepositoryWatch
 from serving.errors import foreign_text
@@ -100,7 +101,13 @@ class EngineReplica:
             precision=None if engines.precision == "model" else engines.precision,
             ask=self._ask,
             weights=WeightsCache.of(self._settings),
+            triton=self._triton(),
         )
+
+    def _triton(self) -> TritonFinder | None:
+        if self._edge is None or self._settings.inference.triton == "off":
+            return None
+        return TritonFinder(self._edge, asyncio.get_running_loop())
 
     async def _start(self) -> None:
         """Become what replicas that started earlier are, then tell the edge."""

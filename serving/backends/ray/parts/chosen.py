@@ -13,6 +13,7 @@ from serving.backends.ray.parts.place import module_at
 from serving.backends.ray.parts.providers import providers
 from serving.backends.ray.parts.swap import Open, Swapped, swap_in
 from serving.backends.ray.parts.tensorrt import open_plan
+from serving.backends.ray.parts.triton_runner import Find, TritonRunner
 from serving.errors import BadInput, NotFound
 from serving.repository.derive import is_version
 from serving.repository.model import Model, Optimized
@@ -30,6 +31,7 @@ class Loaded(Protocol):
     model: Model
     placement: "Placement"
     threads: int
+    triton: "Find | None"
     weights: "HeldWeights"
     parts: "dict[str, HeldWeights]"
 
@@ -105,7 +107,13 @@ def opener(engine: Loaded, chosen: Optimized, folder: Path, field: str) -> Open:
         if device == "cpu":
             raise BadInput("TensorRT runs on no CPU", field=f"{field}.runtime", fix="use onnxruntime, or a GPU")
         return lambda file, variant: open_plan(file, plans_folder(folder), device)
-    raise BadInput(f"{chosen.runtime} is not there", field=f"{field}.runtime", fix="use onnxruntime")
+    find = engine.triton
+    if find is None:
+        problem = "there is no Triton in this mesh to run it"
+        raise BadInput(problem, field=f"{field}.runtime", fix="use onnxruntime, or start the mesh with Triton")
+    if problem := read_part(folder).unsendable():
+        raise BadInput(problem, field=f"{field}.runtime", fix="use onnxruntime, or another version")
+    return lambda file, variant: TritonRunner(chosen.model, int(folder.name), variant, find)
 
 
 def _of_layers(folder: Path) -> Precision:

@@ -17,14 +17,10 @@ if TYPE_CHECKING:
     from diffusers import AceStepConditionEncoder
     from transformers import Qwen2Tokenizer, Qwen3Model
 
+_OPTIONS: Final[Mapping[str, int]] = {"batch": 4, "steps": 4, "prompt_tokens": 320, "lyrics_tokens": 512}
 CHANGES: Final[Mapping[str, object]] = {
     "limits": {"prompt": 400, "lyrics": 2000, "duration_s": 4, "steps": 50},
-    "options": {
-        "batch": 4,
-        "steps": 4,
-        "prompt_tokens": 320,
-        "lyrics_tokens": 512,
-    },
+    "options": _OPTIONS,
 }
 _HIDDEN: Final = 32
 _LATENT: Final = 8
@@ -38,7 +34,8 @@ def make_turbo(folder: Path) -> Mapping[str, object]:
 
 def make_base(folder: Path) -> Mapping[str, object]:
     """Write one that is guided."""
-    return _make(folder, 61, turbo=False)
+    changes = _make(folder, 61, turbo=False)
+    return {**changes, "options": {**_OPTIONS, "guidance": 7.0}}
 
 
 def _make(folder: Path, seed: int, *, turbo: bool) -> Mapping[str, object]:

@@ -75,6 +75,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         parts: the same for every part with a source of its own, by name.
         swapped: exported parts that answer in the place of their modules, by name.
         threads: CPU threads the network may use.
+        triton: where Triton serves a version of a part; None in a mesh without it.
         cold_start: what loading took.
     """
 
@@ -91,6 +92,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         self.placement: Placement = placement_of(model, context, self.precisions, uses_torch=self.uses_torch)
         self.threads = max(context.threads, int(model.card.share.cpu))
         self._artifacts, self._scratch = context.artifacts, context.scratch
+        self.triton = context.triton
         self._cache = context.weights
         self.weights: HeldWeights = self._cache.hold(model)
         self.parts: dict[str, HeldWeights] = {}
