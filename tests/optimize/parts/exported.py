@@ -16,7 +16,7 @@ from optimize.parts.variants import Group, sizes_of
 from optimize.parts.whole import check_whole
 from optimize.report import ParityRow, QualityRow
 from serving.backends.ray.tiny.build import tiny_model_folder
-from serving.protocol.tasks import TaskRequest
+from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.load import load_repository
 from serving.repository.part_file import PartFile, Precision, read_part
 from serving.settings import Settings
@@ -52,6 +52,10 @@ class Recorded:
         finally:
             for one in loaded:
                 one.runner.close()
+
+    def again(self) -> list[TaskResult]:
+        """What the engine answers now."""
+        return self._runner.run(self.recording.again())
 
 
 @contextmanager

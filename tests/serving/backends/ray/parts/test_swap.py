@@ -147,3 +147,9 @@ def test_calls_of_a_size_are_kept_thrice_and_of_others_as_well() -> None:
     calls = recorded(held, *[2] * 9, 5, 6)
     assert [one.inputs["sample"].shape[0] for one in calls] == [2, 2, 2, 5, 6]
     assert not any(tensor.is_inference() for one in calls for tensor in one.inputs.values())
+
+
+def test_of_calls_that_grow_one_by_one_few_are_kept_so_that_another_text_finds_room() -> None:
+    held = engine()
+    calls = recorded(held, *range(2, 40), *range(2, 8))
+    assert [one.inputs["sample"].shape[0] for one in calls] == [2, 3, 4, 6, 10, 18, 34, 2, 3, 4, 6]
