@@ -107,6 +107,18 @@ def inverse(input: torch.Tensor) -> torch.Tensor | None:
     return adjugate / (a * d - b * c)[..., None, None]
 
 
+def linspace(
+    start: float, end: float, steps: object, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> torch.Tensor | None:
+    """From both ends to the middle, as torch counts; None where the number of steps is fixed."""
+    if not isinstance(steps, torch.SymInt):
+        return None
+    index = torch.arange(steps, dtype=dtype, device=device)
+    last = index[-1:].clamp(min=1)
+    step = (end - start) / last
+    return torch.where(2 * index < last, start + step * index, end - step * (last - index))
+
+
 def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor | None:
     """With every tensor in the type that torch promotes all to; None where they have one type."""
     dtypes = {tensor.dtype for tensor in tensors}
@@ -220,6 +232,11 @@ INVERSE: Final = Fix(
     "linalg_inv_ex has no translation: matrices of 2x2 are inverted in closed form (First Order Motion Model)",
     replacing(torch.inverse, torch.Tensor.inverse, torch.linalg.inv, by=inverse),
 )
+LINSPACE: Final = Fix(
+    "linspace",
+    "torch fixes the number of steps when it captures them, though an axis gives it (First Order Motion Model)",
+    replacing(torch.linspace, by=linspace),
+)
 INTEGER_PADDING: Final = Fix(
     "integer_padding",
     "EnCodec pads by numbers that are tensors, which a graph cannot know: they are bound to integers (MusicGen)",
@@ -236,7 +253,7 @@ LSTM: Final = Fix(
     replacing(torch.lstm, by=lstm),
 )
 FIXES: Final[Mapping[str, Fix]] = {
-    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, LSTM)
+    fix.name: fix for fix in (REPEAT_INTERLEAVE, SQUEEZE, INVERSE, INTEGER_PADDING, CAT, LSTM, LINSPACE)
 }
 """All of them by name."""
 

@@ -4,7 +4,10 @@ The one invariant: equal calls give equal bytes, so that an export can be repeat
 """
 
 import io
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,8 @@ from serving.protocol.artifact import ArtifactRef
 from serving.repository.model import ModelCard
 
 RATE_HZ = 16_000
+_COLOURS = np.array([(150, 170, 180), (215, 165, 135), (60, 40, 30)])
+"""Of wall, skin and hair, red-green-blue."""
 
 
 class Samples:
@@ -38,11 +43,62 @@ class Samples:
         Image.fromarray(pixels).save(held, "PNG")
         return await self.store.put_bytes(held.getvalue(), media_type="image/png", name=f"sample-{seed}.png")
 
+    async def face(self, width: int, height: int, seed: int = 0) -> ArtifactRef:
+        """A PNG of a drawn face, which MediaPipe's detector finds."""
+        from PIL import Image
+
+        held = io.BytesIO()
+        Image.fromarray(drawn_face(width, height, seed)).save(held, "PNG")
+        return await self.store.put_bytes(held.getvalue(), media_type="image/png", name=f"face-{seed}.png")
+
+    async def clip(self, frames: int, width: int, height: int, seed: int = 0) -> ArtifactRef:
+        """An MP4, 25 frames a second, of a drawn face that turns a little and opens its mouth."""
+        from serving.media.ffmpeg import VideoWriter
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "clip.mp4"
+            with VideoWriter(path, width, height, 25, pixel_format="rgb24") as video:
+                for frame in range(frames):
+                    video.write(drawn_face(width, height, seed, moved=frame / 25))
+            return await self.store.put_file(path, media_type="video/mp4")
+
     async def sound(self, seconds: float, seed: int = 0) -> ArtifactRef:
         """A WAV, 16 kHz mono, of gliding harmonics in syllables: loud and quiet bands as in speech."""
         return await self.store.put_bytes(
             wav(voice_like(seconds, seed)), media_type="audio/wav", name=f"sample-{seed}.wav"
         )
+
+
+def drawn_face(width: int, height: int, seed: int = 0, moved: float = 0.0) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """Pixels ``(height, width, 3)`` of a plain face in front of a wall.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        seed: of its colours.
+        moved: seconds of its motion.
+    """
+    from PIL import Image, ImageDraw, ImageFilter
+
+    random = np.random.default_rng(seed)
+    side, middle = min(width, height), (width / 2 + 12 * np.sin(4 * moved), height / 2)
+    wall, skin, hair = (tuple(int(c) for c in base + random.integers(-15, 15, 3)) for base in _COLOURS)
+    picture = Image.new("RGB", (width, height), wall)
+    draw = ImageDraw.Draw(picture)
+
+    def oval(x: float, y: float, half: float, high: float, fill: str | tuple[int, ...]) -> None:
+        left, top = middle[0] + (x - half) * side, middle[1] + (y - high) * side
+        draw.ellipse((left, top, left + 2 * half * side, top + 2 * high * side), fill=fill)
+
+    oval(0, -0.06, 0.27, 0.36, hair)
+    oval(0, 0.02, 0.22, 0.3, skin)
+    for eye in (-0.09, 0.09):
+        oval(eye, -0.11, 0.055, 0.014, hair)
+        oval(eye, -0.05, 0.045, 0.024, "white")
+        oval(eye, -0.05, 0.02, 0.024, (40, 25, 20))
+    oval(0, 0.06, 0.025, 0.045, tuple(channel - 30 for channel in skin))
+    oval(0, 0.17, 0.07, 0.02 + 0.02 * abs(np.sin(9 * moved)), (150, 50, 55))
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(side / 150)))
 
 
 def voice_like(seconds: float, seed: int = 0) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":

@@ -44,6 +44,11 @@ class Concatenates(nn.Module):
         return torch.concat([values, like.sin().reshape((values.shape[0], -1))], dim=-1)
 
 
+class Spaces(nn.Module):
+    def forward(self, values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return torch.linspace(-1, 1, values.shape[-1]) * values + like.shape[0]
+
+
 class Recurs(nn.Module):
     def __init__(self, **options: bool) -> None:
         super().__init__()
@@ -64,6 +69,7 @@ CASES = [
     pytest.param("lstm", partial(Recurs, batch_first=True), (4, 6), torch.float32, TIMES, id="lstm"),
     pytest.param("lstm", partial(Recurs, bidirectional=True), (4, 6), torch.float32, TIMES, id="lstm both ways"),
     pytest.param("lstm", partial(Recurs, bias=False), (4, 6), torch.float32, TIMES, id="lstm without bias"),
+    pytest.param("linspace", Spaces, (4, 6), torch.float32, TIMES, id="linspace"),
     pytest.param("cat", Concatenates, (3,), torch.float16, {0: "batch"}, id="cat"),
 ]
 

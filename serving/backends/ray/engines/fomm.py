@@ -23,8 +23,8 @@ from serving.protocol.tasks import FaceAnimationRequest
 if TYPE_CHECKING:
     import torch
 
-    from serving.backends.ray.engines.networks.fomm_generator import Generator
-    from serving.backends.ray.engines.networks.fomm_keypoints import KeypointDetector, Keypoints
+    from serving.backends.ray.engines.networks.fomm_generator import Networks
+    from serving.backends.ray.engines.networks.fomm_keypoints import Keypoints
 
 FRAMES_AT_ONCE: Final = 8
 """Frames in one pass, unless ``options.frames_at_once`` says otherwise; a cancel takes effect after one."""
@@ -59,7 +59,7 @@ class Prepared(NamedTuple):
 
 
 class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
-    """Runs both networks of the First Order Motion Model, in fp32: keypoints are finer than half precision tells."""
+    """Runs the networks of the First Order Motion Model, in fp32: keypoints are finer than half precision tells."""
 
     request_type = FaceAnimationRequest
     precisions = ("fp32",)
@@ -67,17 +67,18 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
     heavy = True
 
     def load(self) -> None:
-        """Read both networks; see :func:`serving.backends.ray.engines.networks.fomm_generator.load_fomm`."""
-        self._networks = needs(self._read, "torch")
+        """Read the networks; see :func:`serving.backends.ray.engines.networks.fomm_generator.load_fomm`."""
+        self.encoder, self.generator, self.detector = needs(self._read, "torch")
         self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
         self._most_frames = whole_number(self.model, "driving_frames", DRIVING_FRAMES, _MOST_FRAMES)
 
-    def _read(self) -> "tuple[Generator, KeypointDetector]":
+    def _read(self) -> "Networks":
         from serving.backends.ray.engines.networks.checkpoint import read_held
-        from serving.backends.ray.engines.networks.fomm_generator import load_fomm
+        from serving.backends.ray.engines.networks.fomm_generator import Networks, load_fomm
 
-        generator, detector = load_fomm(read_held(self.model, self.weights))
-        return generator.to(self.placement.device), detector.to(self.placement.device)
+        device = self.placement.device
+        encoder, generator, detector = load_fomm(read_held(self.model, self.weights))
+        return Networks(encoder.to(device), generator.to(device), detector.to(device))
 
     def check(self, request: FaceAnimationRequest) -> None:
         """Five halvings of a quarter of the size must come out even."""
@@ -114,15 +115,14 @@ class FommEngine(NetworkEngine[FaceAnimationRequest, Prepared, Clip]):
     def _frames(self, prepared: Prepared, steps: Steps) -> Iterator[Picture]:
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        generator, detector = self._networks
         picture = self._tensor(prepared.source[None])
-        features, source = generator.encode(picture), detector(picture)
-        first = detector(self._tensor(prepared.driving[:1]))
+        features, source = self.encoder(picture), self.detector(picture)
+        first = self.detector(self._tensor(prepared.driving[:1]))
         passes = -(-len(prepared.driving) // self._at_once)
         for done in range(passes):
-            seen = detector(self._tensor(prepared.driving[done * self._at_once : (done + 1) * self._at_once]))
+            seen = self.detector(self._tensor(prepared.driving[done * self._at_once : (done + 1) * self._at_once]))
             moved = _moved(source, seen, first) if prepared.relative else seen
-            drawn = check_finite(generator(picture, features, source, moved), self.model.name)
+            drawn = check_finite(self.generator(picture, features, source, moved), self.model.name)
             yield from (drawn.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
             steps(done + 1, passes)
 

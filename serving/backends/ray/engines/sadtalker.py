@@ -59,7 +59,7 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
 
     def load(self) -> None:
         """Read both networks from the one published file."""
-        self._networks = needs(self._read, "torch")
+        self.expression, self.pose = needs(self._read, "torch")
         self._most_s = whole_number(self.model, "audio_s", AUDIO_S, _MOST_S)
 
     def _read(self) -> "tuple[Audio2Exp, Audio2Pose]":
@@ -94,7 +94,6 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
     def _motion(self, prepared: Prepared, steps: Steps) -> Floats:
         from serving.backends.ray.engines.networks.finite import check_finite
 
-        to_expression, to_pose = self._networks
         frames = len(prepared.mel)
         heard = pieces(prepared.mel[1:], _PIECE) if frames > 1 else np.zeros((0, _PIECE, 80, 16), np.float32)
         passes = -(-frames // FRAMES_AT_ONCE)
@@ -103,12 +102,12 @@ class SadTalkerEngine(NetworkEngine[FaceMotionRequest, Prepared, Floats]):
         expressions, poses = [], []
         for done in range(passes):
             part = slice(done * FRAMES_AT_ONCE, (done + 1) * FRAMES_AT_ONCE)
-            expression = to_expression(self._tensor(prepared.mel[part, None]), neutral, self._tensor(closed[part]))
+            expression = self.expression(self._tensor(prepared.mel[part, None]), neutral, self._tensor(closed[part]))
             expressions.append(check_finite(expression, self.model.name).float().cpu().numpy())
             steps(done + 1, passes + len(heard))
         for done in range(len(heard)):
             part = slice(done, done + 1)
-            pose = to_pose(self._tensor(heard[part]), ahead, prepared.style, self._tensor(chance[part]))
+            pose = self.pose(self._tensor(heard[part]), ahead, prepared.style, self._tensor(chance[part]))
             poses.append(check_finite(pose, self.model.name).float().cpu().numpy()[0])
             steps(passes + done + 1, passes + len(heard))
         still = np.zeros((1, _POSE), np.float32)

@@ -64,7 +64,7 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
 
     def load(self) -> None:
         """Read the generator; see :func:`serving.backends.ray.engines.networks.wav2lip.load_wav2lip`."""
-        self._network = needs(self._read, "torch")
+        self.network = needs(self._read, "torch")
         self._at_once = whole_number(self.model, "frames_at_once", FRAMES_AT_ONCE, _MOST_AT_ONCE)
 
     def _read(self) -> "Wav2Lip":
@@ -131,7 +131,7 @@ class Wav2LipEngine(NetworkEngine[LipSyncRequest, Prepared, Clip]):
         passes = -(-len(prepared.mel) // self._at_once)
         for done in range(passes):
             mel = self._tensor(prepared.mel[done * self._at_once : (done + 1) * self._at_once])
-            drawn = check_finite(self._network(mel[:, None], face.expand(len(mel), -1, -1, -1)), self.model.name)
+            drawn = check_finite(self.network(mel[:, None], face.expand(len(mel), -1, -1, -1)), self.model.name)
             pictures = (drawn.float().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()[:, :, :, ::-1]
             for picture in pictures:
                 yield paste(prepared.frame, prepared.box, prepared.mask, np.ascontiguousarray(picture))

@@ -72,7 +72,7 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
 
     def load(self) -> None:
         """Read the user's weights; see :func:`serving.backends.ray.engines.networks.xception.load_xception`."""
-        self._network = needs(self._read, "torch")
+        self.network = needs(self._read, "torch")
         self._finder = FaceFinder(detector_path(self.model, self.weights.folder), self.threads)
 
     def _read(self) -> "Xception":
@@ -150,7 +150,7 @@ class XceptionEngine(NetworkEngine[ManipulationRequest, Prepared, Seen]):
 
         pixels = np.stack([face.pixels for face in faces]).transpose(0, 3, 1, 2)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.placement.device).float() / 127.5 - 1
-        scores = check_finite(self._network(tensor.to(self.placement.dtype)), self.model.name)
+        scores = check_finite(self.network(tensor.to(self.placement.dtype)), self.model.name)
         return [float(score) for score in scores.float().cpu()]
 
 

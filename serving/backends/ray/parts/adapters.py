@@ -87,12 +87,21 @@ def without_guidance(module: "nn.Module", arguments: Arguments) -> Arguments:
     return {name: value for name, value in arguments.items() if name != "guidance_scale"}
 
 
+def style_told(module: "nn.Module", arguments: Arguments) -> Arguments:
+    """SadTalker's style, a row of a table, as a tensor: one file serves all of them."""
+    import torch
+
+    device = cast("torch.Tensor", arguments["mel"]).device
+    return {**arguments, "style": torch.as_tensor(arguments["style"], device=device)}
+
+
 ADAPTERS: Final[Mapping[str, Adapter]] = {
     "apart": apart,
     "control_scale": control_scale,
     "frames_told": frames_told,
     "ltx_coordinates": ltx_coordinates,
     "ltx2_coordinates": ltx2_coordinates,
+    "style_told": style_told,
     "without_guidance": without_guidance,
 }
 """By name, as parts declare them."""

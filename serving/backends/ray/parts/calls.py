@@ -62,7 +62,8 @@ def flatten(value: object, name: str, into: Tensors) -> JsonValue:
     """The tree of a value; its tensors go into ``into``, under names that say where they were.
 
     Args:
-        value: tensors in dicts, lists, tuples, answers of the libraries and caches, beside plain constants.
+        value: tensors in dicts, lists, tuples, named ones too, answers of the libraries and caches, beside plain
+            constants.
         name: of the value.
         into: grows.
 
@@ -81,9 +82,10 @@ def flatten(value: object, name: str, into: Tensors) -> JsonValue:
     if (layers := _layers(value)) is not None:
         kind = "crossed" if hasattr(value, "cross_attention_cache") else "cache"
         return {kind: [flatten(layer, f"{name}.{index}", into) for index, layer in enumerate(layers)]}
-    if isinstance(value, Mapping):
+    named = _named(value)
+    if named is not None:
         tree: dict[str, JsonValue] = {
-            str(key): flatten(one, f"{name}.{key}" if name else str(key), into) for key, one in value.items()
+            str(key): flatten(one, f"{name}.{key}" if name else str(key), into) for key, one in named.items()
         }
         if type(value) is dict:
             return {"dict": tree}
@@ -134,9 +136,10 @@ def collect(tree: JsonValue, value: object, into: Tensors) -> None:
         return
     inner = more[0][1] if more else held
     if isinstance(inner, dict):
-        assert isinstance(value, Mapping)  # noqa: S101
+        named = _named(value)
+        assert named is not None  # noqa: S101
         for key, one in inner.items():
-            collect(one, value[key], into)
+            collect(one, named[key], into)
     elif isinstance(inner, list):
         rows = _layers(value) if kind in ("cache", "crossed") else value
         assert isinstance(rows, list | tuple)  # noqa: S101
@@ -154,6 +157,14 @@ def _is_default(value: object, default: object) -> bool:
         return True
     plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
     return plain and value == default
+
+
+def _named(value: object) -> Mapping[str, object] | None:
+    """What a value holds by names: a mapping as it is, a named tuple's fields; None for anything else."""
+    if isinstance(value, Mapping):
+        return value
+    fields = getattr(value, "_fields", None)
+    return {name: getattr(value, name) for name in fields} if isinstance(value, tuple) and fields else None
 
 
 def _layers(value: object) -> "list[tuple[torch.Tensor, ...]] | None":

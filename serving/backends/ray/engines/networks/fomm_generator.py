@@ -5,6 +5,7 @@ halvings, six residual blocks), and a frame depends on the source and its own ke
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,8 +20,31 @@ PICTURE_PX = 256
 """Width and height that the published weights were trained on."""
 
 
+class Encoder(nn.Module):
+    """Makes features of the source, which all frames share.
+
+    Args:
+        first: of a generator.
+        down_blocks: of it.
+    """
+
+    def __init__(self, first: nn.Module, down_blocks: nn.ModuleList) -> None:
+        super().__init__()
+        self.first, self.down_blocks = first, down_blocks
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        """(1, 3, height, width), 0 to 1, to (1, 256, height / 4, width / 4)."""
+        features: torch.Tensor = self.first(picture)
+        for block in self.down_blocks:
+            features = block(features)
+        return features
+
+
 class Generator(nn.Module):
-    """Encodes the source, warps its features, hides what the source does not show, and draws the frame."""
+    """Warps the source's features, hides what the source does not show, and draws the frame.
+
+    Its first layers, which make the features, are the :class:`Encoder`'s once that is taken.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,12 +57,11 @@ class Generator(nn.Module):
             self.bottleneck.add_module(f"r{index}", Residual(256))
         self.final = nn.Conv2d(64, 3, 7, padding=3)
 
-    def encode(self, picture: torch.Tensor) -> torch.Tensor:
-        """Features of the source, which all frames share: (1, 3, height, width) to (1, 256, height / 4, ...)."""
-        features: torch.Tensor = self.first(picture)
-        for block in self.down_blocks:
-            features = block(features)
-        return features
+    def take_encoder(self) -> Encoder:
+        """Its first layers, as a network of their own."""
+        encoder = Encoder(self.first, self.down_blocks)
+        del self.first, self.down_blocks
+        return encoder.eval()
 
     def forward(
         self, picture: torch.Tensor, features: torch.Tensor, source: Keypoints, driving: Keypoints
@@ -47,7 +70,7 @@ class Generator(nn.Module):
 
         Args:
             picture: the source (1, 3, height, width), 0 to 1, red-green-blue, sides divisible by 128.
-            features: what :meth:`encode` made of it.
+            features: what the encoder made of it.
             source: its keypoints, a batch of one.
             driving: keypoints of the frames to draw.
 
@@ -64,8 +87,16 @@ class Generator(nn.Module):
         return functional.sigmoid(self.final(out))
 
 
-def load_fomm(checkpoint: Mapping[str, object]) -> tuple[Generator, KeypointDetector]:
-    """Both networks of a checkpoint ``{"generator": ..., "kp_detector": ...}``, or with those names before its keys.
+class Networks(NamedTuple):
+    """What the model is made of."""
+
+    encoder: Encoder
+    generator: Generator
+    detector: KeypointDetector
+
+
+def load_fomm(checkpoint: Mapping[str, object]) -> Networks:
+    """The networks of a checkpoint ``{"generator": ..., "kp_detector": ...}``, or with those names before its keys.
 
     What training left beside them (discriminator, optimisers) is not looked at.
 
@@ -73,4 +104,5 @@ def load_fomm(checkpoint: Mapping[str, object]) -> tuple[Generator, KeypointDete
         BadInput: keys are missing, foreign or misshapen.
     """
     generator = build(Generator, part(checkpoint, "generator"), "FOMM's generator")
-    return generator, build(KeypointDetector, part(checkpoint, "kp_detector"), "FOMM's keypoint detector")
+    detector = build(KeypointDetector, part(checkpoint, "kp_detector"), "FOMM's keypoint detector")
+    return Networks(generator.take_encoder(), generator, detector)

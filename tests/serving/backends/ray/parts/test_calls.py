@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
+from serving.backends.ray.engines.networks.fomm_keypoints import Keypoints
 from serving.backends.ray.parts.calls import SizeOf, bound, collect, flatten, key_of, rebuild
 from serving.errors import EngineFailed
 
@@ -50,6 +51,17 @@ def test_a_trees_names_find_the_same_tensors_in_an_equal_value(value: Any) -> No
     collect(tree, rebuild(tree, tensors), found)
     assert found.keys() == tensors.keys()
     assert all(found[name] is tensors[name] for name in tensors)
+
+
+def test_named_tuples_come_back_as_what_they_were() -> None:
+    value = Keypoints(torch.rand(1, 2), torch.rand(1, 3))
+    tensors: dict[str, torch.Tensor] = {}
+    tree = flatten(value, "driving", tensors)
+    assert list(tensors) == ["driving.places", "driving.jacobians"]
+    assert equal(rebuild(tree, tensors), value)
+    found: dict[str, torch.Tensor] = {}
+    collect(tree, value, found)
+    assert found == tensors
 
 
 def test_names_say_where_a_tensor_was() -> None:

@@ -8,12 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from serving.backends.ray.engines.networks.checkpoint import read_checkpoint
-from serving.backends.ray.engines.networks.fomm_generator import Generator, load_fomm
+from serving.backends.ray.engines.networks.fomm_generator import Generator, Networks, load_fomm
 from serving.backends.ray.engines.networks.fomm_keypoints import KeypointDetector, Keypoints, relative
 from serving.errors import BadInput
 
 PUBLISHED = json.loads((Path(__file__).parent / "fomm_vox256.json").read_text(encoding="utf-8"))
-Networks = tuple[Generator, KeypointDetector]
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +25,10 @@ def picture(seed: int) -> torch.Tensor:
 
 
 def animate(networks: Networks, driving: torch.Tensor) -> torch.Tensor:
-    generator, detector = networks
+    encoder, generator, detector = networks
     source = detector(picture(1))
     moved = relative(source, detector(driving), detector(picture(2)), 1.0)
-    return generator(picture(1), generator.encode(picture(1)), source, moved)
+    return generator(picture(1), encoder(picture(1)), source, moved)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("generator", Generator), ("kp_detector", KeypointDetector)])
@@ -65,9 +64,9 @@ def test_a_frame_is_the_same_alone_and_in_a_batch(networks: Networks) -> None:
 
 
 def test_a_driving_face_that_does_not_move_gives_the_frame_of_the_source_itself(networks: Networks) -> None:
-    generator, detector = networks
+    encoder, generator, detector = networks
     source = detector(picture(1))
-    still = generator(picture(1), generator.encode(picture(1)), source, Keypoints(*source))
+    still = generator(picture(1), encoder(picture(1)), source, Keypoints(*source))
     torch.testing.assert_close(animate(networks, picture(2)), still, atol=1e-4, rtol=0)
 
 

@@ -16,7 +16,7 @@ from serving.backends.ray.engines.networks.fomm_keypoints import (
 
 @pytest.fixture(scope="module")
 def detector(fomm_weights: dict) -> KeypointDetector:
-    return load_fomm(fomm_weights)[1]
+    return load_fomm(fomm_weights).detector
 
 
 def points(seed: int, batch: int = 1) -> Keypoints:

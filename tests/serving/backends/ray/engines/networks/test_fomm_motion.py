@@ -33,7 +33,7 @@ def test_a_shifted_keypoint_fetches_from_where_it_was() -> None:
 
 
 def test_the_mixture_of_identities_is_the_identity(fomm_weights: dict) -> None:
-    dense = load_fomm(fomm_weights)[0].dense_motion_network
+    dense = load_fomm(fomm_weights).generator.dense_motion_network
     motion = dense(torch.rand(1, 3, 128, 128), points(), points())
     assert motion.grid.shape == (1, 32, 32, 2)
     torch.testing.assert_close(motion.grid[0], identity_grid(32, 32, torch.zeros(1)), atol=1e-5, rtol=0)
