@@ -113,7 +113,7 @@ def linspace(
     """From both ends to the middle, as torch counts; None where the number of steps is fixed."""
     if not isinstance(steps, torch.SymInt):
         return None
-    index = torch.arange(steps, dtype=dtype, device=device)
+    index = torch.arange(cast("int", steps), dtype=dtype, device=device)
     last = index[-1:].clamp(min=1)
     step = (end - start) / last
     return torch.where(2 * index < last, start + step * index, end - step * (last - index))
