@@ -26,18 +26,17 @@ VITS_PARTS = {
     "decoder": Part(
         at="network.decoder",
         axes={"spectrogram": "_ _ frames"},
-        int8="static",
     ),
 }
 COQUI_VITS_PARTS = {
     "text_encoder": Part(at="_network.text_encoder.encoder", axes={"x": "_ _ symbols", "x_mask": "_ _ symbols"}),
     "flow": Part(at="_network.flow", axes={"x": "_ _ frames", "x_mask": "_ _ frames"}),
-    "decoder": Part(at="_network.waveform_decoder", axes={"x": "_ _ frames"}, int8="static"),
+    "decoder": Part(at="_network.waveform_decoder", axes={"x": "_ _ frames"}),
 }
 XTTS_PARTS = {
     "conditioning_encoder": Part(at="_network.gpt.conditioning_encoder", axes={"x": "_ _ frames"}),
     "conditioning_perceiver": Part(at="_network.gpt.conditioning_perceiver", axes={"x": "_ frames _"}),
-    "decoder": Part(at="_network.hifigan_decoder.waveform_decoder", axes={"x": "_ frames"}, int8="static"),
+    "decoder": Part(at="_network.hifigan_decoder.waveform_decoder", axes={"x": "_ frames"}),
 }
 
 
