@@ -50,10 +50,16 @@ def test_small_parts_answer_as_torch_does_and_clips_stay_the_same(clips: Recorde
     assert quality
 
 
+EXPORTED = [
+    *(("ltx_video", name) for name in LTX),
+    ("ltx_video_i2v", "transformer"),
+    *(("ltx2", name) for name in LTX_2),
+    ("ltx2_i2v", "transformer"),
+]
+
+
 @pytest.mark.slow_export
-def test_all_parts_answer_as_torch_does_and_clips_stay_the_same(clips: Recorded, tmp_path: Path) -> None:
-    for name in LTX_2 if "ltx2" in clips.recording.engine.model.name else LTX:
-        folder = tmp_path / name
-        folder.mkdir()
-        parity, _ = clips.gated(name, export_part(clips.recording, name, folder), folder)
-        assert max(row.relative for row in parity) < 1e-5, name
+@pytest.mark.parametrize(("clips", "name"), EXPORTED, indirect=["clips"])
+def test_parts_answer_as_torch_does_and_clips_stay_the_same(clips: Recorded, tmp_path: Path, name: str) -> None:
+    parity, _ = clips.gated(name, export_part(clips.recording, name, tmp_path), tmp_path)
+    assert max(row.relative for row in parity) < 1e-5
