@@ -70,7 +70,7 @@ def test_lyrics_are_read_where_the_text_encoders_numbers_are_gone(songs: Recorde
 def test_small_parts_answer_as_torch_does_and_music_stays_the_same(music: Recorded, tmp_path: Path) -> None:
     name = "projection" if "projection" in parts(music) else "lyric_encoder"
     parity, quality = music.gated(name, export_part(music.recording, name, tmp_path), tmp_path)
-    assert max(row.relative for row in parity) < 1e-5
+    assert max(row.relative for row in parity) < 5e-5
     assert quality
 
 
@@ -81,4 +81,4 @@ EXPORTED = [*(("stable_audio", name) for name in STABLE_AUDIO), *(("ace_step", n
 @pytest.mark.parametrize(("music", "name"), EXPORTED, indirect=["music"])
 def test_parts_answer_as_torch_does_and_music_stays_the_same(music: Recorded, tmp_path: Path, name: str) -> None:
     parity, _ = music.gated(name, export_part(music.recording, name, tmp_path), tmp_path)
-    assert max(row.relative for row in parity) < 1e-5
+    assert max(row.relative for row in parity) < 5e-5
