@@ -28,13 +28,13 @@ def attention(
     *,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> torch.Tensor:
-    """Laid out by heads, as the exporter's own way leaves it; zeros where a mask lets nothing be seen, as in torch."""
+) -> torch.Tensor | None:
+    """With zeros where a mask lets nothing be seen, as torch has it; None where no mask says so."""
+    if attn_mask is None or attn_mask.dtype != torch.bool:
+        return None
     found = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-    ).contiguous()
-    if attn_mask is None or attn_mask.dtype != torch.bool:
-        return found
+    )
     return found.where(attn_mask.any(-1, keepdim=True), 0.0)
 
 
@@ -140,8 +140,7 @@ def _padded(
 
 ATTENTION: Final = Fix(
     "attention",
-    "a view of attention's result fits its layout on CPUs, and not the one in the graph (T5); what looks at nothing, "
-    "such as padding on the left, gets a mean of everything (Gemma)",
+    "what may look at nothing, such as padding on the left, gets a mean of everything instead of zeros (Gemma)",
     replacing(torch.nn.functional.scaled_dot_product_attention, by=attention),
 )
 ARGSORT: Final = Fix(

@@ -11,7 +11,7 @@ from serving.protocol.tasks import ImageToVideoRequest, TextToVideoRequest
 
 PROMPT = "a red fox in the snow"
 
-TEXT_ENCODER = Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, fixes=("attention",), int8="dynamic")
+TEXT_ENCODER = Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, int8="dynamic")
 
 FROM_TEXT_PARTS = {
     "transformer": Part(

@@ -30,9 +30,7 @@ def _parts(timestep: str) -> dict[str, Part]:
             int8="dynamic",
         ),
         "vae_decoder": Part(at="pipeline.vae.decoder", axes={"hidden_states": "batch _ frames height width"}),
-        "text_encoder": Part(
-            at="pipeline.text_encoder", axes={"input_ids": "batch _"}, fixes=("attention",), int8="dynamic"
-        ),
+        "text_encoder": Part(at="pipeline.text_encoder", axes={"input_ids": "batch _"}, int8="dynamic"),
     }
 
 

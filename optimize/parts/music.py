@@ -22,7 +22,6 @@ STABLE_AUDIO_PARTS = {
     "text_encoder": Part(
         at="pipeline.text_encoder",
         axes={"input_ids": "batch _", "attention_mask": "batch _"},
-        fixes=("attention",),
         int8="dynamic",
     ),
     "projection": Part(

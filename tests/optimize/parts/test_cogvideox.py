@@ -63,7 +63,7 @@ def test_the_decoder_keeps_nothing_that_nobody_reads(words: Recorded) -> None:
 
 def test_the_text_encoder_answers_as_torch_does_and_clips_stay_the_same(picture: Recorded, tmp_path: Path) -> None:
     parity, quality = picture.gated("text_encoder", export_part(picture.recording, "text_encoder", tmp_path), tmp_path)
-    assert max(row.relative for row in parity) < 1e-5
+    assert max(row.relative for row in parity) < 5e-5
     assert quality
 
 
@@ -71,13 +71,13 @@ def test_the_text_encoder_answers_as_torch_does_and_clips_stay_the_same(picture:
 @pytest.mark.parametrize("name", ["transformer", "vae_decoder"])
 def test_parts_of_clips_from_words_answer_as_torch_does(words: Recorded, tmp_path: Path, name: str) -> None:
     parity, _ = words.gated(name, export_part(words.recording, name, tmp_path), tmp_path)
-    assert max(row.relative for row in parity) < 1e-5
+    assert max(row.relative for row in parity) < 5e-5
 
 
 @pytest.mark.slow_export
 def test_a_transformer_with_rotary_positions_answers_as_torch_does(rotary: Recorded, tmp_path: Path) -> None:
     parity, _ = rotary.gated("transformer", export_part(rotary.recording, "transformer", tmp_path), tmp_path)
-    assert max(row.relative for row in parity) < 1e-5
+    assert max(row.relative for row in parity) < 5e-5
 
 
 @pytest.mark.slow_export
