@@ -156,8 +156,8 @@ def test_a_part_or_precision_that_is_not_there_is_named(repository: Path, weight
     model = load_repository([repository]).get("sdxl")
     with pytest.raises(BadInput, match="sdxl has no part 'vocoder': use one of unet, vae_decoder"):
         optimize_parts(model, Asked(["vocoder"]), weights)
-    with pytest.raises(BadInput, match="text_encoder is not quantised"):
-        optimize_parts(model, Asked([PART], "int8"), weights)
+    with pytest.raises(BadInput, match="vae_decoder is not quantised"):
+        optimize_parts(model, Asked(["vae_decoder"], "int8"), weights)
     with pytest.raises(MissingDependency, match="bf16 on GPUs alone, and this build knows none: use --precision fp16"):
         optimize_parts(model, Asked([PART], "bf16"), weights)
 
