@@ -68,6 +68,7 @@ def test_the_text_encoder_answers_as_torch_does_and_clips_stay_the_same(picture:
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["transformer", "vae_decoder"])
 def test_parts_of_clips_from_words_answer_as_torch_does(words: Recorded, tmp_path: Path, name: str) -> None:
     parity, _ = words.gated(name, export_part(words.recording, name, tmp_path), tmp_path)
@@ -75,12 +76,14 @@ def test_parts_of_clips_from_words_answer_as_torch_does(words: Recorded, tmp_pat
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 def test_a_transformer_with_rotary_positions_answers_as_torch_does(rotary: Recorded, tmp_path: Path) -> None:
     parity, _ = rotary.gated("transformer", export_part(rotary.recording, "transformer", tmp_path), tmp_path)
     assert max(row.relative for row in parity) < 5e-5
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["transformer", "vae_decoder"])
 def test_parts_of_clips_from_pictures_answer_as_torch_does(picture: Recorded, tmp_path: Path, name: str) -> None:
     picture.gated(name, export_part(picture.recording, name, tmp_path), tmp_path)

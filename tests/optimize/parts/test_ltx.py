@@ -59,6 +59,7 @@ EXPORTED = [
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("clips", "name"), EXPORTED, indirect=["clips"])
 def test_parts_answer_as_torch_does_and_clips_stay_the_same(clips: Recorded, tmp_path: Path, name: str) -> None:
     parity, _ = clips.gated(name, export_part(clips.recording, name, tmp_path), tmp_path)

@@ -76,6 +76,7 @@ def python(code: str, folder: Path) -> list[float]:
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 def test_a_medium_unet_is_exported_in_little_memory_beside_its_weights(tmp_path: Path) -> None:
     weights, more = python(EXPORT, tmp_path)
     assert weights > 4 * 200e6

@@ -78,6 +78,7 @@ EXPORTED = [*(("stable_audio", name) for name in STABLE_AUDIO), *(("ace_step", n
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("music", "name"), EXPORTED, indirect=["music"])
 def test_parts_answer_as_torch_does_and_music_stays_the_same(music: Recorded, tmp_path: Path, name: str) -> None:
     parity, _ = music.gated(name, export_part(music.recording, name, tmp_path), tmp_path)

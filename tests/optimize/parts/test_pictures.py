@@ -61,6 +61,7 @@ def test_small_parts_answer_as_torch_does_and_pictures_stay_the_same(
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_unet_answers_as_torch_does_and_pictures_stay_the_same(
     plain: Recorded, tmp_path: Path, precision: Precision
@@ -70,6 +71,7 @@ def test_a_unet_answers_as_torch_does_and_pictures_stay_the_same(
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["unet", "controlnet"])
 def test_guided_parts_answer_as_torch_does_and_pictures_stay_the_same(
     guided: Recorded, tmp_path: Path, name: str

@@ -64,6 +64,7 @@ def test_small_parts_answer_as_torch_does_and_clips_stay_the_same(picture: Recor
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "precision"), [("vae_decoder", "fp32"), ("unet", "fp32"), ("unet", "fp16")])
 def test_parts_of_clips_from_pictures_answer_as_torch_does(
     picture: Recorded, tmp_path: Path, name: str, precision: Precision
@@ -73,6 +74,7 @@ def test_parts_of_clips_from_pictures_answer_as_torch_does(
 
 
 @pytest.mark.slow_export
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["vae_decoder", "unet"])
 def test_parts_of_clips_from_words_answer_as_torch_does(words: Recorded, tmp_path: Path, name: str) -> None:
     part = export_part(words.recording, name, tmp_path)
