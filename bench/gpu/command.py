@@ -1,6 +1,6 @@
 """The command of `make bench-gpu`: arguments, the budget of time, one child per network, the report as it grows.
 
-The one invariant: nothing here touches the device, so a crash in a child costs that child's figures alone, and the
+The one invariant: nothing here computes on the device, so a crash in a child costs that child's figures alone, and the
 budget holds whatever a child does.
 
 It ends with 0 when everything was had or skipped with a reason, 1 when something failed (what was had is kept), 2 for
@@ -112,16 +112,17 @@ class Bench:
         told: dict[str, Any] = {"name": name, "figures": [], "batches": []}
         self.report["networks"].append(told)
         per_figure = TINY_PER_FIGURE_S if self.asked.tiny else PER_FIGURE_S
-        began, step = time.monotonic(), "its start"
+        began = time.monotonic()
+        step: dict[str, Any] | None = None
         with Child(self.spec(role="network", name=name, seconds=part, per_figure=per_figure)) as child:
             try:
                 while (event := child.next(ends)) is not None:
                     step = event.get("step", step)
                     self.hear(told, event)
             except Late:
-                told["error"] = f"ended at {step}, after {time.monotonic() - began:.0f} s"
+                self.hear(told, unfinished(step, f"not done when it was ended after {time.monotonic() - began:.0f} s"))
             except Ended as error:
-                told["error"] = f"at {step}, the process {error}"
+                told["error"] = f"the process {error}"
         told["took_s"] = time.monotonic() - began
         if "error" in told:
             print(f"{told.get('title', name)}: {told['error']}", flush=True)
@@ -133,8 +134,8 @@ class Bench:
         for kind, place in (("figure", "figures"), ("batch", "batches")):
             if kind in event:
                 told[place].append(event[kind])
-                print(report.line(told["title"], event[kind]), flush=True)
-                self.keep()
+                self.keep()  # first: what was printed is in the report whatever ends this process
+                print(report.line(told.get("title", told["name"]), event[kind]), flush=True)
 
     def sharing(self, ends: float) -> None:
         """Two processes on the device at once."""
@@ -143,6 +144,12 @@ class Bench:
         self.report["sharing"] = share(self.spec(), ends)
         print(*report.sharing_lines(self.report["sharing"]), sep="\n", flush=True)
         self.keep()
+
+
+def unfinished(step: dict[str, Any] | None, reason: str) -> Event:
+    """The figure that a child was at when its time was over, skipped; its first when it had not come so far."""
+    known = dict(step or {"kind": "figure", "precision": "fp32", "mode": "eager", "batch": 0})
+    return {known.pop("kind"): {**known, "skipped": reason}}
 
 
 def child(text: str) -> int:

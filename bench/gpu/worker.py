@@ -74,7 +74,7 @@ class Case:
     def figure(self, kind: str, fill: Callable[[Event], None], **known: Any) -> None:  # noqa: ANN401  JSON
         """Tell of one figure, however it goes: what is known before, and what fill adds."""
         told: Event = dict(known)
-        self.tell({"step": " ".join(str(value) for value in known.values())})
+        self.tell({"step": {"kind": kind, **known}})
         try:
             if time.monotonic() > self._until:
                 raise Unfit(f"the {self.seconds:.0f} s of this network were over")
@@ -215,9 +215,11 @@ def estimate_mib(subject: Network, made: nn.Module, inputs: tuple[Tensor, ...]) 
 
 def device_of(spec: Event) -> torch.device:
     """Where a child works. On a CPU with one thread: tiny networks are slower with more, when others work beside."""
-    if spec["device"] == "cpu":
-        torch.set_num_threads(1)
-    return torch.device(spec["device"])
+    if spec["device"] == "cuda":
+        # By its number, without which torch sets no share of the memory.
+        return torch.device("cuda", 0)
+    torch.set_num_threads(1)
+    return torch.device("cpu")
 
 
 def run(spec: Event, tell: Tell) -> None:
