@@ -9,6 +9,8 @@ ARGS ?=
 export PYTHON VENV
 
 BIN := $(VENV)/bin
+# The venv's torch is often a CPU build: GPU_PYTHON=python3 takes the machine's own.
+GPU_PYTHON ?= $(BIN)/python
 CORE := $(VENV)/.reelmesh-core
 FULL := $(VENV)/.reelmesh-full
 BENCH := $(VENV)/.reelmesh-bench
@@ -19,7 +21,7 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 # Two installs into one venv at a time would spoil it, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo up test test-exports bench bench-engines bench-parts check format clean
+.PHONY: help demo up test test-exports bench bench-engines bench-parts bench-gpu check format clean
 
 help: ## List the targets
 	@printf 'Reelmesh\n\n'
@@ -54,6 +56,9 @@ bench-parts: $(FULL) ## Export every part of the tiny models, and measure torch,
 	$(call say,Exporting and measuring the parts)
 	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.parts $(ARGS)
 	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.int8
+bench-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(FULL)) ## Measure full-size networks on this machine's GPU
+	$(call say,Measuring the GPU)
+	@$(GPU_PYTHON) bench/gpu $(ARGS)
 
 check: $(FULL) ## Lint, format check, types, the import law, the model repository
 	$(call say,ruff check)
