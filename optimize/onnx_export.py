@@ -29,6 +29,7 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from optimize.external import EXTERNAL_ABOVE_BYTES, data_file, save
 from optimize.fixes import Fix, applied
+from optimize.quick_matching import quick_matching
 from optimize.unexportable import check_operators, failure, invalid
 from serving.errors import BadInput, EngineFailed
 
@@ -242,7 +243,7 @@ def _check_program(program: ExportedProgram, interface: Interface) -> None:
 def _translate(module: nn.Module, program: ExportedProgram, opset: int) -> "onnx_ir.Model":
     try:
         # Without gradients as in the capture: else attention may be taken apart otherwise, with other strides.
-        with torch.no_grad():
+        with torch.no_grad(), quick_matching():
             translated = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False)
     except Exception as error:
         raise failure(error, module) from error

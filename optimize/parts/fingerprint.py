@@ -26,6 +26,7 @@ _SOURCES: Final = (
     "fixes.py",
     "diffusion_fixes.py",
     "onnx_export.py",
+    "quick_matching.py",
     "parts/variants.py",
     "parts/precision.py",
 )

@@ -5,7 +5,7 @@ The one invariant: until every gate has passed, nothing of the part changes in t
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +13,7 @@ from statistics import median
 from typing import Final, Literal
 
 from optimize.onnx_export import OPSET
+from optimize.onnx_export import Notify as OnnxNotify
 from optimize.parts import gates
 from optimize.parts.build import Source, build
 from optimize.parts.fingerprint import fingerprint_of, kept_export
@@ -39,6 +40,7 @@ from optimize.report import (
 )
 from optimize.threads import THREADS
 from serving.errors import ReelmeshError
+from serving.protocol.tasks import TaskRequest
 from serving.repository.derive import is_version
 from serving.repository.model import Model
 from serving.repository.part_file import PartFile, Precision, read_part
@@ -137,29 +139,19 @@ class Work:
 
     def _exported(self, source: Source) -> Path:
         """The folder of the export: fp32, half precision, or INT8 made of the fp32 one."""
-        precision = self.asked.precision
+        requests, force = self.recording.requests, self.asked.force
+
+        def told(step: str) -> None:
+            self.notify(self.name, f"export: {step}")
+
+        if self.asked.precision != "int8":
+            return kept_build(source, self.asked.precision, requests, notify=told, force=force)
+        floating = kept_build(source, "fp32", requests, notify=told)
 
         def made(folder: Path) -> None:
-            def told(step: str) -> None:
-                self.notify(self.name, f"export: {step}")
+            _keep_tools(quantized(source, floating, folder, notify=told), folder)
 
-            if precision == "int8":
-                tools = quantized(source, self._float(source), folder, notify=told)
-            else:
-                tools = build(source, precision, folder, opset=OPSET, notify=told)
-            (folder / TOOLS).write_text(json.dumps(dict(tools)), encoding="utf-8")
-
-        return kept_export(self.fingerprint, made, force=self.asked.force)
-
-    def _float(self, source: Source) -> Path:
-        """The fp32 export that INT8 is made of."""
-        fingerprint = fingerprint_of(self.part, "fp32", self.recording.requests, source.digest, OPSET)
-
-        def made(folder: Path) -> None:
-            tools = build(source, "fp32", folder, opset=OPSET, notify=lambda step: self.notify(self.name, step))
-            (folder / TOOLS).write_text(json.dumps(dict(tools)), encoding="utf-8")
-
-        return kept_export(fingerprint, made)
+        return kept_export(self.fingerprint, made, force=force)
 
     async def _gated(self, source: Source, part: PartFile, folder: Path, loaded: Sequence[Loaded]) -> Report:
         self.notify(self.name, "parity")
@@ -222,6 +214,29 @@ class Work:
             except ReelmeshError:
                 continue  # a damaged old version keeps nobody from a new one
         return found
+
+
+def kept_build(
+    source: Source, precision: Precision, requests: Sequence[TaskRequest], *, notify: OnnxNotify, force: bool = False
+) -> Path:
+    """The kept export of a part in a floating precision, made if there is none.
+
+    Args:
+        source: what is exported, with the digest of its weights.
+        precision: fp32, fp16 or bf16.
+        requests: whose calls were recorded.
+        notify: told of steps.
+        force: make it again.
+    """
+
+    def made(folder: Path) -> None:
+        _keep_tools(build(source, precision, folder, opset=OPSET, notify=notify), folder)
+
+    return kept_export(fingerprint_of(source.part, precision, requests, source.digest, OPSET), made, force=force)
+
+
+def _keep_tools(tools: Mapping[str, str], folder: Path) -> None:
+    (folder / TOOLS).write_text(json.dumps(dict(tools)), encoding="utf-8")
 
 
 def _variant(one: Loaded) -> VariantRow:

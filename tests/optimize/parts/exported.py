@@ -1,20 +1,22 @@
 """Recordings and exports of a family's tiny model, for the tests of what the family declares."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from optimize.onnx_export import OPSET
 from optimize.parts import gates
-from optimize.parts.build import Source, build
+from optimize.parts.build import Source
 from optimize.parts.part import Family, find_family
 from optimize.parts.precision import check_weights
 from optimize.parts.record import Recording, open_store, recorded
 from optimize.parts.samples import Samples
 from optimize.parts.variants import Group, sizes_of
 from optimize.parts.whole import check_whole
+from optimize.parts.work import kept_build
 from optimize.report import ParityRow, QualityRow
+from serving.backends.ray.parts.chosen import weights_digest
 from serving.backends.ray.tiny.build import tiny_model_folder
 from serving.protocol.tasks import TaskRequest, TaskResult
 from serving.repository.load import load_repository
@@ -85,12 +87,14 @@ def source_of(recording: Recording, name: str) -> Source:
     """What a part is exported from."""
     model = recording.engine.model
     part = find_family(model.name, model.card).parts[name]
-    return Source(model.name, name, part, recording.module(part), recording.calls[name], "0" * 64)
+    digest = weights_digest(recording.engine)
+    return Source(model.name, name, part, recording.module(part), recording.calls[name], digest)
 
 
 def export_part(recording: Recording, name: str, folder: Path, precision: Precision = "fp32") -> PartFile:
-    """Export a part as `reelmesh optimize` does, into an existing folder."""
-    build(source_of(recording, name), precision, folder, opset=OPSET, notify=lambda step: None)
+    """Export a part as `reelmesh optimize` does, into an existing folder; once a machine for the same sources."""
+    kept = kept_build(source_of(recording, name), precision, recording.requests, notify=lambda step: None)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
     return read_part(folder)
 
 
