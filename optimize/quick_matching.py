@@ -28,7 +28,7 @@ def quick_matching() -> Iterator[None]:
                 return self._match
         return whole(self, model, graph, node, **options)
 
-    matcher.match = match  # type: ignore[method-assign]
+    matcher.match = match  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
