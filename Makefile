@@ -21,7 +21,7 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 # Two installs into one venv at a time would spoil it, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo up test bench bench-engines bench-parts bench-gpu check format clean
+.PHONY: help demo up test test-exports bench bench-engines bench-parts bench-gpu check format clean
 
 help: ## List the targets
 	@printf 'Reelmesh\n\n'
@@ -36,9 +36,13 @@ up: $(CORE) $(TRITON) ## Start the mesh and leave it running until Ctrl-C
 	$(call say,Starting the mesh; Ctrl-C stops it)
 	@$(BIN)/reelmesh up $(ARGS)
 
-test: check $(TRITON) $(BENCH) $(SERVERS) ## Run every check, then the test suite
+test: check $(TRITON) $(BENCH) $(SERVERS) ## Run every check, then the test suite but for slow exports
 	$(call say,Running the tests)
-	@$(BIN)/python -m pytest -n logical --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n logical --no-loadscope-reorder -m "not slow_export" $(ARGS)
+
+test-exports: $(FULL) ## Export the networks that take over eight seconds each, and prove them
+	$(call say,Exporting and proving)
+	@$(BIN)/python -m pytest -n logical --no-loadscope-reorder -m slow_export tests/optimize $(ARGS)
 
 bench: $(FULL) $(TRITON) $(BENCH) $(SERVERS) ## Measure the mesh on this machine and print a summary
 	$(call say,Measuring the mesh)

@@ -68,6 +68,14 @@ def render(
         typer.echo(stream(objects(loaded)), nl=False)
 
 
+PartVersion = Annotated[
+    int | None, typer.Option(min=1, help="Of the published part; by default the newest of --precision.")
+]
+PlanOptions = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE, as docs/tensorrt.md has them. May be given more than once.")
+]
+
+
 @app.command("job-tensorrt")
 def job_tensorrt(
     model: Annotated[str, typer.Argument(help="Name of the model whose part is built.")],
@@ -76,7 +84,9 @@ def job_tensorrt(
     gpu_type: Annotated[
         str, typer.Option(help="Which GPU: H200, L4, ..., or a value of the nodes' label nvidia.com/gpu.product.")
     ],
-    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")] = "fp16",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp16",
+    version: PartVersion = None,
+    plan: PlanOptions = None,
     image: Annotated[
         str | None,
         typer.Option(help="Image with NVIDIA's TensorRT and Reelmesh; by default reelmesh:VERSION-tensorrt."),
@@ -106,7 +116,15 @@ def job_tensorrt(
         )
     labels = dict(_label(text) for text in node_selector or ())
     wanted = Wanted(
-        model=model, part=part, gpu_type=gpu_type, precision=precision, image=image, claim=claim, node_labels=labels
+        model=model,
+        part=part,
+        gpu_type=gpu_type,
+        precision=precision,
+        version=version,
+        options=plan or (),
+        image=image,
+        claim=claim,
+        node_labels=labels,
     )
     job = tensorrt_job(wanted)
     typer.echo(json.dumps(job, indent=2) if as_json else dump(job), nl=as_json)

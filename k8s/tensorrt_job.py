@@ -5,14 +5,14 @@ The one invariant: it is pure, and the pod passes the "restricted" standard that
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from k8s.cluster import HOME, MODELS
 from k8s.groups import MODELS as MODEL_PODS
 from k8s.groups import priority_class
-from k8s.names import NAME, Manifest, image, metadata, selector
+from k8s.names import NAME, SETTINGS, STORES, Manifest, image, metadata, selector
 from k8s.pods import CONTAINER_SECURITY, POD_SECURITY, USER_HOME, USER_VARIABLES
 from serving.errors import BadInput
 
@@ -33,10 +33,12 @@ GPU_TYPES: Final[Mapping[str, str]] = {
 """Short names, and the product label of the most common board of each; other boards are named by their label."""
 CLAIM: Final = "reelmesh-models"
 """The PersistentVolumeClaim with the model repository, which the studio makes; plans are written into it."""
-PRECISIONS: Final = ("fp32", "fp16", "bf16", "int8", "fp8")
+PRECISIONS: Final = ("fp32", "fp16", "bf16")
+"""In which `reelmesh optimize` exports what TensorRT takes."""
 
 _NAME_LENGTH: Final = 63
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_OPTION: Final = re.compile(r"[a-z_]{1,32}=[A-Za-z0-9_./-]{1,128}")
 _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _LABEL_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _HASH_LENGTH: Final = 8
@@ -59,7 +61,9 @@ class Wanted:
         model: name in the repository.
         part: of the model, such as ``unet``.
         gpu_type: a key of :data:`GPU_TYPES`, or a value of the nodes' label :data:`PRODUCT_LABEL`.
-        precision: one of :data:`PRECISIONS`.
+        precision: one of :data:`PRECISIONS`; of a version that is named it is that version's.
+        version: of the published part; None is the newest of the precision, which is exported if there is none.
+        options: of the plan, ``KEY=VALUE``.
         image: with NVIDIA's TensorRT and Reelmesh; None is the mesh's own with ``-tensorrt`` behind it.
         claim: PersistentVolumeClaim with the model repository.
         node_labels: instead of the GPU's product, where a cloud has labels of its own.
@@ -69,6 +73,8 @@ class Wanted:
     part: str
     gpu_type: str
     precision: str = "fp16"
+    version: int | None = None
+    options: Sequence[str] = ()
     image: str | None = None
     claim: str = CLAIM
     node_labels: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +87,10 @@ class Wanted:
         if self.precision not in PRECISIONS:
             fix = f"use one of {', '.join(PRECISIONS)}"
             raise BadInput(f"there is no precision {self.precision!r}", field="precision", fix=fix)
+        for option in self.options:
+            if not _OPTION.fullmatch(option):
+                fix = "write KEY=VALUE, as docs/tensorrt.md has them"
+                raise BadInput(f"{option[:64]!r} is no option of a plan", field="plan", fix=fix)
         if self.image is not None and ":" not in self.image.rpartition("/")[2]:
             fix = "name its tag or digest, so that the same TensorRT builds again"
             raise BadInput(f"the image {self.image!r} has no version", field="image", fix=fix)
@@ -116,8 +126,9 @@ def tensorrt_job(wanted: Wanted) -> Manifest:
 
 
 def job_name(wanted: Wanted) -> str:
-    """A name of its own for every model, part, precision and GPU type, at most 63 characters."""
-    whole = "-".join((COMPONENT, wanted.model, wanted.part, wanted.precision, wanted.gpu_type))
+    """A name of its own for every model, part, version or precision, GPU type and option, at most 63 characters."""
+    of = f"v{wanted.version}" if wanted.version else wanted.precision
+    whole = "-".join((COMPONENT, wanted.model, wanted.part, of, wanted.gpu_type, *wanted.options))
     plain = re.sub(r"[^a-z0-9]+", "-", whole.lower()).strip("-")
     digest = hashlib.sha256(whole.encode()).hexdigest()[:_HASH_LENGTH]
     return f"{plain[: _NAME_LENGTH - _HASH_LENGTH - 1].rstrip('-')}-{digest}"
@@ -171,9 +182,13 @@ def _container(wanted: Wanted) -> Manifest:
             *("--part", wanted.part),
             *("--target", "tensorrt"),
             *("--precision", wanted.precision),
+            *(("--version", str(wanted.version)) if wanted.version else ()),
+            *(word for option in wanted.options for word in ("--plan", option)),
             *("--model-repository", MODELS),
         ],
         "env": [*USER_VARIABLES, {"name": "REELMESH_HOME", "value": HOME}],
+        # Of the mesh: where weights come from, which are needed where the part is not published yet.
+        "envFrom": [{"configMapRef": {"name": SETTINGS}}, {"secretRef": {"name": STORES}}],
         "resources": {"requests": sizes, "limits": sizes},
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [

@@ -17,33 +17,47 @@ app = typer.Typer(subcommand_metavar="", add_completion=False)
 """A group without commands, so that it serves as a sub-command whichever way the root adds it."""
 
 
+Repositories = Annotated[
+    list[Path] | None,
+    typer.Option("--model-repository", "--repository", "-r", help="Folder of models; may be given more than once."),
+]
+Parts = Annotated[
+    list[str] | None,
+    typer.Option("--part", help="unet, vae_decoder, ...: all without it. May be given more than once."),
+]
+Weights = Annotated[Literal["fp32", "fp16", "bf16", "int8"], typer.Option(help="Of the exported part's weights.")]
+Target = Annotated[
+    Literal["onnx", "tensorrt"], typer.Option(help="tensorrt: build plans for the GPU of this machine as well.")
+]
+Version = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --target tensorrt: a published version; else the newest of --precision."),
+]
+PlanOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="With --target tensorrt: KEY=VALUE, as docs/tensorrt.md has them. May be given repeatedly."),
+]
+Requests = Annotated[
+    Path | None,
+    typer.Option(help="JSON lines, each a request of the model's task: shapes, and what calibrates int8."),
+]
+Output = Annotated[Path, typer.Option(help="Folder of the page, made if it is not there.")]
+
+
 @app.callback(invoke_without_command=True, context_settings={"allow_interspersed_args": True})
 def optimize(
     model: Annotated[str | None, typer.Argument(help="Folder name in the model repository.")] = None,
     *,
-    repository: Annotated[
-        list[Path] | None,
-        typer.Option("--model-repository", "--repository", "-r", help="Folder of models; may be given more than once."),
-    ] = None,
-    part: Annotated[
-        list[str] | None,
-        typer.Option("--part", help="unet, vae_decoder, ...: all without it. May be given more than once."),
-    ] = None,
-    precision: Annotated[
-        Literal["fp32", "fp16", "bf16", "int8"], typer.Option(help="Of the exported part's weights.")
-    ] = "fp32",
-    target: Annotated[
-        Literal["onnx", "tensorrt"], typer.Option(help="tensorrt: build engines for the GPU of this machine as well.")
-    ] = "onnx",
-    requests: Annotated[
-        Path | None,
-        typer.Option(help="JSON lines, each a request of the model's task: shapes, and what calibrates int8."),
-    ] = None,
+    repository: Repositories = None,
+    part: Parts = None,
+    precision: Weights = "fp32",
+    target: Target = "onnx",
+    version: Version = None,
+    plan: PlanOptions = None,
+    requests: Requests = None,
     every: Annotated[bool, typer.Option("--all", help="Every model of the repository that can be exported.")] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", help="Write one page on all published parts into this folder, and export nothing."),
-    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write a page on all that is published.")] = False,
+    output: Output = Path("optimize-report"),
     force: Annotated[bool, typer.Option("--force", help="Export even if nothing changed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
@@ -55,16 +69,21 @@ def optimize(
     from optimize import command
 
     repositories = repository or Settings().model_repositories
-    if report is not None:
-        command.write_report(repositories, report, as_json=as_json)
+    if report:
+        if model is not None or every or part:
+            raise BadInput("the page is on all published parts", field="--report", fix="leave MODEL and --part out")
+        command.write_report(repositories, output, as_json=as_json)
         return
     if (model is None) != every:
         fix = "name a MODEL, or give --all" if model is None else "leave one of them out"
         raise BadInput("a MODEL or --all is needed", field="MODEL", fix=fix)
     if requests is not None and not requests.is_file():
         raise NotFound("there is no such file", field="--requests", fix="give JSON lines of requests")
+    if version is not None and (model is None or len(part or []) != 1):
+        raise BadInput("is of one part", field="--version", fix="name MODEL and one --part")
     asked = command.Asked(part or [], precision, force=force, requests=requests)
-    names = command.exportable(repositories) if model is None else [model]
+    plans = command.plans_of(target, asked, version, plan or [])
+    names = command.exportable(repositories, asked, plans=plans) if model is None else [model]
     if not names:
-        raise NotFound("no model of the repository can be exported", field="--all", fix="see docs/optimize.md")
-    raise typer.Exit(command.run(names, repositories, asked, target=target, as_json=as_json))
+        raise NotFound("no model of the repository can be exported so", field="--all", fix="see docs/optimize.md")
+    raise typer.Exit(command.run(names, repositories, asked, plans=plans, as_json=as_json))

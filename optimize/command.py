@@ -5,7 +5,7 @@ The one invariant: one model or part that fails does not keep the others from be
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,17 @@ from rich.table import Table
 
 from optimize import run as recipes
 from optimize.page import collect, write_page
-from optimize.parts.part import FAMILIES, family_name
+from optimize.parts.part import FAMILIES, family_name, find_family
 from optimize.parts.plans import build_plans
-from optimize.parts.run import optimize_parts
-from optimize.parts.work import STEPS, Asked, PartOutcome
+from optimize.parts.run import chosen_parts, optimize_parts
+from optimize.parts.work import STEPS, Asked, PartOutcome, part_folder, versions
+from optimize.publish import is_whole
+from optimize.report import read_report
+from optimize.tensorrt.options import Options, options_of
 from serving.errors import BadInput, MissingDependency, NotFound, ReelmeshError
-from serving.repository.load import load_repository
+from serving.repository.checks import check_model
+from serving.repository.findings import errors
+from serving.repository.load import checked, load_sound
 from serving.repository.model import Model
 from serving.repository.read import RawModel, read_model
 from serving.settings import Settings
@@ -31,25 +36,79 @@ from serving.weights.cache import WeightsCache
 if TYPE_CHECKING:
     from optimize.report import Report
 
-__all__ = ["Asked", "exportable", "run", "write_report"]
+__all__ = ["Asked", "Plans", "exportable", "plans_of", "run", "write_report"]
 
 Notify = Callable[[str, str], None]
 
 
-def exportable(repositories: Sequence[Path]) -> list[str]:
-    """Models that a recipe or a family of parts exports."""
-    models = load_repository(repositories).models
-    return [name for name, model in models.items() if model.card.export or family_name(model.card) in FAMILIES]
+@dataclass(frozen=True)
+class Plans:
+    """TensorRT plans that are wanted.
+
+    Attributes:
+        options: of the plans.
+        version: of the part that they are built of; None is the newest of the precision, which is exported if there is
+            none.
+    """
+
+    options: Options
+    version: int | None = None
 
 
-def run(names: Sequence[str], repositories: Sequence[Path], asked: Asked, *, target: str, as_json: bool) -> int:
+def plans_of(target: str, asked: Asked, version: int | None, pairs: Sequence[str]) -> Plans | None:
+    """The plans that the command line wants.
+
+    Raises:
+        BadInput: options of plans where none are wanted, or a precision that TensorRT does not take from us.
+    """
+    if target != "tensorrt":
+        if version is not None or pairs:
+            field = "--version" if version else "--plan"
+            raise BadInput("is of plans alone", field=field, fix="add --target tensorrt")
+        return None
+    if asked.precision == "int8":
+        problem = "int8 parts are quantised for CPUs, and TensorRT wants symmetric ones"
+        raise BadInput(problem, field="--precision", fix="use fp16 or bf16 with --target tensorrt")
+    return Plans(options_of(pairs), version)
+
+
+def exportable(repositories: Sequence[Path], asked: Asked, *, plans: Plans | None) -> list[str]:
+    """Models of which a recipe or a family of parts exports what is asked; a model that is broken is left out."""
+    models = load_sound(repositories).models
+    return [name for name, model in models.items() if _can(model, asked, plans)]
+
+
+def _can(model: Model, asked: Asked, plans: Plans | None) -> bool:
+    if model.card.export is not None:
+        return not _beyond_recipe(asked, plans)
+    if family_name(model.card) not in FAMILIES:
+        return False
+    if not asked.parts and asked.precision != "int8":
+        return True
+    parts = find_family(model.name, model.card).parts
+    wanted = [parts[name] for name in asked.parts or parts if name in parts]
+    return any(asked.precision != "int8" or part.int8 for part in wanted)
+
+
+def _beyond_recipe(asked: Asked, plans: Plans | None) -> str:
+    """The option that a recipe cannot do; empty where there is none."""
+    options = {
+        "--part": asked.parts,
+        "--precision": asked.precision != "fp32",
+        "--requests": asked.requests,
+        "--target": plans,
+    }
+    return next((option for option, given in options.items() if given), "")
+
+
+def run(names: Sequence[str], repositories: Sequence[Path], asked: Asked, *, plans: Plans | None, as_json: bool) -> int:
     """Export models one after the other.
 
     Args:
         names: of the models.
         repositories: that they are in.
         asked: parts and precision.
-        target: ``onnx``, or ``tensorrt`` for plans as well.
+        plans: of TensorRT that are wanted as well.
         as_json: print the reports.
 
     Returns:
@@ -63,10 +122,9 @@ def run(names: Sequence[str], repositories: Sequence[Path], asked: Asked, *, tar
         for name in names:
             task = progress.add_task(name, total=len(STEPS))
             try:
-                notify = partial(_told, progress, task, name)
-                outcomes += one(
-                    find_folder(name, repositories), repositories, asked, notify, plans=target == "tensorrt"
-                )
+                bar = partial(_told, progress, task, name)
+                notify: Notify = bar if console.is_terminal else Lines(console, name)
+                outcomes += one(find_folder(name, repositories), repositories, asked, notify, plans)
             except ReelmeshError as error:
                 if len(names) == 1:
                     raise
@@ -83,6 +141,26 @@ def run(names: Sequence[str], repositories: Sequence[Path], asked: Asked, *, tar
     return 3 if all(isinstance(error, MissingDependency) for error in errors) else 1
 
 
+class Lines:
+    """Tells each step once, in a line, where no terminal shows a bar.
+
+    Args:
+        console: of standard error.
+        name: of the model.
+    """
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console, self._name = console, name
+        self._last = ""
+
+    def __call__(self, part: str, step: str) -> None:
+        """Details after a colon are of the same step."""
+        line = f"{self._name} {part}".strip() + f": {step.partition(':')[0]}"
+        if line != self._last:
+            self._last = line
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _complain(console: Console, name: str, error: ReelmeshError) -> None:
     console.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
 
@@ -93,27 +171,63 @@ def _told(progress: Progress, task: TaskID, name: str, part: str, step: str) -> 
 
 
 def one(
-    folder: Path, repositories: Sequence[Path], asked: Asked, notify: Notify, *, plans: bool = False
+    folder: Path, repositories: Sequence[Path], asked: Asked, notify: Notify, plans: Plans | None = None
 ) -> list[PartOutcome]:
     """Export a model by its recipe, or its parts, and their TensorRT plans if they are wanted."""
     raw = read_model(folder)
     if raw.card is not None and raw.card.export is None and family_name(raw.card) in FAMILIES:
-        model = load_repository(repositories).get(raw.name)
-        outcomes = optimize_parts(model, asked, WeightsCache.of(Settings()), notify)
-        return [_planned(model, outcome, notify) for outcome in outcomes] if plans else outcomes
-    if asked.parts or asked.precision != "fp32":
-        raise BadInput(f"{raw.name} is exported whole", field="--part", fix="leave --part and --precision out")
+        model = _model_of(raw, repositories)
+        if plans is None:
+            return optimize_parts(model, asked, WeightsCache.of(Settings()), notify)
+        there = {} if asked.force or asked.requests else _published(model, asked, plans)
+        left = [
+            name for name in chosen_parts(model.name, find_family(model.name, model.card), asked) if name not in there
+        ]
+        if left and plans.version is not None:
+            found = ", ".join(map(str, sorted(versions(part_folder(model, left[0]))))) or "none"
+            raise NotFound(f"{left[0]} has no version {plans.version}", field="--version", fix=f"there are: {found}")
+        asked = replace(asked, parts=left)
+        made = optimize_parts(model, asked, WeightsCache.of(Settings()), notify) if left else []
+        return [_planned(model, outcome, plans, notify) for outcome in (*there.values(), *made)]
+    if raw.card is not None and raw.card.export is not None and (option := _beyond_recipe(asked, plans)):
+        raise BadInput(f"{raw.name} is exported whole, in fp32", field=option, fix=f"leave {option} out")
     return [_whole(raw, asked, notify)]
 
 
-def _planned(model: Model, outcome: PartOutcome, notify: Notify) -> PartOutcome:
+def _published(model: Model, asked: Asked, plans: Plans) -> dict[str, PartOutcome]:
+    """Versions whose plans can be built without exporting anything, and so without the model's weights."""
+    found = {}
+    for name in chosen_parts(model.name, find_family(model.name, model.card), asked):
+        for version in sorted(versions(part_folder(model, name)), reverse=True):
+            folder = part_folder(model, name) / str(version)
+            report = read_report(folder)
+            wanted = version == plans.version if plans.version else report and report.precision == asked.precision
+            if wanted and report is not None and is_whole(folder, report):
+                found[name] = PartOutcome(name, "up_to_date", folder, report)
+                break
+    return found
+
+
+def _model_of(raw: RawModel, repositories: Sequence[Path]) -> Model:
+    """The model, even where a part that its card chooses is not there or broken: this command is to make it."""
+    repository = load_sound(repositories)
+    if raw.name in repository.models:
+        return repository.get(raw.name)
+    if raw.card is not None and raw.card.optimized and not errors([*raw.findings, *check_model(raw)]):
+        return checked(replace(raw, card=raw.card.model_copy(update={"optimized": {}})))
+    raise repository.broken.get(raw.name) or BadInput("the model is hidden by another", field=str(raw.folder))
+
+
+def _planned(model: Model, outcome: PartOutcome, plans: Plans, notify: Notify) -> PartOutcome:
     if outcome.error is not None:
         return outcome
     try:
-        build_plans(model, outcome.folder, lambda step: notify(outcome.part, f"tensorrt: {step}"))
+        misfit = build_plans(
+            model, outcome.folder, plans.options, lambda step: notify(outcome.part, f"tensorrt: {step}")
+        )
     except ReelmeshError as error:
         return replace(outcome, error=error)
-    return outcome
+    return replace(outcome, note=f"Triton cannot serve its plans: {misfit}" if misfit else "")
 
 
 def _whole(raw: RawModel, asked: Asked, notify: Notify) -> PartOutcome:
@@ -157,12 +271,16 @@ def show(outcomes: Sequence[PartOutcome], *, as_json: bool) -> None:
             console.print(f"{outcome.folder.parent.name}: {words}: {outcome.folder}")
             console.print(_table(outcome.report))
             console.print(_how_to_use(outcome.report, outcome.folder))
+        if outcome.note:
+            console.print(f"{outcome.folder.parent.name}: {outcome.note}", markup=False)
 
 
 def _details(outcome: PartOutcome) -> dict[str, object]:
     if outcome.report is not None:
-        return outcome.report.model_dump()
-    return {"part": outcome.part, "problem": str(outcome.error)}
+        told: dict[str, object] = json.loads(outcome.report.model_dump_json())  # infinities as JSON can say them
+        return told
+    gates = [row.model_dump() for row in outcome.gates]
+    return {"part": outcome.part, "gates": gates, "problem": str(outcome.error)}
 
 
 def _table(report: "Report") -> Table:

@@ -31,6 +31,11 @@ def data_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
+def size_with_data(path: Path) -> int:
+    """Bytes of an ONNX file and of its external data, if it has any."""
+    return sum(file.stat().st_size for file in (path, data_file(path)) if file.is_file())
+
+
 def weight_bytes(model: "onnx_ir.Model") -> int:
     """Size of all initializers."""
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)

@@ -27,7 +27,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx.experimental import _config as symbolic_shapes
 
-from optimize.external import EXTERNAL_ABOVE_BYTES, data_file, save
+from optimize.external import EXTERNAL_ABOVE_BYTES, save, size_with_data
 from optimize.fixes import Fix, applied
 from optimize.quick_matching import quick_matching
 from optimize.unexportable import check_operators, failure, invalid
@@ -126,8 +126,7 @@ def export(
         external = save(model, target, external_above=external_above, notify=notify)
     except (ValidationError, InferenceError) as error:
         raise invalid(error, model) from error
-    written = target.stat().st_size + (data_file(target).stat().st_size if external else 0)
-    return Exported(_tools(opset, done), done, written, external, _output_axes(model))
+    return Exported(_tools(opset, done), done, size_with_data(target), external, _output_axes(model))
 
 
 def _exported(

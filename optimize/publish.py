@@ -4,25 +4,34 @@ The one invariant: a version folder appears whole, by one rename, or not at all;
 touched.
 """
 
+import errno
 import hashlib
-import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from optimize.external import data_file
 from optimize.report import REPORT_FILE, Report
 from optimize.report_text import markdown
-from serving.errors import Conflict
+from serving.errors import Conflict, EngineFailed
+from serving.repository.part_file import PART_FILE
 
 MODEL_FILE: Final = "model.onnx"
 STAGING: Final = ".publishing-"
+_BLOCK: Final = 1 << 20
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 in hex of an ONNX file, with its external data behind it if it has any."""
+    total = hashlib.sha256()
+    for part in (file, data_file(file)):
+        if part == file or part.is_file():
+            with part.open("rb") as stream:
+                while block := stream.read(_BLOCK):
+                    total.update(block)
+    return total.hexdigest()
 
 
 def next_version(versions: Sequence[int]) -> int:
@@ -30,30 +39,40 @@ def next_version(versions: Sequence[int]) -> int:
     return max(versions, default=0) + 1
 
 
+def is_whole(version: Path, report: Report) -> bool:
+    """Whether every file of a part's version is there with the bytes that its report tells of."""
+    files = [version / PART_FILE, *(version / variant.name for variant in report.variants)]
+    if not all(file.is_file() for file in files):
+        return False
+    return all(digest(version / variant.name) == variant.onnx_sha256 for variant in report.variants)
+
+
 def publish(model_folder: Path, files: Sequence[Path], report: Report, texts: Mapping[str, str]) -> Path:
-    """Make ``<version>/`` with the files and the report; texts, such as config.pbtxt, go beside it first.
+    """Make ``<version>/`` with the files and the report; texts, such as config.pbtxt, go beside it then.
 
     Raises:
-        Conflict: somebody else published that version in the meantime.
+        Conflict: somebody else published that version in the meantime; nothing was changed.
+        EngineFailed: the disk is full, or the repository cannot be written.
     """
-    staging = model_folder / f"{STAGING}{os.getpid()}"
     target = model_folder / str(report.version)
     try:
-        staging.mkdir(parents=True)
-        for file in files:
-            shutil.copyfile(file, staging / file.name)
-        write_report(staging, report)
+        model_folder.mkdir(parents=True, exist_ok=True)
+        # A name of nobody else's: process numbers are equal in containers that share a repository.
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=model_folder) as scratch:
+            staging = Path(scratch) / target.name
+            staging.mkdir()
+            for file in files:
+                shutil.copyfile(file, staging / file.name)
+            write_report(staging, report)
+            staging.rename(target)
         for name, text in texts.items():
             replace_text(model_folder / name, text)
-        staging.rename(target)
     except OSError as error:
-        if target.exists():
+        if target.exists() and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise Conflict(
                 f"version {report.version} appeared meanwhile", field=str(target), fix="run it again"
             ) from error
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        raise EngineFailed(f"cannot publish: {error.strerror}", field=str(model_folder)) from error
     return target
 
 

@@ -101,16 +101,26 @@ class QualityRow(_Part):
     """Why nothing is proven, or what could not be compared; a row with a reason has failed."""
 
 
+Gate = Literal["load", "parity", "quality", "memory", "time"]
+
+
 class GateRow(_Part):
     """What one gate said; gates stand in the order they were passed."""
 
-    gate: Literal["load", "parity", "quality", "memory", "time"]
+    gate: Gate
     outcome: Literal["passed", "failed", "skipped"]
     detail: str = ""
 
 
 class MemoryRow(_Part):
-    """Bytes: of the weights as torch holds them, and the largest resident sizes of processes that ran the part."""
+    """Bytes of memory.
+
+    Attributes:
+        weights_bytes: of the weights as torch holds them.
+        torch_peak_bytes: those, and the most that torch's allocator gave to one call.
+        onnx_peak_bytes: what a process that loads the file and answers that call takes more than before; on a GPU, what
+            the device does.
+    """
 
     weights_bytes: int
     torch_peak_bytes: int
@@ -118,7 +128,7 @@ class MemoryRow(_Part):
 
 
 class VariantRow(_Part):
-    """One file of a part: name, bytes with its external data, SHA-256 of both, and its dynamic axes (none: static)."""
+    """One file of a part: name, bytes and SHA-256 with its external data, and its dynamic axes (none: static)."""
 
     name: str
     onnx_bytes: int

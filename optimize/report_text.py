@@ -148,8 +148,8 @@ def _memory(report: Report) -> list[str]:
     rows = [
         ("weights in torch", size(memory.weights_bytes)),
         ("exported files", size(report.onnx_bytes)),
-        ("peak resident, torch", size(memory.torch_peak_bytes)),
-        (f"peak resident, {RUNNERS[report.runner]}", size(memory.onnx_peak_bytes)),
+        ("peak, torch's allocations", size(memory.torch_peak_bytes)),
+        (f"peak, a process with {RUNNERS[report.runner]}", size(memory.onnx_peak_bytes)),
     ]
     return table(("what", "size"), rows)
 

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from optimize import canonical, gates, triton_config
 from optimize import recipe as recipe_module
+from optimize.external import size_with_data
 from optimize.publish import MODEL_FILE, digest, next_version, publish, write_report
 from optimize.recipe import Recipe, find_recipe
 from optimize.report import Report, machine, read_report
@@ -89,7 +90,7 @@ def make(name: str, recipe: Recipe, export: Export, scratch: Path, notify: Notif
             recipe=export.recipe,
             fingerprint="",
             onnx_sha256=digest(built.onnx),
-            onnx_bytes=built.onnx.stat().st_size,
+            onnx_bytes=size_with_data(built.onnx),
             opset=export.opset,
             relative_tolerance=export.relative_tolerance,
             tools={**built.tools, "onnxruntime": metadata.version("onnxruntime")},

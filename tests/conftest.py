@@ -20,16 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = "PYTEST_RUN_ID"
 os.environ[RUN] = uuid4().hex  # tells this run's processes from those of another one on the same machine
 _MESHES = "meshes"
-_EXPORTS = "tests/optimize/parts/"
 GRACE_S = 5.0
 """How long processes of a finished test may take to end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a mesh comes late, one after another in one process; exports, which keep the other process busy
-    meanwhile and care for no clock, last. The rest stays shuffled.
-    """
-    items.sort(key=lambda item: _turn(_scope_of(item.nodeid)))
+    """What starts a mesh comes last, when nothing else keeps the cores busy; the rest stays shuffled."""
+    items.sort(key=lambda item: _scope_of(item.nodeid) == _MESHES)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,10 +42,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _scope_of(nodeid)
 
     return Files(config, log)
-
-
-def _turn(scope: str) -> int:
-    return 1 if scope == _MESHES else 2 * scope.startswith(_EXPORTS)
 
 
 def _scope_of(nodeid: str) -> str:

@@ -47,6 +47,8 @@ class Child:
     def __init__(self, spec: Event) -> None:
         self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  closed with the process
         command = [sys.executable, str(FOLDER), CHILD, json.dumps(spec)]
+        # Exports are gigabytes, which a process that is ended would leave behind.
+        self._scratch = tempfile.TemporaryDirectory(prefix="bench-gpu-")
         # A session of its own: compilers that it starts end with it.
         self._process = subprocess.Popen(
             command,
@@ -54,6 +56,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env={**os.environ, "TMPDIR": self._scratch.name},
             start_new_session=True,
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -119,6 +122,7 @@ class Child:
         self._reader.join(timeout=LEAVE_S)
         self._process.stdout.close()
         self._errors.close()
+        self._scratch.cleanup()
 
 
 def telling() -> Callable[[Event], None]:

@@ -28,6 +28,8 @@ HEADROOM: Final = 1.5
 """A share is the estimate times it, and :data:`WORKSPACES_MIB`."""
 WORKSPACES_MIB: Final = 1024
 """For what the estimate leaves out."""
+OF_FREE: Final = 0.9
+"""Part of a card's free memory that one allocation can surely have."""
 PAGES: Final = Path("/proc/self/statm")
 ROUND_S: Final = 4.0
 TINY_ROUND_S: Final = 0.5
@@ -58,9 +60,14 @@ def calls(call: Run, device: torch.device, seconds: float) -> Event:
 
 
 def breach(share_mib: float, device: torch.device) -> Event:
-    """Ask for twice the share: whether that was refused, and how; what the whole card had free is told beside."""
-    asked_mib = 2 * share_mib
+    """Ask for more than the share: whether that was refused, and how; what the whole card had free is told beside.
+
+    Twice the share, or what the card has free where that is less, since a full card refuses anybody.
+    """
     free = torch.cuda.mem_get_info(device)[0] / MIB if device.type == "cuda" else None
+    asked_mib = 2 * share_mib if free is None else min(2 * share_mib, OF_FREE * free)
+    if asked_mib <= share_mib:
+        return {"asked_mib": asked_mib, "free_on_card_mib": free, "skipped": "the card has no more free than a share"}
     told: Event = {"asked_mib": asked_mib, "free_on_card_mib": free, "refused": False}
     try:
         more = torch.zeros(int(asked_mib * MIB), dtype=torch.uint8, device=device)

@@ -31,8 +31,13 @@ def failures(report: Figures) -> list[str]:
         for figure in (*told["figures"], *told["batches"]):
             if "error" in figure:
                 found.append(f"{told['name']} {named(figure)}: {figure['error']}")
-    if "error" in report.get("sharing", {}):
-        found.append(f"sharing: {report['sharing']['error']}")
+            elif not figure.get("difference", {}).get("finite", True):
+                found.append(f"{told['name']} {named(figure)}: its output is not finite")
+    sharing = report.get("sharing", {})
+    if "error" in sharing:
+        found.append(f"sharing: {sharing['error']}")
+    elif not sharing.get("breach", {}).get("refused", True):
+        found.append("sharing: a process got more than its share")
     return found
 
 
@@ -82,6 +87,9 @@ def sharing_lines(told: Figures) -> Iterator[str]:
             f"{each['together_per_s']:.2f} beside the other ({each['kept']:.0%})"
         )
     breach = told["breach"]
+    if "skipped" in breach:
+        yield f"asking for more than a share: {breach['skipped']}"
+        return
     yield (
         f"asking for {breach['asked_mib']:,.0f} MiB more was {'refused' if breach['refused'] else 'NOT refused'}: "
         f"{breach['calls_after']} calls after it, and {breach['neighbour_calls']} of the other during it"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from google.protobuf.message import DecodeError
 
 from optimize import canonical
+from optimize.external import data_file
 from optimize.int8.feeds import Input, inputs_of
 from serving.errors import BadInput, EngineFailed, foreign_text
 
@@ -59,7 +60,7 @@ def prepare(source: Path, folder: Path, mode: Mode) -> Prepared:
 
     named, optimised, file = folder / "named.onnx", folder / "optimised.onnx", folder / "prepared.onnx"
     _rewrite(source, named, name_nodes)
-    big = data_of(named).exists()
+    big = data_file(named).exists()
     try:
         quant_pre_process(
             str(named), str(optimised), skip_symbolic_shape=True, save_as_external_data=big, all_tensors_to_one_file=big
@@ -74,7 +75,7 @@ def prepare(source: Path, folder: Path, mode: Mode) -> Prepared:
         kinds = " or ".join(OPERATORS[mode])
         problem = f"no {kinds} of this graph has constant float32 weights, so nothing can become INT8 ({mode})"
         raise BadInput(problem, field=str(source), fix="give the float32 file; for convolutions use mode static")
-    return Prepared(file, nodes, data_of(file).exists())
+    return Prepared(file, nodes, data_file(file).exists())
 
 
 def candidates(graph: "GraphProto", mode: Mode) -> tuple[str, ...]:
@@ -126,23 +127,13 @@ def save(model: "ModelProto", file: Path) -> None:
 def place(file: Path, target: Path) -> None:
     """Put a finished file of the same name and its data at ``target``: the data first, each by one rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for origin, goal in ((data_of(file), data_of(target)), (file, target)):
+    for origin, goal in ((data_file(file), data_file(target)), (file, target)):
         if origin.exists():
             part = goal.with_name(f".{goal.name}.part")
             shutil.copyfile(origin, part)
             part.replace(goal)
-    if not data_of(file).exists():
-        data_of(target).unlink(missing_ok=True)
-
-
-def size_of(file: Path) -> int:
-    """Bytes of a file and of its external data."""
-    return sum(path.stat().st_size for path in (file, data_of(file)) if path.exists())
-
-
-def data_of(file: Path) -> Path:
-    """Where a file's external data lies."""
-    return file.with_name(f"{file.name}.data")
+    if not data_file(file).exists():
+        data_file(target).unlink(missing_ok=True)
 
 
 def load(file: Path) -> "ModelProto":
@@ -173,7 +164,7 @@ def _write(model: "ModelProto", file: Path) -> None:
     import onnx
 
     big = _is_big(model)
-    onnx.save_model(model, file, save_as_external_data=big, all_tensors_to_one_file=True, location=data_of(file).name)
+    onnx.save_model(model, file, save_as_external_data=big, all_tensors_to_one_file=True, location=data_file(file).name)
 
 
 def _is_big(model: "ModelProto") -> bool:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from optimize.external import data_file
 from optimize.int8.feeds import Feed, Reader
-from optimize.int8.graph import Mode, Prepared, data_of, load, save
+from optimize.int8.graph import Mode, Prepared, load, save
 from serving.errors import EngineFailed, ReelmeshError, foreign_text
 
 BLOCK: Final = 128
@@ -56,7 +57,7 @@ def write(
     except Exception as error:
         problem = f"ONNX Runtime's {mode} quantisation failed: {foreign_text(error)}"
         raise EngineFailed(problem, field="int8", fix="try another mode") from error
-    for rest in (raw, data_of(raw)):
+    for rest in (raw, data_file(raw)):
         rest.unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
+from optimize.external import size_with_data
 from optimize.int8 import graph, methods
 from optimize.int8.feeds import Feed, check_feeds
 from optimize.int8.graph import Mode
@@ -139,7 +140,7 @@ class Bench:
             quality=float("-inf") if math.isnan(score) else score,
             ms=ms,
             float_ms=float_ms,
-            bytes=graph.size_of(file),
+            bytes=size_with_data(file),
         )
 
     def alone_db(self, nodes: tuple[str, ...]) -> float:

@@ -95,7 +95,7 @@ def sizes(parts: Sequence[Sequence[Report]]) -> Bars:
 
 
 def memories(parts: Sequence[Sequence[Report]]) -> Bars:
-    """The largest resident size of a process that runs the part; the largest first."""
+    """The most memory that the part takes; the largest first."""
     groups = []
     for part in parts:
         measured = {each.runner: each.memory for each in part if each.memory}
@@ -103,7 +103,11 @@ def memories(parts: Sequence[Sequence[Report]]) -> Bars:
             found: dict[Runner, float] = {"torch": list(measured.values())[-1].torch_peak_bytes}
             found.update({runner: memory.onnx_peak_bytes for runner, memory in measured.items()})
             groups.append(Group(part[0].title, _bars(found, size)))
-    return Bars("Peak memory", "resident size of a process that loads and runs the part", largest_first(groups))
+    return Bars(
+        "Peak memory",
+        "torch: weights and allocations of a call; files: growth of a process that loads and answers it",
+        largest_first(groups),
+    )
 
 
 def largest_first(groups: Sequence[Group]) -> list[Group]:

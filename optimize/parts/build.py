@@ -5,6 +5,7 @@ The one invariant: the folder is a version of the part, whole, but for its repor
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from optimize.parts.precision import DTYPES, at_border, in_precision
 from optimize.parts.variants import Flat, Group, distinct_sizes, dynamic_axes, feed, groups, with_batches
 from serving.backends.ray.parts.capture import RecordedCall
 from serving.errors import EngineFailed
-from serving.repository.part_file import PART_FILE, PartFile, Precision, Variant
+from serving.repository.part_file import MOST_VARIANTS, PART_FILE, PartFile, Precision, Variant
 
 Notify = Callable[[str], None]
 
@@ -46,12 +47,20 @@ class Source:
         """The variants, with calls of several rows.
 
         Raises:
-            EngineFailed: the requests never called the part.
+            EngineFailed: the requests never called the part, or in more ways than a part has files.
         """
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> list[Group]:
         if not self.calls:
             fix = "add a request that needs it, or take the part out of the family"
             raise EngineFailed("the sample requests never call this part", field=self.name, fix=fix)
-        return [with_batches(group, self.module) for group in groups(self.part, self.calls)]
+        found = groups(self.part, self.calls)
+        if len(found) > MOST_VARIANTS:
+            problem = f"the requests call it in {len(found)} ways, and a part has {MOST_VARIANTS} files at most"
+            raise EngineFailed(problem, field=self.name, fix="give requests of fewer sizes")
+        return [with_batches(group, self.module) for group in found]
 
 
 def build(source: Source, precision: Precision, folder: Path, *, opset: int, notify: Notify) -> Mapping[str, str]:

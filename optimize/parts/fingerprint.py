@@ -7,7 +7,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Final
 
 import optimize
 from optimize.parts.part import Part
+from serving.backends.ray import engines
 from serving.backends.ray import parts as runtime
 from serving.protocol.tasks import TaskRequest
+from serving.repository.model import ModelCard
 from serving.repository.part_file import Precision
 
 PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "diffusers", "transformers", "coqui-tts")
@@ -27,30 +30,60 @@ _SOURCES: Final = (
     "diffusion_fixes.py",
     "onnx_export.py",
     "quick_matching.py",
-    "parts/variants.py",
+    "parts/build.py",
     "parts/precision.py",
+    "parts/quantized.py",
+    "parts/variants.py",
 )
 _RUNTIME: Final = ("adapters.py", "calls.py", "capture.py")
 MOST_BYTES: Final = 20 << 30
 """Of kept exports; the ones that were used longest ago go first."""
+ABANDONED_S: Final = 24 * 3600.0
+"""An export that was begun so long ago has lost its process."""
 
 
 def fingerprint_of(
-    part: Part, precision: Precision, requests: Sequence[TaskRequest], weights_digest: str, opset: int
+    part: Part,
+    precision: Precision,
+    requests: Sequence[TaskRequest],
+    card: ModelCard,
+    weights_digest: str,
+    opset: int,
 ) -> str:
-    """SHA-256 over declaration, requests, weights, sources and versions."""
-    total = hashlib.sha256(f"{part!r} {precision} {weights_digest} {opset}".encode())
+    """SHA-256 over declaration, requests, weights, versions, and the sources of exporter, engine and networks.
+
+    Args:
+        part: its declaration.
+        precision: of the file.
+        requests: that show how the part is called.
+        card: of the model; it says which engine loads what, and how.
+        weights_digest: of all that is loaded from.
+        opset: of ONNX.
+    """
+    loaded = [card.engine, card.task, card.architecture, sorted(card.options.items())]
+    total = hashlib.sha256(f"{part!r} {precision} {weights_digest} {opset} {loaded}".encode())
     for request in requests:
         total.update(request.model_dump_json().encode())
-    for package, names in ((optimize, _SOURCES), (runtime, _RUNTIME)):
-        folder = Path(str(package.__file__)).parent
-        for file in [folder / name for name in names] + sorted((folder / "int8").glob("*.py")):
-            if file.is_file():
-                total.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in _sources(card):
+        total.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     for package_name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             total.update(f"{package_name}=={metadata.version(package_name)}\n".encode())
     return total.hexdigest()
+
+
+def _sources(card: ModelCard) -> Iterator[Path]:
+    """Of the exporter, of what runs a part, and of the engine: its package, and networks that are our own."""
+    exporter, runner, engines_at = (Path(str(package.__file__)).parent for package in (optimize, runtime, engines))
+    yield from (exporter / name for name in _SOURCES)
+    yield from sorted((exporter / "int8").glob("*.py"))
+    yield from (runner / name for name in _RUNTIME)
+    own = engines.ENGINES[card.engine][card.task].partition(":")[0].removeprefix(f"{engines.__name__}.").split(".")
+    folders = ["network", own[0]] if len(own) > 1 else ["network", "networks"]
+    for folder in folders:
+        yield from sorted((engines_at / folder).glob("*.py"))
+    if len(own) == 1:
+        yield engines_at / f"{own[0]}.py"
 
 
 def exports_folder() -> Path:
@@ -84,9 +117,21 @@ def kept_export(fingerprint: str, make: Callable[[Path], None], *, force: bool =
 
 
 def _prune(newest: Path) -> None:
-    folders = [path for path in newest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    """Remove what was used longest ago, and what a killed process left; others may do the same at the same time."""
     left = MOST_BYTES
-    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
-        left -= sum(file.stat().st_size for file in folder.iterdir())
+    for folder in sorted(newest.parent.iterdir(), key=_used, reverse=True):
+        if folder.name.startswith("."):
+            if time.time() - _used(folder) > ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
+            continue
+        with suppress(FileNotFoundError):
+            left -= sum(file.stat().st_size for file in folder.iterdir())
         if left < 0 and folder != newest:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _used(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

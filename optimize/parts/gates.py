@@ -12,22 +12,20 @@ from statistics import median
 from typing import Final
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from optimize.external import check_file
 from optimize.gates import compare
 from optimize.parts.build import Source, entering
+from optimize.parts.opened import open_file
 from optimize.parts.variants import LEAST_SIZES, Flat, Group, case_name, feed, run_flat, sizes_of
 from optimize.recipe import BATCH
 from optimize.report import ParityRow, Runner, TimingRow
 from optimize.threads import THREADS
 from serving.backends.ray.parts.calls import Tensors
 from serving.backends.ray.parts.capture import RecordedCall, Sizes
-from serving.backends.ray.parts.onnx_runner import OnnxRunner
 from serving.backends.ray.parts.onnx_runner import Runner as PartRunner
-from serving.backends.ray.parts.providers import CUDA, providers
 from serving.errors import EngineFailed
 from serving.repository.part_file import PartFile, PartTensor, Variant
 
@@ -37,37 +35,6 @@ MOST_CASES: Final = 6
 """Bounds of one case's timing, and of cases; at least three rounds."""
 
 Run = Callable[[], object]
-
-
-class Guest:
-    """A file on a GPU, for callers on the CPU: tensors go there and come back.
-
-    Args:
-        file: of the variant.
-        variant: its tensors.
-        device: ``cuda:N``.
-    """
-
-    def __init__(self, file: Path, variant: Variant, device: str) -> None:
-        chain = providers(device, "onnxruntime", file.parent)
-        self._runner = OnnxRunner(file, variant, device=device, threads=THREADS, providers=chain)
-        self._device = device
-
-    def run(self, inputs: Tensors) -> Tensors:
-        """See :class:`serving.backends.ray.parts.onnx_runner.Runner`."""
-        found = self._runner.run({name: tensor.to(self._device) for name, tensor in inputs.items()})
-        return {name: tensor.cpu() for name, tensor in found.items()}
-
-    def close(self) -> None:
-        """Free the session."""
-        self._runner.close()
-
-
-def open_file(file: Path, variant: Variant) -> PartRunner:
-    """In ONNX Runtime: on the GPU where there is one, whose kernels are those that will serve, else on the CPU."""
-    if torch.cuda.is_available() and CUDA in onnxruntime.get_available_providers():
-        return Guest(file, variant, "cuda:0")
-    return OnnxRunner(file, variant, threads=THREADS)
 
 
 @dataclass(frozen=True)
@@ -126,6 +93,9 @@ def check_parity(loaded: Sequence[Loaded], tolerance: float) -> list[ParityRow]:
         if one.group.is_dynamic and len(sizes) < LEAST_SIZES:
             fix = f"add requests of other sizes, until there are {LEAST_SIZES}"
             raise EngineFailed(f"was called at {len(sizes)} sizes only", field="parity", fix=fix)
+        if constant := one.group.constant_axes():
+            problem = f"{constant[0]} had one size in all calls, so that nothing proves that it can vary"
+            raise EngineFailed(problem, field="parity", fix=f"add a request at which {constant[0]} differs")
         for call in one.cases():
             found = one.run(call)
             for tensor in one.variant.outputs:

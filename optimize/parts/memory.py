@@ -1,7 +1,7 @@
 """How much memory a part takes, by torch and as a file; the gate of memory.
 
-The one invariant: torch is measured by its allocator's own record, the file by the resident size of a process that does
-nothing else.
+The one invariant: torch is measured by its allocator's own record, the file by what a process that does nothing else
+grows by, or what the GPU lends it.
 """
 
 import json
@@ -72,10 +72,14 @@ def _file_peak(one: Loaded, call: RecordedCall) -> int:
     with tempfile.TemporaryDirectory(prefix="reelmesh-weigh-") as scratch:
         torch.save(entering(one.group, call, one.variant), Path(scratch) / "inputs.pt")
         (Path(scratch) / "variant.json").write_text(one.variant.model_dump_json(), encoding="utf-8")
-        ran = subprocess.run(
-            [sys.executable, "-m", "optimize.parts.weigh", str(one.file), scratch],
-            capture_output=True, text=True, timeout=_SECONDS, check=False,
-        )  # fmt: skip
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-m", "optimize.parts.weigh", str(one.file), scratch],
+                capture_output=True, text=True, timeout=_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            problem = f"the file takes over {_SECONDS} s to load and answer"
+            raise EngineFailed(problem, field="memory", fix="give --requests of smaller sizes") from error
     if ran.returncode:
         raise EngineFailed(f"the file ends its process: {foreign_text(ran.stderr[-400:])}", field="memory")
     return int(json.loads(ran.stdout)["grown"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from optimize.int8.cpu import this_cpu_has_dot_product
 from optimize.int8.quantize import quantize
 from optimize.parts.build import Source, entering, write_part
 from optimize.report import TrialRow
@@ -38,8 +39,9 @@ def quantized(source: Source, floats: Path, folder: Path, *, notify: Callable[[s
     if source.part.int8 is None:
         raise BadInput("the part declares no INT8", field=source.name, fix="use fp32 or fp16")
     part, trials = read_part(floats), []
+    narrow = not this_cpu_has_dot_product()
     for group, variant in zip(source.groups(), part.variants, strict=True):
-        calls = [entering(group, call, variant) for call in group.calls]
+        calls = [entering(group, call, variant) for call in group.recorded]
         feeds = [{name: tensor.numpy() for name, tensor in call.items()} for call in calls]
         done = quantize(
             floats / variant.file,
@@ -47,6 +49,7 @@ def quantized(source: Source, floats: Path, folder: Path, *, notify: Callable[[s
             feeds,
             mode=source.part.int8,
             bound=source.part.decibels,
+            reduce_range=narrow,
             notify=notify,
         )
         trials += [
@@ -63,4 +66,4 @@ def quantized(source: Source, floats: Path, folder: Path, *, notify: Callable[[s
     write_part(source, "int8", part.variants, folder)
     (folder / TRIALS).write_text(json.dumps([trial.model_dump() for trial in trials]), encoding="utf-8")
     tools: dict[str, str] = json.loads((floats / TOOLS).read_text(encoding="utf-8"))
-    return {**tools, "int8": source.part.int8}
+    return {**tools, "int8": f"{source.part.int8}, weights of {7 if narrow else 8} bits"}

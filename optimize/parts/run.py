@@ -12,16 +12,17 @@ from pathlib import Path
 
 from optimize.onnx_export import OPSET
 from optimize.parts.fingerprint import fingerprint_of
+from optimize.parts.opened import has_gpu
 from optimize.parts.part import Family, Part, find_family
 from optimize.parts.record import open_store, recorded
 from optimize.parts.requests_file import read_requests
 from optimize.parts.samples import Samples
 from optimize.parts.work import Asked, Notify, PartOutcome, Work, part_folder, versions
+from optimize.publish import is_whole
 from optimize.report import read_report
 from serving.backends.ray.parts.chosen import digest_of
 from serving.errors import BadInput, MissingDependency
 from serving.repository.model import Model
-from serving.repository.part_file import PART_FILE
 from serving.weights.cache import WeightsCache
 
 
@@ -53,13 +54,11 @@ def _check_bf16() -> None:
     """ONNX Runtime has kernels of bfloat16 on GPUs alone, so on a CPU no gate could be passed.
 
     Raises:
-        MissingDependency: this build has no CUDA provider.
+        MissingDependency: there is none here.
     """
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        problem = "ONNX Runtime runs bf16 on GPUs alone, and this build knows none"
-        fix = "use --precision fp16, or onnxruntime-gpu on a machine with a GPU"
+    if not has_gpu():
+        problem = "ONNX Runtime runs bf16 on GPUs alone, and torch and this build of it know none here"
+        fix = "use --precision fp16, or onnxruntime-gpu and torch with CUDA on a machine with a GPU"
         raise MissingDependency(problem, field="--precision", fix=fix)
 
 
@@ -101,8 +100,11 @@ class Run:
             requests = await family.requests(Samples(model.card, store))
         else:
             requests = await read_requests(asked.requests, model.card.task, store)
-        digest = await asyncio.to_thread(_held_digest, model, self.weights)
-        prints = {name: fingerprint_of(part, asked.precision, requests, digest, OPSET) for name, part in parts.items()}
+        weights = await asyncio.to_thread(_held_digest, model, self.weights)
+        prints = {
+            name: fingerprint_of(part, asked.precision, requests, model.card, weights, OPSET)
+            for name, part in parts.items()
+        }
         done = {} if asked.force else {name: found for name in parts if (found := _done(model, name, prints[name]))}
         left = {name: part for name, part in parts.items() if name not in done}
         if left:
@@ -110,7 +112,7 @@ class Run:
             async with recorded(model, left, requests, store, self.weights, self.scratch) as recording:
                 for name, part in left.items():
                     work = Work(model, name, part, asked, prints[name], recording, self.notify)
-                    done[name] = await work.outcome(digest)
+                    done[name] = await work.outcome(weights)
         return [done[name] for name in parts]
 
 
@@ -129,6 +131,6 @@ def _done(model: Model, name: str, fingerprint: str) -> PartOutcome | None:
     folder = part_folder(model, name)
     for version in sorted(versions(folder), reverse=True):
         report = read_report(folder / str(version))
-        if report is not None and report.fingerprint == fingerprint and (folder / str(version) / PART_FILE).is_file():
+        if report is not None and report.fingerprint == fingerprint and is_whole(folder / str(version), report):
             return PartOutcome(name, "up_to_date", folder / str(version), report)
     return None

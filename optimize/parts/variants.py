@@ -32,11 +32,27 @@ class Group:
         calls: at least one; the first is the one that is traced.
         inputs: with their dynamic axes.
         outputs: likewise.
+        made: of the calls those that were made of recorded ones, to have more rows; they calibrate nothing.
     """
 
     calls: Sequence[RecordedCall]
     inputs: Sequence[PartTensor]
     outputs: Sequence[PartTensor]
+    made: Sequence[RecordedCall] = ()
+
+    @property
+    def recorded(self) -> list[RecordedCall]:
+        """Calls that the engine really made."""
+        made = {id(call) for call in self.made}
+        return [call for call in self.calls if id(call) not in made]
+
+    def constant_axes(self) -> list[str]:
+        """Names of dynamic axes that have one size in all calls, so that nothing proves them to vary."""
+        seen: dict[str, set[int]] = {}
+        for call in self.calls:
+            for axis, size in sizes_of(self, call).items():
+                seen.setdefault(axis, set()).add(size)
+        return sorted(axis for axis, sizes in seen.items() if len(sizes) == 1)
 
     @property
     def traced(self) -> RecordedCall:
@@ -157,7 +173,7 @@ def with_batches(group: Group, module: nn.Module) -> Group:
         return group
     more = [_repeated(group, module, axes, count) for count in (2, 3)]
     calls = [*more, *group.calls] if rows == {1} else [*group.calls, *more]
-    return Group(calls, group.inputs, _outputs(group.inputs, calls))
+    return Group(calls, group.inputs, _outputs(group.inputs, calls), made=more)
 
 
 def _repeated(group: Group, module: nn.Module, axes: Sequence[set[int]], rows: int) -> RecordedCall:

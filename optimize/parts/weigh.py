@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from optimize.threads import THREADS
-from serving.backends.ray.parts.onnx_runner import OnnxRunner
+from optimize.parts.opened import GPU, has_gpu, open_file
 from serving.repository.part_file import Variant
 
 
@@ -20,10 +19,19 @@ def main(file: Path, scratch: Path) -> None:
 
     variant = Variant.model_validate_json((scratch / "variant.json").read_bytes())
     inputs = torch.load(scratch / "inputs.pt", weights_only=True)
-    before = _status_bytes("VmRSS")
-    OnnxRunner(file, variant, threads=THREADS).run(inputs)
-    peak = _status_bytes("VmHWM")  # not getrusage's, which remembers the process that this one was started by
+    before = _device_bytes() if has_gpu() else _status_bytes("VmRSS")
+    runner = open_file(file, variant)
+    runner.run(inputs)
+    # On the CPU the kernel's own peak, not getrusage's, which remembers the process that this one was started by; on a
+    # GPU what the device lent, which ONNX Runtime's arena keeps after the call.
+    peak = _device_bytes() if has_gpu() else _status_bytes("VmHWM")
+    runner.close()
     print(json.dumps({"grown": max(0, peak - before)}))
+
+
+def _device_bytes() -> int:
+    free, total = torch.cuda.mem_get_info(GPU)
+    return total - free
 
 
 def _status_bytes(name: str) -> int:

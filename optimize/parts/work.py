@@ -6,43 +6,34 @@ The one invariant: until every gate has passed, nothing of the part changes in t
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Final, Literal
 
+from optimize.external import size_with_data
 from optimize.onnx_export import OPSET
 from optimize.onnx_export import Notify as OnnxNotify
 from optimize.parts import gates
 from optimize.parts.build import Source, build
 from optimize.parts.fingerprint import fingerprint_of, kept_export
-from optimize.parts.folder import folder_files, folder_name
+from optimize.parts.folder import check_owner, folder_files, folder_name
 from optimize.parts.gates import Loaded
 from optimize.parts.memory import check_memory
+from optimize.parts.opened import has_gpu
 from optimize.parts.part import Part
 from optimize.parts.precision import check_weights
 from optimize.parts.quantized import TOOLS, TRIALS, quantized
 from optimize.parts.record import Recording
 from optimize.parts.whole import check_whole
-from optimize.publish import digest, next_version, publish
-from optimize.report import (
-    GateRow,
-    MemoryRow,
-    ParityRow,
-    QualityRow,
-    Report,
-    Runner,
-    TimingRow,
-    TrialRow,
-    VariantRow,
-    machine,
-)
+from optimize.publish import digest, is_whole, next_version, publish, write_report
+from optimize.report import Gate, GateRow, Report, Runner, TimingRow, TrialRow, VariantRow, machine, read_report
 from optimize.threads import THREADS
-from serving.errors import ReelmeshError
+from serving.errors import EngineFailed, ReelmeshError, foreign_text
 from serving.protocol.tasks import TaskRequest
 from serving.repository.derive import is_version
-from serving.repository.model import Model
+from serving.repository.model import Model, ModelCard
 from serving.repository.part_file import PartFile, Precision, read_part
 
 Notify = Callable[[str, str], None]
@@ -78,6 +69,8 @@ class PartOutcome:
         folder: of the version, or of the part where it failed.
         report: of the version.
         error: why it failed.
+        gates: where it failed, those that were passed, and the one that was not.
+        note: what else there is to say.
     """
 
     part: str
@@ -85,6 +78,8 @@ class PartOutcome:
     folder: Path
     report: Report | None = None
     error: ReelmeshError | None = None
+    gates: Sequence[GateRow] = ()
+    note: str = ""
 
 
 def part_folder(model: Model, name: str) -> Path:
@@ -108,45 +103,84 @@ class Work:
     fingerprint: str
     recording: Recording
     notify: Notify
+    begun: list[Gate] = field(default_factory=list)
+    passed: list[GateRow] = field(default_factory=list)
 
     async def outcome(self, weights_digest: str) -> PartOutcome:
-        """Do it; an error of ours is an outcome too."""
+        """Do it; an error is an outcome too, since it shall not keep other parts from being done."""
         module, calls = self.recording.module(self.part), self.recording.calls[self.name]
         source = Source(self.model.name, self.name, self.part, module, calls, weights_digest)
         try:
-            folder, report = await self._make(source)
+            return await self._make(source)
         except ReelmeshError as error:
-            return PartOutcome(self.name, "failed", part_folder(self.model, self.name), error=error)
-        return PartOutcome(self.name, "published", folder, report)
+            return self._failed(error)
+        except Exception as error:  # what torch, onnx or the disk raise
+            problem = f"{type(error).__name__}: {foreign_text(error)}"
+            failure = EngineFailed(problem, field=self.name)
+            failure.__cause__ = error
+            return self._failed(failure)
 
-    async def _make(self, source: Source) -> tuple[Path, Report]:
+    def _failed(self, error: ReelmeshError) -> PartOutcome:
+        rows = list(self.passed)
+        if len(self.begun) > len(rows):
+            rows.append(GateRow(gate=self.begun[-1], outcome="failed", detail=error.problem))
+        return PartOutcome(self.name, "failed", part_folder(self.model, self.name), error=error, gates=rows)
+
+    async def _make(self, source: Source) -> PartOutcome:
+        target = part_folder(self.model, self.name)
+        check_owner(target, self.model.name, self.name)
         check_weights(source.module, self.name)
         self.notify(self.name, "export")
         folder = await asyncio.to_thread(self._exported, source)
         part = read_part(folder)
-        self.notify(self.name, "load")
+        self._begin("load")
         loaded = gates.load(source, part, folder)
+        self._pass("ONNX Runtime")
         try:
             report = await self._gated(source, part, folder, loaded)
         finally:
             for one in loaded:
                 one.runner.close()
         self.notify(self.name, "publish")
-        target = part_folder(self.model, self.name)
+        if (same := self._published(target, part, report)) is not None:
+            report = report.model_copy(update={"version": int(same.name)})
+            write_report(same, report)
+            return PartOutcome(self.name, "same_bytes", same, report)
         report = report.model_copy(update={"version": next_version(versions(target))})
         files = [file for file in sorted(folder.iterdir()) if file.name not in (TOOLS, TRIALS)]
-        return publish(target, files, report, folder_files(self.model, part)), report
+        made = publish(target, files, report, folder_files(self.model, part, target))
+        return PartOutcome(self.name, "published", made, report)
+
+    def _begin(self, gate: Gate) -> None:
+        self.notify(self.name, gate)
+        self.begun.append(gate)
+
+    def _pass(self, detail: str) -> None:
+        self.passed.append(GateRow(gate=self.begun[-1], outcome="passed", detail=detail))
+
+    def _published(self, target: Path, part: PartFile, report: Report) -> Path | None:
+        """The newest version of this precision, if it has the very same files."""
+        for version in sorted(versions(target), reverse=True):
+            before = read_report(target / str(version))
+            if before is None or before.precision != report.precision:
+                continue
+            try:
+                same = read_part(target / str(version)) == part and before.variants == report.variants
+            except ReelmeshError:
+                same = False
+            return target / str(version) if same and is_whole(target / str(version), before) else None
+        return None
 
     def _exported(self, source: Source) -> Path:
         """The folder of the export: fp32, half precision, or INT8 made of the fp32 one."""
-        requests, force = self.recording.requests, self.asked.force
+        requests, card, force = self.recording.requests, self.model.card, self.asked.force
 
         def told(step: str) -> None:
             self.notify(self.name, f"export: {step}")
 
         if self.asked.precision != "int8":
-            return kept_build(source, self.asked.precision, requests, notify=told, force=force)
-        floating = kept_build(source, "fp32", requests, notify=told)
+            return kept_build(source, self.asked.precision, requests, card, notify=told, force=force)
+        floating = kept_build(source, "fp32", requests, card, notify=told, force=force)
 
         def made(folder: Path) -> None:
             _keep_tools(quantized(source, floating, folder, notify=told), folder)
@@ -154,15 +188,20 @@ class Work:
         return kept_export(self.fingerprint, made, force=force)
 
     async def _gated(self, source: Source, part: PartFile, folder: Path, loaded: Sequence[Loaded]) -> Report:
-        self.notify(self.name, "parity")
+        self._begin("parity")
         tolerance = self.part.tolerance(self.asked.precision)
         parity = gates.check_parity(loaded, tolerance)
-        self.notify(self.name, "quality")
+        self._pass(f"{max(row.relative for row in parity):.1e} of the output's scale")
+        self._begin("quality")
         quality = await check_whole(self.recording, source.module, part, loaded)
-        self.notify(self.name, "memory")
+        self._pass(", ".join(f"{row.measure} {row.value:.4g} {row.unit}".strip() for row in quality))
+        self._begin("memory")
         memory = check_memory(source, loaded)  # in this thread: torch's profiler belongs to the one that loaded it
-        self.notify(self.name, "time")
+        self._pass(f"{memory.onnx_peak_bytes >> 20} MiB, torch {memory.torch_peak_bytes >> 20} MiB")
+        self._begin("time")
         timing = await asyncio.to_thread(self._timed, source, loaded)
+        where = " on the CPU, the file on the GPU" if has_gpu() else ""
+        self._pass(f"{median(row.speedup for row in timing):.2f} times torch's speed{where}")
         tools = json.loads((folder / TOOLS).read_text(encoding="utf-8"))
         fixes = tools.pop("fixes", "")
         trials = folder / TRIALS
@@ -182,7 +221,7 @@ class Work:
             tools={**tools, "onnxruntime": metadata.version("onnxruntime")},
             fixes=[fix for fix in fixes.split(", ") if fix],
             variants=rows,
-            gates=_gates(parity, quality, memory, timing),
+            gates=self.passed,
             parity=parity,
             quality=quality,
             memory=memory,
@@ -208,8 +247,7 @@ class Work:
         for version in sorted(versions(folder), reverse=True):
             try:
                 part = read_part(folder / str(version))
-                fits = part.weights_digest == source.digest and len(part.variants) == len(source.groups())
-                if fits and part.precision not in (self.asked.precision, *found):
+                if _called_alike(part, source) and part.precision not in (self.asked.precision, *found):
                     found[part.precision] = gates.load(source, part, folder / str(version))
             except ReelmeshError:
                 continue  # a damaged old version keeps nobody from a new one
@@ -217,7 +255,13 @@ class Work:
 
 
 def kept_build(
-    source: Source, precision: Precision, requests: Sequence[TaskRequest], *, notify: OnnxNotify, force: bool = False
+    source: Source,
+    precision: Precision,
+    requests: Sequence[TaskRequest],
+    card: ModelCard,
+    *,
+    notify: OnnxNotify,
+    force: bool = False,
 ) -> Path:
     """The kept export of a part in a floating precision, made if there is none.
 
@@ -225,6 +269,7 @@ def kept_build(
         source: what is exported, with the digest of its weights.
         precision: fp32, fp16 or bf16.
         requests: whose calls were recorded.
+        card: of the model.
         notify: told of steps.
         force: make it again.
     """
@@ -232,32 +277,29 @@ def kept_build(
     def made(folder: Path) -> None:
         _keep_tools(build(source, precision, folder, opset=OPSET, notify=notify), folder)
 
-    return kept_export(fingerprint_of(source.part, precision, requests, source.digest, OPSET), made, force=force)
+    return kept_export(fingerprint_of(source.part, precision, requests, card, source.digest, OPSET), made, force=force)
 
 
 def _keep_tools(tools: Mapping[str, str], folder: Path) -> None:
     (folder / TOOLS).write_text(json.dumps(dict(tools)), encoding="utf-8")
 
 
+def _called_alike(part: PartFile, source: Source) -> bool:
+    """Whether a published version is of the same weights, and answers the same calls, variant by variant."""
+    groups = source.groups()
+    return (
+        part.weights_digest == source.digest
+        and len(part.variants) == len(groups)
+        and all(
+            variant.call == group.traced.call
+            and [(tensor.name, tensor.axes) for tensor in variant.inputs]
+            == [(tensor.name, tensor.axes) for tensor in group.inputs]
+            for variant, group in zip(part.variants, groups, strict=True)
+        )
+    )
+
+
 def _variant(one: Loaded) -> VariantRow:
-    data = one.file.with_name(f"{one.file.name}.data")
     axes = dict.fromkeys(axis for tensor in one.variant.inputs for axis in tensor.axes if isinstance(axis, str))
-    size = one.file.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+    size = size_with_data(one.file)
     return VariantRow(name=one.file.name, onnx_bytes=size, onnx_sha256=digest(one.file), dynamic_axes=list(axes))
-
-
-def _gates(
-    parity: Sequence[ParityRow], quality: Sequence[QualityRow], memory: MemoryRow, timing: Sequence[TimingRow]
-) -> list[GateRow]:
-    """In the order in which they were passed."""
-    measures = ", ".join(f"{row.measure} {row.value:.4g} {row.unit}".strip() for row in quality)
-    details = {
-        "load": "ONNX Runtime",
-        "parity": f"{max(row.relative for row in parity):.1e} of the output's scale",
-        "quality": measures,
-        "memory": f"{memory.onnx_peak_bytes >> 20} MiB, torch {memory.torch_peak_bytes >> 20} MiB",
-        "time": f"{median(row.speedup for row in timing):.2f} times torch's speed",
-    }
-    return [
-        GateRow.model_validate({"gate": gate, "outcome": "passed", "detail": told}) for gate, told in details.items()
-    ]

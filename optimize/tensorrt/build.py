@@ -5,11 +5,11 @@ builder is called, and a plan appears whole, with its description, or not at all
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
+from uuid import uuid4
 
 from optimize.tensorrt.builder import Builder, Built, Notify, NvidiaBuilder, Request
 from optimize.tensorrt.contents import look
@@ -24,8 +24,8 @@ from serving.repository.plan_file import PlanFile, Profile, onnx_digest, plan_na
 STEPS: Final = ("check", "parse", "build", "write")
 """What ``notify`` is told, in order; between them ``build: PHASE, N %`` and why a plan that is there is stale."""
 
-_MADE_BY_BUILD: Final = frozenset({"plan_sha256", "seconds", "gpu"})
-"""Fields of a description that do not say what was asked for."""
+_MADE_BY_BUILD: Final = frozenset({"plan_sha256", "seconds"})
+"""Fields of a description that do not say what was asked for; and so is ``gpu`` of a plan for several GPUs."""
 
 
 _SHOWN: Final = 16
@@ -102,7 +102,7 @@ def _wanted(
 ) -> PlanFile:
     """The description of the plan, without what only its build says."""
     return PlanFile(
-        plan=plan_name(onnx.stem, target.capability, target.tensorrt),
+        plan=plan_name(onnx.stem, target.capability, target.tensorrt, target.gpu if options.hardware == "this" else ""),
         plan_sha256="",
         onnx_sha256=onnx_digest(onnx),
         precision=options.precision,
@@ -128,7 +128,7 @@ def stale(there: PlanFile, wanted: PlanFile) -> str | None:
     """Why a plan is not the wanted one, naming the first difference; None where it is."""
     for name in PlanFile.model_fields:
         old, new = getattr(there, name), getattr(wanted, name)
-        if name in _MADE_BY_BUILD or old == new:
+        if name in _MADE_BY_BUILD or old == new or (name == "gpu" and wanted.hardware != "this"):
             continue
         if isinstance(old, tuple):
             return f"its {name} are others"
@@ -163,7 +163,7 @@ def _write(file: Path, built: Built, wanted: PlanFile, seconds: float) -> PlanFi
         (file, built.plan),
         (file.with_suffix(".json"), (made.model_dump_json(indent=2) + "\n").encode()),
     ):
-        part = target.with_name(f".{target.name}.{os.getpid()}")
+        part = target.with_name(f".{target.name}.{uuid4().hex}")  # process numbers are equal in containers
         part.write_bytes(data)
         part.replace(target)
     return made

@@ -3,6 +3,7 @@
 The one invariant: options that contradict one another do not exist: they are refused when they are made.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -64,3 +65,49 @@ class Options:
         if self.typing == "weak" and self.precision == "fp8":
             problem = "TensorRT does not choose fp8 by itself: it takes it from an ONNX file with Q/DQ nodes"
             raise BadInput(problem, field="typing", fix="use typing: strong")
+
+
+def options_of(pairs: Sequence[str]) -> Options:
+    """Of ``KEY=VALUE`` words; see :class:`Options` for the keys.
+
+    Raises:
+        BadInput: names the key, and those there are.
+    """
+    given: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key not in _READ or not equals:
+            known = ", ".join(_READ)
+            fix = f"write KEY=VALUE, where KEY is one of {known}"
+            raise BadInput(f"{pair[:64]!r} is no option of a plan", field="--plan", fix=fix)
+        try:
+            given[key] = _READ[key](value)
+        except ValueError as error:
+            raise BadInput(f"{key} cannot be {value[:64]!r}", field="--plan", fix=str(error)) from error
+    return Options(**given)  # type: ignore[arg-type]  # each was read as its field is
+
+
+def _flag(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("write yes or no")
+    return text == "yes"
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("write a whole number")
+    return int(text)
+
+
+_READ: Final[Mapping[str, Callable[[str], object]]] = {
+    "typing": str,
+    "profiles": _whole,
+    "workspace_mib": _whole,
+    "level": _whole,
+    "version_compatible": _flag,
+    "weight_stripped": _flag,
+    "hardware": str,
+    "tf32": _flag,
+    "timing_cache": Path,
+}
+"""How each of the options is read that may be chosen; the precision is the part's."""

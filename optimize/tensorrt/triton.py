@@ -5,7 +5,6 @@ settings and comments stay.
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +27,12 @@ _ENTRY: Final = 'cc_model_filenames {{ key: "{}" value: "{}" }}'
 _KEPT_PRECISIONS: Final = ("fp32", "fp16", "bf16", "int8")
 
 
-def render(name: str, made: PlanFile, *, cuda_graphs: bool = False, versions: Sequence[int] = ()) -> str:
+def render(name: str, made: PlanFile) -> str:
     """A whole config.pbtxt.
 
     Args:
         name: of the model.
         made: the plan to serve; its compute capability leads to its file.
-        cuda_graphs: let Triton record a CUDA graph for each shape and replay it; worth it for short calls.
-        versions: to serve; none means the newest.
 
     Raises:
         BadInput: a tensor has no axis, which Triton cannot configure without batches.
@@ -51,22 +48,17 @@ def render(name: str, made: PlanFile, *, cuda_graphs: bool = False, versions: Se
     group = config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_GPU, count=1)
     if len(made.profiles) > 1:
         group.profile.extend(str(index) for index in range(len(made.profiles)))
-    if versions:
-        config.version_policy.specific.versions.extend(versions)
-    if cuda_graphs:
-        config.optimization.cuda.graphs = True
     if batch:
         config.dynamic_batching.default_queue_policy.max_queue_size = QUEUE_SIZE
     return f"{text_format.MessageToString(config)}{_entry(made)}\n"
 
 
-def write_config(folder: Path, made: PlanFile, *, cuda_graphs: bool = False) -> None:
+def write_config(folder: Path, made: PlanFile) -> None:
     """Make a model's config.pbtxt, or let the one that is there name the plan for its compute capability.
 
     Args:
         folder: of the model, ``<repository>/<model>_<part>_trt``.
         made: the plan to serve.
-        cuda_graphs: as in :func:`render`; of a new configuration alone.
 
     Raises:
         BadInput: the configuration that is there declares other tensors, or cannot be read.
@@ -74,7 +66,7 @@ def write_config(folder: Path, made: PlanFile, *, cuda_graphs: bool = False) -> 
     file = folder / "config.pbtxt"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(file, render(folder.name, made, cuda_graphs=cuda_graphs))
+        replace_text(file, render(folder.name, made))
         return
     text = file.read_text(encoding="utf-8")
     _check(file, text, made)

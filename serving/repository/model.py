@@ -111,9 +111,11 @@ class Optimized(_Part):
     """An exported part that the engine runs in the place of its module."""
 
     model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="Its folder in this repository.")
-    version: int | None = Field(default=None, ge=1, description="Of the part; without it the newest.")
-    runtime: Literal["onnxruntime", "triton", "tensorrt"] = Field(
-        default="onnxruntime", description="Who runs it: the engine's own process by one of two, or Triton."
+    version: int | None = Field(default=None, ge=1, description="Of the part; without it the newest that is not int8.")
+    runtime: Literal["onnxruntime", "tensorrt-ep", "tensorrt", "triton"] = Field(
+        default="onnxruntime",
+        description="Who runs it: the engine's own process by ONNX Runtime, by its TensorRT provider, or by a TensorRT "
+        "plan; or Triton.",
     )
 
 

@@ -5,11 +5,12 @@ config.pbtxt tells of the newest alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from serving.errors import BadInput
+from serving.errors import BadInput, ReelmeshError
 from serving.repository.model import Model, ModelCard, Optimized
 from serving.repository.part_file import PartFile, PartTensor, read_part
 
@@ -55,11 +56,28 @@ def write_tensors(config: pb.ModelConfig, part: PartFile) -> None:
             entries.add(name=tensor.name, data_type=_type(tensor), dims=dims)
 
 
-def chosen_version(chosen: Optimized, versions: Sequence[int]) -> int | None:
-    """The version that a card means, of those there are; None where it is not there."""
-    if chosen.version is None:
-        return max(versions, default=None)
-    return chosen.version if chosen.version in versions else None
+def chosen_version(chosen: Optimized, folder: Path, versions: Sequence[int]) -> int | None:
+    """The version that a card means, of those there are; None where it is not there.
+
+    Without a number it is the newest in a floating precision: an INT8 version differs more from torch, so that trying
+    one must not change what runs.
+
+    Args:
+        chosen: by the card.
+        folder: of the part.
+        versions: in it.
+    """
+    if chosen.version is not None:
+        return chosen.version if chosen.version in versions else None
+    return next((version for version in sorted(versions, reverse=True) if not _is_int8(folder / str(version))), None)
+
+
+def _is_int8(version: Path) -> bool:
+    """False where it cannot be read: who then reads it says why."""
+    try:
+        return read_part(version).precision == "int8"
+    except ReelmeshError:
+        return False
 
 
 def served_parts(models: Iterable[Model], known: Mapping[str, Model]) -> dict[str, Model]:
@@ -80,7 +98,7 @@ def pinned(part: Model, owner: ModelCard) -> Model:
         NotFound: it has none.
     """
     uses = [chosen for chosen in owner.optimized.values() if chosen.model == part.name and chosen.runtime == "triton"]
-    version = chosen_version(uses[0], part.versions) if uses else None
+    version = chosen_version(uses[0], part.folder, part.versions) if uses else None
     if version is None:
         return part
     config = pb.ModelConfig()

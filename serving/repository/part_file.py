@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from serving.errors import BadInput, NotFound
 
 PART_FILE: Final = "part.json"
+MOST_VARIANTS: Final = 64
+"""Files of one part."""
 _MOST_BYTES: Final = 4 << 20
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -78,7 +80,7 @@ class PartFile(_Part):
     keeps: bool = False
     precision: Precision
     weights_digest: str
-    variants: list[Variant] = Field(min_length=1, max_length=64)
+    variants: list[Variant] = Field(min_length=1, max_length=MOST_VARIANTS)
 
     def unsendable(self) -> str:
         """Why Triton cannot serve it to an engine; empty where it can."""

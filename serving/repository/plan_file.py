@@ -102,10 +102,18 @@ def plans_folder(version: Path) -> Path:
     return version.parent.with_name(f"{version.parent.name}_trt") / version.name
 
 
-def plan_name(stem: str, capability: str, tensorrt: str) -> str:
-    """File name of a plan: ``plan_name("model", "9.0", "10.13.2.6")`` is ``model-sm90-trt10.13.plan``."""
+def plan_name(stem: str, capability: str, tensorrt: str, gpu: str = "") -> str:
+    """File name of a plan: ``plan_name("model", "9.0", "10.13.2.6")`` is ``model-sm90-trt10.13.plan``.
+
+    Args:
+        stem: of the ONNX file.
+        capability: of the GPU.
+        tensorrt: version that builds it.
+        gpu: the GPU's name, of a plan for this model of GPU alone: ``model-sm90-trt10.13-nvidia-h200.plan``.
+    """
     major, minor = _minor(tensorrt)
-    return f"{stem}-sm{capability.replace('.', '')}-trt{major}.{minor}.plan"
+    product = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")[:48]
+    return f"{stem}-sm{capability.replace('.', '')}-trt{major}.{minor}{f'-{product}' if product else ''}.plan"
 
 
 def onnx_digest(onnx: Path) -> str:
@@ -146,7 +154,7 @@ def read_plan(plan: Path) -> PlanFile:
         raise BadInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", field=str(file), fix=_BUILD) from error
 
 
-def find_plan(folder: Path, stem: str, capability: str, tensorrt: str) -> Path:
+def find_plan(folder: Path, stem: str, capability: str, tensorrt: str, gpu: str) -> Path:
     """The plan in a version folder that a GPU can run: its own first, then one that others built for it as well.
 
     Args:
@@ -154,15 +162,16 @@ def find_plan(folder: Path, stem: str, capability: str, tensorrt: str) -> Path:
         stem: of the ONNX file, such as ``model``.
         capability: of the GPU, such as ``9.0``.
         tensorrt: version that is to run it.
+        gpu: name of the GPU, as its driver tells it.
 
     Raises:
         NotFound: there is none; says why each that is there does not fit.
     """
-    own = folder / plan_name(stem, capability, tensorrt)
+    own = folder / plan_name(stem, capability, tensorrt, gpu)
     there = sorted(folder.glob(f"{stem}-sm*-trt*.plan")) if folder.is_dir() else []
     refused = []
     for plan in sorted(there, key=lambda file: (file != own, file.name)):
-        why = unfit(read_plan(plan), capability, tensorrt)
+        why = unfit(read_plan(plan), capability, tensorrt, gpu)
         if why is None:
             return plan
         refused.append(f"{plan.name} {why}")
@@ -171,17 +180,27 @@ def find_plan(folder: Path, stem: str, capability: str, tensorrt: str) -> Path:
     raise NotFound(problem + tail, field=str(folder), fix=_BUILD)
 
 
-def unfit(made: PlanFile, capability: str, tensorrt: str) -> str | None:
+def unfit(made: PlanFile, capability: str, tensorrt: str, gpu: str) -> str | None:
     """Why a GPU or a TensorRT cannot run a plan; None where both can."""
     elsewhere = made.hardware == "ampere_plus" and _minor(capability) >= _AMPERE
     if capability != made.compute_capability and not elsewhere:
         return f"was built for compute capability {made.compute_capability}, and this GPU has {capability}"
+    if made.hardware == "this" and gpu != made.gpu:
+        return f"was built for {made.gpu} alone, and this is {gpu}"
     ours, theirs = _minor(tensorrt), _minor(made.tensorrt)
     same = made.tensorrt == tensorrt
     later = made.version_compatible and ours[0] == theirs[0] and ours >= theirs
     if not same and not later:
         return f"was built by TensorRT {made.tensorrt}, and this is {tensorrt}"
     return None
+
+
+def check_whole(made: PlanFile, plan: Path) -> None:
+    """Raise :class:`BadInput` if a plan's bytes are not those that were built."""
+    with plan.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != made.plan_sha256:
+        raise BadInput("its bytes are not those that were built", field=str(plan), fix=_BUILD)
 
 
 def check_onnx(made: PlanFile, onnx: Path) -> None:

@@ -196,10 +196,12 @@ def test_a_child_that_fails_tells_why_and_one_that_is_late_is_ended() -> None:
         ready = child.next(time.monotonic() + 120)
         assert ready is not None
         assert ready["batch"] == 1
-        pid = child._process.pid
+        pid, scratch = child._process.pid, Path(child._scratch.name)
+        (scratch / "weights").write_bytes(b"left")
         with pytest.raises(Late):
             child.next(time.monotonic())
     assert not psutil.pid_exists(pid)
+    assert not scratch.exists()
 
 
 @pytest.mark.timeout(300)
@@ -260,13 +262,17 @@ def test_a_quick_call_is_timed_often_and_a_slow_one_at_least_three_times() -> No
 def test_failures_are_named_and_skips_are_none() -> None:
     figures = [
         {"precision": "fp8", "mode": "eager", "batch": 2, "error": "CUDA error"},
+        {"precision": "fp16", "mode": "graph", "batch": 2, "difference": {"finite": False}},
         {"batch": 1, "skipped": "time"},
     ]
     found = {
         "networks": [{"name": "svd", "figures": figures, "batches": []}],
         "sharing": {"error": "the time was over"},
     }
-    assert report.failures(found) == ["svd fp8 eager 2: CUDA error", "sharing: the time was over"]
+    first, last = "svd fp8 eager 2: CUDA error", "svd fp16 graph 2: its output is not finite"
+    assert report.failures(found) == [first, last, "sharing: the time was over"]
+    found["sharing"] = {"breach": {"refused": False}}
+    assert report.failures(found)[-1] == "sharing: a process got more than its share"
 
 
 def test_the_parts_of_the_time_are_of_the_whole() -> None:

@@ -128,13 +128,17 @@ def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_in_the_checkout")
 def test_the_command_prints_what_kubectl_applies(capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["k8s", "job-tensorrt", "sdxl", "--part", "unet", "--gpu-type", "L4", "--precision", "int8"]
+    line = ["k8s", "job-tensorrt", "sdxl", "--part", "unet", "--gpu-type", "L4", "--version", "3"]
+    line += ["--plan", "version_compatible=yes"]
     assert run([*line, "--image", "registry.studio/reelmesh:1-trt", "--node-selector", "pool=l4"]) == 0
     text = yaml.safe_load(capsys.readouterr().out)
     assert run([*line, "--image", "registry.studio/reelmesh:1-trt", "--node-selector", "pool=l4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == text
     assert text["kind"] == "Job"
     assert pod(text)["spec"]["nodeSelector"] == {"pool": "l4"}
+    (container,) = pod(text)["spec"]["containers"]
+    assert container["args"][-6:-2] == ["--version", "3", "--plan", "version_compatible=yes"]
+    assert [next(iter(source)) for source in container["envFrom"]] == ["configMapRef", "secretRef"]
 
 
 @pytest.mark.usefixtures("_in_the_checkout")
@@ -144,6 +148,8 @@ def test_the_command_prints_what_kubectl_applies(capsys: pytest.CaptureFixture[s
         pytest.param(["sdxll", "--gpu-type", "L4"], 2, "no model 'sdxll'", id="model"),
         pytest.param(["sdxl", "--gpu-type", "L5"], 2, "no GPU type 'L5'", id="gpu"),
         pytest.param(["sdxl", "--gpu-type", "L4", "--node-selector", "l4"], 2, "write KEY=VALUE", id="label"),
+        pytest.param(["sdxl", "--gpu-type", "L4", "--precision", "fp8"], 2, "use one of fp32, fp16, bf16", id="fp8"),
+        pytest.param(["sdxl", "--gpu-type", "L4", "--plan", "level"], 2, "'level' is no option of a plan", id="plan"),
     ],
 )
 def test_the_command_refuses_in_one_line(

@@ -233,7 +233,7 @@ def test_a_report_of_a_part_tells_all_that_is_recorded() -> None:
     assert "Exporter faults cured: repeat_interleave." in text
     assert "| batch_1 | 1 MiB | none: static | `cccccccccccccccc` |" in text
     assert "| quality | skipped | no network |" in text
-    assert "| peak resident, torch | 900 MiB |" in text
+    assert "| peak, torch's allocations | 900 MiB |" in text
     assert "## INT8" not in text
     assert "| 1: `to_q` | PSNR | 33.25 | 4.00 ms | 2 MiB | yes |" in markdown(int8)
     assert Report.model_validate_json(int8.model_dump_json()) == int8

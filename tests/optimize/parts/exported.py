@@ -12,7 +12,7 @@ from optimize.parts.part import Family, find_family
 from optimize.parts.precision import check_weights
 from optimize.parts.record import Recording, open_store, recorded
 from optimize.parts.samples import Samples
-from optimize.parts.variants import Group, sizes_of
+from optimize.parts.variants import Group
 from optimize.parts.whole import check_whole
 from optimize.parts.work import kept_build
 from optimize.report import ParityRow, QualityRow
@@ -93,15 +93,8 @@ def source_of(recording: Recording, name: str) -> Source:
 
 def export_part(recording: Recording, name: str, folder: Path, precision: Precision = "fp32") -> PartFile:
     """Export a part as `reelmesh optimize` does, into an existing folder; once a machine for the same sources."""
-    kept = kept_build(source_of(recording, name), precision, recording.requests, notify=lambda step: None)
+    kept = kept_build(
+        source_of(recording, name), precision, recording.requests, recording.engine.model.card, notify=lambda step: None
+    )
     shutil.copytree(kept, folder, dirs_exist_ok=True)
     return read_part(folder)
-
-
-def unvaried(group: Group) -> set[str]:
-    """Names of axes that are declared to vary and have one size in all calls of a variant."""
-    seen: dict[str, set[int]] = {}
-    for call in group.calls:
-        for axis, size in sizes_of(group, call).items():
-            seen.setdefault(axis, set()).add(size)
-    return {axis for axis, sizes in seen.items() if len(sizes) < 2}

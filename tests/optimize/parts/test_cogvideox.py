@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.optimize.parts.exported import Recorded, export_part, recorded_family, unvaried
+from tests.optimize.parts.exported import Recorded, export_part, recorded_family
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
 def axes(recorded: Recorded, name: str) -> set[str]:
     """Of the one variant of a part, all of which vary."""
     (group,) = recorded.groups(name)
-    assert unvaried(group) == set()
+    assert group.constant_axes() == []
     return {axis for tensor in group.inputs for axis in tensor.axes if isinstance(axis, str)}
 
 
@@ -51,7 +51,7 @@ def test_the_decoder_is_asked_in_four_ways_each_at_three_sizes(words: Recorded) 
     assert frames == [(1, False), (2, False), (2, True), (3, False)]
     for group in found:
         assert len({call.sizes for call in group.calls}) >= 3
-        assert unvaried(group) == set()
+        assert group.constant_axes() == []
 
 
 def test_the_decoder_keeps_nothing_that_nobody_reads(words: Recorded) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from serving.backends.ray.parts.place import empty, module_at
-from tests.optimize.parts.exported import Recorded, export_part, recorded_family, unvaried
+from tests.optimize.parts.exported import Recorded, export_part, recorded_family
 
 STABLE_AUDIO: Mapping[str, set[str]] = {
     "transformer": {"batch"},
@@ -44,7 +44,7 @@ def test_parts_are_asked_at_several_sizes_in_as_many_ways_as_there_are(music: Re
         groups = music.groups(name)
         assert len(groups) == (2 if name == "projection" else 1), name  # of words, and of seconds
         for group in groups:
-            assert unvaried(group) == set(), name
+            assert group.constant_axes() == [], name
             assert {axis for tensor in group.inputs for axis in tensor.axes if isinstance(axis, str)} == axes
 
 

@@ -1,6 +1,8 @@
 """Half precision for the time of an export, weights that prove nothing, and exports that are found again."""
 
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,14 @@ from torch import nn
 from optimize.parts import fingerprint
 from optimize.parts.part import Part
 from optimize.parts.precision import at_border, check_weights, in_precision
+from serving.backends.ray import engines
 from serving.errors import BadInput
 from serving.protocol.tasks import ImageRequest
+from serving.repository.load import load_repository
 from serving.repository.part_file import PartTensor
+
+MODELS = Path(__file__).parents[3] / "model_repository"
+ENGINES = Path(engines.__file__).parent
 
 
 def test_a_module_has_its_own_numbers_again_after_an_export_in_half_precision() -> None:
@@ -55,18 +62,30 @@ def test_int8_is_bounded_by_its_noise() -> None:
     assert Part(at="unet", tolerances={"fp16": 1e-3}).tolerance("fp16") == 1e-3
 
 
-def test_whatever_decides_an_export_changes_its_fingerprint() -> None:
-    part, asked = Part(at="unet"), [ImageRequest(prompt="a boat")]
-    base = fingerprint.fingerprint_of(part, "fp32", asked, "w", 20)
-    assert base == fingerprint.fingerprint_of(Part(at="unet"), "fp32", [ImageRequest(prompt="a boat")], "w", 20)
+def test_whatever_decides_an_export_changes_its_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, asked, card = Part(at="unet"), [ImageRequest(prompt="a boat")], load_repository([MODELS]).get("wav2lip").card
+    base = fingerprint.fingerprint_of(part, "fp32", asked, card, "w", 20)
+    same = [ImageRequest(prompt="a boat")]
+    assert base == fingerprint.fingerprint_of(Part(at="unet"), "fp32", same, card.model_copy(), "w", 20)
     others = [
-        fingerprint.fingerprint_of(Part(at="unet", fixes=("cat",)), "fp32", asked, "w", 20),
-        fingerprint.fingerprint_of(part, "fp16", asked, "w", 20),
-        fingerprint.fingerprint_of(part, "fp32", [ImageRequest(prompt="a ship")], "w", 20),
-        fingerprint.fingerprint_of(part, "fp32", asked, "v", 20),
-        fingerprint.fingerprint_of(part, "fp32", asked, "w", 21),
+        fingerprint.fingerprint_of(Part(at="unet", fixes=("cat",)), "fp32", asked, card, "w", 20),
+        fingerprint.fingerprint_of(part, "fp16", asked, card, "w", 20),
+        fingerprint.fingerprint_of(part, "fp32", [ImageRequest(prompt="a ship")], card, "w", 20),
+        fingerprint.fingerprint_of(part, "fp32", asked, card, "v", 20),
+        fingerprint.fingerprint_of(part, "fp32", asked, card, "w", 21),
+        fingerprint.fingerprint_of(part, "fp32", asked, card.model_copy(update={"options": {"size": 1}}), "w", 20),
+        fingerprint.fingerprint_of(
+            part, "fp32", asked, card.model_copy(update={"engine": "sadtalker", "task": "face_motion"}), "w", 20
+        ),
     ]
-    assert len({base, *others}) == 6
+    shutil.copytree(ENGINES, tmp_path / "engines")
+    monkeypatch.setattr(fingerprint.engines, "__file__", str(tmp_path / "engines/__init__.py"))
+    assert fingerprint.fingerprint_of(part, "fp32", asked, card, "w", 20) == base
+    for file in ("wav2lip.py", "networks/wav2lip.py", "network/engine.py"):
+        with (tmp_path / "engines" / file).open("a") as source:
+            source.write("# changed\n")
+        others.append(fingerprint.fingerprint_of(part, "fp32", asked, card, "w", 20))
+    assert len({base, *others}) == 11
 
 
 def test_kept_exports_are_found_again_and_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +105,12 @@ def test_kept_exports_are_found_again_and_the_oldest_go_first(tmp_path: Path, mo
     assert made == ["a"]
     os.utime(first, (1, 1))
     make("b")
+    for name, age in ((".making-now", 0), (".making-old", 2 * fingerprint.ABANDONED_S)):
+        (tmp_path / "exports" / name).mkdir()
+        os.utime(tmp_path / "exports" / name, (time.time() - age,) * 2)
     make("c")
+    assert not (tmp_path / "exports" / ".making-old").exists()
+    (tmp_path / "exports" / ".making-now").rmdir()
     assert sorted(path.name for path in (tmp_path / "exports").iterdir()) == ["b", "c"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.repository.part_file import Precision
-from tests.optimize.parts.exported import Recorded, export_part, recorded_family, unvaried
+from tests.optimize.parts.exported import Recorded, export_part, recorded_family
 
 SIZES = {"height", "width"}
 WORDS = {"unet": {"batch", "rows", "frames"} | SIZES, "vae_decoder": {"frames"} | SIZES, "text_encoder": {"batch"}}
@@ -33,7 +33,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
 def axes(recorded: Recorded, name: str) -> set[str]:
     """Of the one variant of a part, all of which vary."""
     (group,) = recorded.groups(name)
-    assert unvaried(group) == set()
+    assert group.constant_axes() == []
     return {axis for tensor in group.inputs for axis in tensor.axes if isinstance(axis, str)}
 
 

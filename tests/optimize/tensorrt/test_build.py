@@ -28,7 +28,7 @@ def test_a_plan_is_built_and_describes_itself(onnx_file: Files, node: Standing) 
     file, told = onnx_file(), []
     plan = build_plan(file, declared(), Options(precision="fp32", workspace_mib=512), plans(file), told.append, node)
     assert plan.status == "built"
-    assert plan.file == plans(file) / "model-sm90-trt10.13.plan"
+    assert plan.file == plans(file) / "model-sm90-trt10.13-nvidia-h200.plan"
     assert plan.made == read_plan(plan.file)
     assert plan.made.plan_sha256 == hashlib.sha256(plan.file.read_bytes()).hexdigest()
     assert plan.made.onnx_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -84,11 +84,11 @@ def changed_onnx(file: Path) -> None:
 
 
 def broken_plan(file: Path) -> None:
-    (plans(file) / "model-sm90-trt10.13.plan").write_bytes(b"half of it")
+    (plans(file) / "model-sm90-trt10.13-nvidia-h200.plan").write_bytes(b"half of it")
 
 
 def broken_description(file: Path) -> None:
-    (plans(file) / "model-sm90-trt10.13.json").write_text("{}")
+    (plans(file) / "model-sm90-trt10.13-nvidia-h200.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,18 @@ def test_every_gpu_and_version_has_a_plan_of_its_own(onnx_file: Files) -> None:
     for node in nodes:
         build_plan(file, declared("float16"), Options(), plans(file), builder=node)
     assert sorted(path.name for path in plans(file).glob("*.plan")) == [
-        "model-sm89-trt10.13.plan",
-        "model-sm89-trt11.4.plan",
-        "model-sm90-trt10.13.plan",
-        "model-sm90-trt11.4.plan",
+        "model-sm89-trt10.13-nvidia-l4.plan",
+        "model-sm89-trt11.4-nvidia-l4.plan",
+        "model-sm90-trt10.13-nvidia-h200.plan",
+        "model-sm90-trt11.4-nvidia-h200.plan",
     ]
+
+
+def test_a_plan_for_all_of_a_capability_is_one_and_a_sister_finds_it(onnx_file: Files) -> None:
+    file, options = onnx_file(), Options(hardware="same_capability")
+    first = build_plan(file, declared(), options, plans(file), builder=Standing(gpu=Gpu(0, "NVIDIA L4", "8.9")))
+    again = build_plan(file, declared(), options, plans(file), builder=Standing(gpu=Gpu(0, "NVIDIA L40S", "8.9")))
+    assert (first.file.name, again.status) == ("model-sm89-trt10.13.plan", "cached")
 
 
 def test_measurements_of_kernels_are_kept_for_other_parts(onnx_file: Files, node: Standing, tmp_path: Path) -> None:

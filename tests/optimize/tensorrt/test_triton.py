@@ -39,14 +39,12 @@ def read(text: str) -> ModelConfig:
 
 
 def test_a_configuration_leads_each_compute_capability_to_its_plan(onnx_file: Files, node: Standing) -> None:
-    config = read(render("m_unet_trt", made(onnx_file, node), cuda_graphs=True, versions=[1, 2]))
+    config = read(render("m_unet_trt", made(onnx_file, node)))
     assert (config.name, config.platform, config.max_batch_size) == ("m_unet_trt", "tensorrt_plan", 4)
-    assert dict(config.cc_model_filenames) == {"9.0": "model-sm90-trt10.13.plan"}
+    assert dict(config.cc_model_filenames) == {"9.0": "model-sm90-trt10.13-nvidia-h200.plan"}
     [x], [y] = config.input, config.output
     assert (x.name, DataType.Name(x.data_type), list(x.dims)) == ("X", "TYPE_FP32", [-1, 8])
     assert (y.name, DataType.Name(y.data_type), list(y.dims)) == ("Y", "TYPE_FP32", [-1, 4])
-    assert list(config.version_policy.specific.versions) == [1, 2]
-    assert config.optimization.cuda.graphs
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 1024
     [group] = config.instance_group
     assert (group.kind, list(group.profile)) == (ModelInstanceGroup.KIND_GPU, [])
@@ -115,8 +113,8 @@ def test_another_gpu_adds_its_line_and_leaves_the_rest(onnx_file: Files, node: S
     assert text.startswith("# kept\n")
     assert read(text).max_batch_size == 2
     assert dict(read(text).cc_model_filenames) == {
-        "8.9": "model-sm89-trt10.13.plan",
-        "9.0": "model-sm90-trt10.13.plan",
+        "8.9": "model-sm89-trt10.13-nvidia-l4.plan",
+        "9.0": "model-sm90-trt10.13-nvidia-h200.plan",
     }
     assert text.count("cc_model_filenames") == 2
 

@@ -7,7 +7,8 @@ from tritonclient.grpc.model_config_pb2 import DataType
 
 from serving.errors import BadInput
 from serving.repository.load import load_repository
-from serving.repository.part_config import owner_of
+from serving.repository.model import Optimized
+from serving.repository.part_config import chosen_version, owner_of
 from serving.repository.part_file import PART_FILE, PartFile, PartTensor, Variant
 from serving.repository.served import load_one, load_served, with_optional
 from serving.settings import InferenceSettings, Settings
@@ -69,8 +70,28 @@ def write(repository: Path, triton_model, ray_model):
             "runtime: decoder has 2 files .*: use onnxruntime",
         ),
         ("decoder: {model: studio_decoder, runtime: triton}", [part("bfloat16")], "runtime: sample of decoder is bfl"),
+        (
+            "decoder: {model: studio_decoder, runtime: tensorrt}",
+            [part()],
+            "runtime: version 1 has no TensorRT plan of model.onnx: build it on the GPU: reelmesh k8s job-tensorrt",
+        ),
+        (
+            "decoder: {model: studio_decoder}",
+            [part(precision="int8")],
+            "version: .* has no version in a floating precision: use one of 1",
+        ),
     ],
-    ids=["almost its name", "no folder", "no version", "another's", "another part", "two files", "bfloat16"],
+    ids=[
+        "almost its name",
+        "no folder",
+        "no version",
+        "another's",
+        "another part",
+        "two files",
+        "bfloat16",
+        "no plan",
+        "int8 alone",
+    ],
 )
 def test_a_part_that_cannot_be_had_is_a_finding_with_the_fix(
     write, optimized: str, parts: list[PartFile], words: str
@@ -121,6 +142,12 @@ def test_triton_serves_the_version_that_the_card_names_with_its_own_tensors(
         assert list(served.config.version_policy.specific.versions) == [number]
         assert DataType.Name(served.config.input[0].data_type) == dtype
         assert list(served.config.input[0].dims) == [-1, 4]
+
+
+def test_an_int8_version_runs_only_where_its_number_is_given(write, tmp_path: Path) -> None:
+    folder = write("decoder: {model: studio_decoder}", part(), part(precision="int8")) / "studio_decoder"
+    assert chosen_version(Optimized(model="studio_decoder"), folder, [1, 2]) == 1
+    assert chosen_version(Optimized(model="studio_decoder", version=2), folder, [1, 2]) == 2
 
 
 def test_a_part_says_whose_it_is(write) -> None:

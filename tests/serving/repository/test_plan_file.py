@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from serving.repository.plan_file import (
     PlanTensor,
     Range,
     check_onnx,
+    check_whole,
     find_plan,
     onnx_digest,
     plan_name,
@@ -55,6 +57,7 @@ def written(folder: Path, **changes: object) -> Path:
 def test_a_plans_name_says_capability_and_version() -> None:
     assert plan_name("model", "9.0", "10.13.2.6") == "model-sm90-trt10.13.plan"
     assert plan_name("step", "12.1", "11.4.0.106") == "step-sm121-trt11.4.plan"
+    assert plan_name("m", "8.9", "10.13.2.6", "NVIDIA L40S (48 GB)") == "m-sm89-trt10.13-nvidia-l40s-48-gb.plan"
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -98,6 +101,10 @@ def test_shapes_outside_are_refused_with_input_axis_size_and_range(
     ("changes", "capability", "version", "why"),
     [
         pytest.param({}, "9.0", "10.13.2.6", None, id="its own"),
+        pytest.param({"gpu": "NVIDIA H100"}, "9.0", "10.13.2.6", "for NVIDIA H100 alone, and this is", id="a sister"),
+        pytest.param(
+            {"gpu": "NVIDIA H100", "hardware": "same_capability"}, "9.0", "10.13.2.6", None, id="for all sisters"
+        ),
         pytest.param({}, "8.9", "10.13.2.6", "compute capability 9.0, and this GPU has 8.9", id="another GPU"),
         pytest.param({"hardware": "ampere_plus"}, "8.0", "10.13.2.6", None, id="ampere and newer"),
         pytest.param({"hardware": "ampere_plus"}, "7.5", "10.13.2.6", "and this GPU has 7.5", id="older than ampere"),
@@ -109,24 +116,24 @@ def test_shapes_outside_are_refused_with_input_axis_size_and_range(
     ],
 )
 def test_who_may_run_a_plan(changes: dict[str, object], capability: str, version: str, why: str | None) -> None:
-    found = unfit(MADE.model_copy(update=changes), capability, version)
+    found = unfit(MADE.model_copy(update=changes), capability, version, "NVIDIA H200")
     assert found is None if why is None else found is not None and why in found
 
 
 def test_a_gpu_finds_its_own_plan_before_others_that_fit(tmp_path: Path) -> None:
-    own = written(tmp_path)
+    own = written(tmp_path, plan="model-sm90-trt10.13-nvidia-h200.plan")
     other = written(tmp_path, plan="model-sm80-trt10.13.plan", compute_capability="8.0", hardware="ampere_plus")
-    assert find_plan(tmp_path, "model", "9.0", "10.13.2.6") == own
-    assert find_plan(tmp_path, "model", "8.9", "10.13.2.6") == other
+    assert find_plan(tmp_path, "model", "9.0", "10.13.2.6", "NVIDIA H200") == own
+    assert find_plan(tmp_path, "model", "8.9", "10.13.2.6", "NVIDIA L4") == other
 
 
 def test_where_none_fits_each_says_why(tmp_path: Path) -> None:
     written(tmp_path)
     with pytest.raises(NotFound, match=r"capability 8.9 .*: model-sm90-trt10.13.plan was built for .* 9.0") as caught:
-        find_plan(tmp_path, "model", "8.9", "10.13.2.6")
+        find_plan(tmp_path, "model", "8.9", "10.13.2.6", "NVIDIA L4")
     assert "reelmesh k8s job-tensorrt" in str(caught.value)
     with pytest.raises(NotFound, match="no TensorRT plan fits"):
-        find_plan(tmp_path / "none", "model", "9.0", "10.13.2.6")
+        find_plan(tmp_path / "none", "model", "9.0", "10.13.2.6", "NVIDIA H200")
 
 
 def test_a_plan_without_its_description_is_none(tmp_path: Path) -> None:
@@ -161,3 +168,11 @@ def test_a_plan_of_another_onnx_file_is_stale(tmp_path: Path) -> None:
         check_onnx(made, onnx)
     with pytest.raises(NotFound, match="there is no ONNX file"):
         check_onnx(made, tmp_path / "none.onnx")
+
+
+def test_a_plan_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    plan = written(tmp_path, plan_sha256=hashlib.sha256(b"plan").hexdigest())
+    check_whole(read_plan(plan), plan)
+    plan.write_bytes(b"pla")
+    with pytest.raises(BadInput, match="its bytes are not those that were built"):
+        check_whole(read_plan(plan), plan)

@@ -5,19 +5,21 @@ The one invariant: a part that is missing, stale or of another model keeps the m
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from serving.backends.ray.parts.onnx_runner import OnnxRunner
 from serving.backends.ray.parts.place import module_at
-from serving.backends.ray.parts.providers import providers
+from serving.backends.ray.parts.providers import providers, shapes_of
 from serving.backends.ray.parts.swap import Open, Swapped, swap_in
 from serving.backends.ray.parts.tensorrt import open_plan
 from serving.backends.ray.parts.triton_runner import Find, TritonRunner
 from serving.errors import BadInput, NotFound
 from serving.repository.derive import is_version
 from serving.repository.model import Model, Optimized
-from serving.repository.part_file import PartFile, Precision, read_part
+from serving.repository.part_config import chosen_version
+from serving.repository.part_file import PartFile, Precision, Variant, read_part
 from serving.repository.plan_file import plans_folder
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Loaded(Protocol):
     model: Model
     placement: "Placement"
     threads: int
+    built: Path
     triton: "Find | None"
     weights: "HeldWeights"
     parts: "dict[str, HeldWeights]"
@@ -62,15 +65,15 @@ def swap_in_chosen(engine: Loaded) -> dict[str, Swapped]:
     swapped = {}
     for name, chosen in engine.model.card.optimized.items():
         field = f"{engine.model.name}/model.yaml:optimized.{name}"
-        folder = version_folder(engine.model.folder.parent / chosen.model, chosen.version, field)
+        folder = version_folder(engine.model.folder.parent / chosen.model, chosen, field)
         part = read_part(folder)
         _check(engine, part, digest, field)
         swapped[name] = swap_in(engine, folder, part, opener(engine, chosen, folder, field))
     return swapped
 
 
-def version_folder(folder: Path, version: int | None, field: str) -> Path:
-    """A part's version; the newest without a number.
+def version_folder(folder: Path, chosen: Optimized, field: str) -> Path:
+    """The version of a part that a card means.
 
     Raises:
         NotFound: says which there are.
@@ -79,11 +82,11 @@ def version_folder(folder: Path, version: int | None, field: str) -> Path:
     if not there:
         fix = "run `reelmesh optimize MODEL --part PART`, or take it out of optimized"
         raise NotFound(f"there is no exported part in {folder}", field=field, fix=fix)
-    if version is not None and version not in there:
-        raise NotFound(
-            f"{folder} has no version {version}", field=field, fix=f"use one of {', '.join(map(str, there))}"
-        )
-    return folder / str(there[-1] if version is None else version)
+    version = chosen_version(chosen, folder, there)
+    if version is None:
+        missing = f"no version {chosen.version}" if chosen.version else "no version in a floating precision"
+        raise NotFound(f"{folder} has {missing}", field=field, fix=f"use one of {', '.join(map(str, there))}")
+    return folder / str(version)
 
 
 def opener(engine: Loaded, chosen: Optimized, folder: Path, field: str) -> Open:
@@ -99,10 +102,8 @@ def opener(engine: Loaded, chosen: Optimized, folder: Path, field: str) -> Open:
         BadInput: nobody here can.
     """
     device = engine.placement.device
-    if chosen.runtime == "onnxruntime":
-        limit = engine.placement.memory_bytes
-        chain = providers(device, "onnxruntime", folder, limit, precision=_of_layers(folder))
-        return lambda file, variant: OnnxRunner(file, variant, device=device, threads=engine.threads, providers=chain)
+    if chosen.runtime in ("onnxruntime", "tensorrt-ep"):
+        return partial(_by_onnxruntime, engine, chosen.runtime, _of_layers(folder))
     if chosen.runtime == "tensorrt":
         if device == "cpu":
             raise BadInput("TensorRT runs on no CPU", field=f"{field}.runtime", fix="use onnxruntime, or a GPU")
@@ -114,6 +115,19 @@ def opener(engine: Loaded, chosen: Optimized, folder: Path, field: str) -> Open:
     if problem := read_part(folder).unsendable():
         raise BadInput(problem, field=f"{field}.runtime", fix="use onnxruntime, or another version")
     return lambda file, variant: TritonRunner(chosen.model, int(folder.name), variant, find)
+
+
+def _by_onnxruntime(
+    engine: Loaded, runtime: Literal["onnxruntime", "tensorrt-ep"], precision: Precision, file: Path, variant: Variant
+) -> OnnxRunner:
+    """ONNX Runtime; its TensorRT provider keeps what it builds in the node's cache, in a folder for each file."""
+    device, version = engine.placement.device, file.parent
+    cache = engine.built / version.parent.name / version.name / file.stem
+    shapes = shapes_of(variant) if variant.sizes else None
+    if runtime == "tensorrt-ep":
+        cache.mkdir(parents=True, exist_ok=True)
+    chain = providers(device, runtime, cache, engine.placement.memory_bytes, precision=precision, shapes=shapes)
+    return OnnxRunner(file, variant, device=device, threads=engine.threads, providers=chain)
 
 
 def _of_layers(folder: Path) -> Precision:

@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.backends.ray.parts.calls import Tensors
 from serving.backends.ray.parts.providers import CPU, Providers
-from serving.errors import EngineFailed, foreign_text
+from serving.errors import EngineFailed, MissingDependency, foreign_text
 from serving.repository.part_file import PartTensor, Variant
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class OnnxRunner:
 
     Raises:
         EngineFailed: the file does not load.
+        MissingDependency: the preferred provider does not load, which ONNX Runtime itself only warns of.
     """
 
     def __init__(
@@ -69,6 +70,11 @@ class OnnxRunner:
             raise EngineFailed(
                 f"does not load in ONNX Runtime: {foreign_text(error)}", field=str(file), fix=fix
             ) from error
+        wanted, there = (providers or [(CPU, {})])[0][0], self._session.get_providers()
+        if wanted not in there:
+            problem = f"ONNX Runtime's {wanted} does not load here, only {', '.join(there)}"
+            fix = "install the CUDA, cuDNN or TensorRT that this onnxruntime-gpu was built for"
+            raise MissingDependency(problem, field="onnxruntime", fix=fix)
 
     def run(self, inputs: Tensors) -> Tensors:
         """See :class:`Runner`."""

@@ -4,11 +4,12 @@ Used where an engine opens an exported part. The one invariant: a provider that 
 refused by name; ONNX Runtime itself would warn and fall back to the CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from serving.errors import BadInput, MissingDependency
+from serving.repository.part_file import Variant
 from serving.repository.plan_file import PlanTensor, Precision, Profile, Range
 
 Runtime = Literal["onnxruntime", "tensorrt-ep"]
@@ -37,6 +38,18 @@ class Shapes(NamedTuple):
 
     inputs: Sequence[PlanTensor]
     profiles: Sequence[Profile]
+
+
+def shapes_of(variant: Variant) -> Shapes:
+    """Of a variant with axes that vary: one profile from the smallest to the largest size it was exported with."""
+    inputs = [PlanTensor(name=one.name, dtype=one.dtype, axes=tuple(one.axes)) for one in variant.inputs]
+
+    def at(tensor: PlanTensor, of: Callable[[Iterable[int]], int]) -> tuple[int, ...]:
+        return tuple(
+            axis if isinstance(axis, int) else of(sizes[axis] for sizes in variant.sizes) for axis in tensor.axes
+        )
+
+    return Shapes(inputs, [{one.name: Range(min=at(one, min), opt=at(one, max), max=at(one, max)) for one in inputs}])
 
 
 def providers(
@@ -119,11 +132,11 @@ def _tensorrt(precision: Precision, cache: Path, limit: int | None) -> dict[str,
         fix = "build a plan: `reelmesh optimize MODEL --part PART --target tensorrt`"
         raise BadInput(f"ONNX Runtime's TensorRT provider has no {precision}", field="precision", fix=fix)
     return {
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(cache),
-        **dict.fromkeys(_TENSORRT_PRECISION[precision], "1"),
+        **dict.fromkeys(_TENSORRT_PRECISION[precision], "True"),
         **({"trt_max_workspace_size": str(limit)} if limit is not None else {}),
     }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from serving.backends.ray.parts.gpu import require
 from serving.errors import BadInput, EngineFailed, MissingDependency, foreign_text
-from serving.repository.plan_file import check_onnx, find_plan, profile_of, read_plan, unfit
+from serving.repository.plan_file import check_onnx, check_whole, find_plan, profile_of, read_plan, unfit
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +35,15 @@ def open_plan(onnx: Path, plans: Path, device: str) -> "TensorRTRunner":
     Raises:
         MissingDependency: driver, GPU, package or torch's CUDA are missing; names each.
         NotFound: no plan fits this GPU and this TensorRT; says why each that is there does not.
-        BadInput: the plan was built of another ONNX file.
+        BadInput: the plan was built of another ONNX file, or is damaged.
         EngineFailed: TensorRT does not load it.
     """
     number = _number(device)
     gpu, module = require(number)
-    plan = find_plan(plans, onnx.stem, gpu.capability, str(module.__version__))
-    check_onnx(read_plan(plan), onnx)
+    plan = find_plan(plans, onnx.stem, gpu.capability, str(module.__version__), gpu.name)
+    made = read_plan(plan)
+    check_onnx(made, onnx)
+    check_whole(made, plan)
     return TensorRTRunner(plan, device=device, onnx=onnx, module=module)
 
 
@@ -66,7 +68,7 @@ class TensorRTRunner:
         self._trt = module or require(_number(device))[1]
         self._file, self.made = plan, read_plan(plan)
         self._streams = _Streams(device)
-        why = unfit(self.made, self.made.compute_capability, str(self._trt.__version__))
+        why = unfit(self.made, self.made.compute_capability, str(self._trt.__version__), self.made.gpu)
         if why is not None:
             raise EngineFailed(f"the plan {why}", field=str(plan), fix=_BUILD)
         self._log = self._trt.Logger(self._trt.Logger.ERROR)

@@ -94,6 +94,7 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
         self._artifacts, self._scratch = context.artifacts, context.scratch
         self.triton = context.triton
         self._cache = context.weights
+        self.built = self._cache.folder.parent / "tensorrt-ep"
         self.weights: HeldWeights = self._cache.hold(model)
         self.parts: dict[str, HeldWeights] = {}
         self.swapped: dict[str, Swapped] = {}
@@ -104,6 +105,8 @@ class NetworkEngine(ABC, Generic[Request, Prepared, Output]):
             read_ahead([file for weights in (self.weights, *self.parts.values()) for file in weights.files])
             self._load()
             self.swapped = swap_in_chosen(self)
+            if self.swapped:  # else torch keeps what the modules had, and nobody else on the card can use it
+                free_memory(self.placement.device)
         except BaseException:
             self._let_go()
             raise

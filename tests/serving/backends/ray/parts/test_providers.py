@@ -4,8 +4,9 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from serving.backends.ray.parts.providers import CPU, CUDA, TENSORRT, Shapes, check_available, providers
+from serving.backends.ray.parts.providers import CPU, CUDA, TENSORRT, Shapes, check_available, providers, shapes_of
 from serving.errors import BadInput, MissingDependency
+from serving.repository.part_file import PartTensor, Variant
 from serving.repository.plan_file import PlanTensor, Range
 
 ALL = [TENSORRT, CUDA, CPU]
@@ -69,11 +70,11 @@ def test_tensorrt_comes_first_with_its_caches_precision_and_profiles() -> None:
     assert found[0][1] == {
         "device_id": "0",
         "user_compute_stream": "77",
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(CACHE),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(CACHE),
-        "trt_fp16_enable": "1",
+        "trt_fp16_enable": "True",
         "trt_max_workspace_size": str(1 << 30),
         "trt_profile_min_shapes": "sample:1x4x8,sample:4x4x8",
         "trt_profile_opt_shapes": "sample:2x4x64,sample:4x4x8",
@@ -152,3 +153,18 @@ def test_a_build_without_the_provider_says_what_to_install(runtime: Any, availab
 def test_the_build_that_is_installed_is_asked() -> None:
     with pytest.raises(MissingDependency, match="this onnxruntime has no CUDAExecutionProvider"):
         providers("cuda:0", "onnxruntime", CACHE)
+
+
+def test_the_profile_spans_the_sizes_that_a_part_was_exported_with() -> None:
+    variant = Variant(
+        file="model.onnx",
+        call={},
+        answer={},
+        inputs=[PartTensor(name="sample", dtype="float16", axes=["batch", 4, "height"])],
+        outputs=[PartTensor(name="out", dtype="float16", axes=["batch"])],
+        sizes=[{"batch": 2, "height": 8}, {"batch": 1, "height": 32}],
+    )
+    shapes = shapes_of(variant)
+    assert shapes.profiles == [{"sample": Range(min=(1, 4, 8), opt=(2, 4, 32), max=(2, 4, 32))}]
+    options = dict(providers("cuda:0", "tensorrt-ep", CACHE, shapes=shapes, available=ALL))[TENSORRT]
+    assert options["trt_profile_min_shapes"] == "sample:1x4x8"

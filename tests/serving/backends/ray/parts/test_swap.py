@@ -9,9 +9,11 @@ import torch
 
 from serving.backends.ray.parts.chosen import swap_in_chosen
 from serving.backends.ray.parts.onnx_runner import OnnxRunner
+from serving.backends.ray.parts.providers import CPU, CUDA
 from serving.backends.ray.parts.swap import swap_in
-from serving.errors import BadInput, EngineFailed, NotFound
+from serving.errors import BadInput, EngineFailed, MissingDependency, NotFound
 from serving.repository.model import Adapter, License, ModelCard, Optimized, Source
+from serving.repository.part_file import read_part
 from tests.serving.backends.ray.parts.networks import call, engine, exported, recorded
 
 
@@ -37,6 +39,7 @@ def loaded(folder: Path, digest: str = "w", **more: object) -> SimpleNamespace:
     held.model = SimpleNamespace(name="studio", folder=folder / "studio", card=card(**more))
     held.placement = SimpleNamespace(device="cpu", memory_bytes=None)
     held.threads, held.parts, held.weights = 1, {}, SimpleNamespace(digest=digest)
+    held.built = folder / "built"
     return held
 
 
@@ -153,3 +156,18 @@ def test_of_calls_that_grow_one_by_one_few_are_kept_so_that_another_text_finds_r
     held = engine()
     calls = recorded(held, *range(2, 40), *range(2, 8))
     assert [one.inputs["sample"].shape[0] for one in calls] == [2, 3, 4, 6, 10, 18, 34, 2, 3, 4, 6]
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available")
+def test_a_gpu_that_onnx_runtime_cannot_use_is_no_silent_cpu(repository: Path) -> None:
+    folder = repository / "studio_mixer" / "1"
+    (variant,) = read_part(folder).variants
+    with pytest.raises(MissingDependency, match="CUDAExecutionProvider does not load here, only CPUExecutionProvider"):
+        OnnxRunner(folder / variant.file, variant, providers=[(CUDA, {}), (CPU, {})])
+
+
+def test_onnx_runtimes_tensorrt_needs_a_gpu(repository: Path) -> None:
+    held = loaded(repository, optimized={"mixer": Optimized(model="studio_mixer", runtime="tensorrt-ep")})
+    with pytest.raises(BadInput, match="TensorRT runs on no CPU"):
+        swap_in_chosen(held)
+    assert call(held.pipeline.mixer, 5)

@@ -67,7 +67,7 @@ def test_a_stripped_plan_takes_its_weights_from_the_onnx_file(onnx_file: Files, 
     file = onnx_file()
     runner = opened(file, node, weight_stripped=True)
     assert torch.allclose(runner.run({"X": x})["Y"], torch_says(x), atol=1e-6)
-    plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13.plan"
+    plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13-nvidia-h200.plan"
     with pytest.raises(BadInput, match="was built without its weights: name the ONNX file"):
         TensorRTRunner(plan, device="cpu", module=node.module)
 
@@ -104,7 +104,7 @@ def test_a_call_that_does_not_fit_is_refused_by_name(
 def test_a_plan_of_another_tensorrt_is_refused(onnx_file: Files, node: Standing) -> None:
     file = onnx_file()
     opened(file, node)
-    plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13.plan"
+    plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13-nvidia-h200.plan"
     with pytest.raises(EngineFailed, match=r"was built by TensorRT 10.13.0.35, and this is 11.4.0.106"):
         TensorRTRunner(plan, device="cpu", module=fake_tensorrt("11.4.0.106"))
 
@@ -113,7 +113,7 @@ def test_a_plan_of_another_tensorrt_is_refused(onnx_file: Files, node: Standing)
 def test_a_broken_plan_is_refused(onnx_file: Files, node: Standing, data: bytes) -> None:
     file = onnx_file()
     opened(file, node)
-    plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13.plan"
+    plan = file.parents[2] / "m_unet_trt" / "1" / "model-sm90-trt10.13-nvidia-h200.plan"
     plan.write_bytes(data)
     with pytest.raises(EngineFailed, match="TensorRT does not load the plan: build the plan again"):
         TensorRTRunner(plan, device="cpu", module=node.module)

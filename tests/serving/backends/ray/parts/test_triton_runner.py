@@ -40,7 +40,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exported(engine(), folder / "studio_mixer/1")
     part = exported(other(), folder / "studio_mixer/2")
     owner = Model("studio", folder / "studio", card(), None, ())  # type: ignore[arg-type]  # parts ask the card alone
-    for name, text in folder_files(owner, part).items():
+    for name, text in folder_files(owner, part, folder / "studio_mixer").items():
         (folder / "studio_mixer" / name).write_text(text)
     return folder
 

@@ -74,8 +74,8 @@ async def test_clips_obey_the_laws_of_every_pipeline(engine: Any) -> None:
     await laws.numbers_that_are_none_fail_alone(engine, CLIP, engine.pipeline.unet.conv_out)
 
 
-async def test_clips_share_a_batch_and_look_as_they_do_alone(engine: Any, store: ArtifactStore) -> None:
-    await laws.rows_share_a_batch(engine, store, [CLIP, CLIP.model_copy(update={"prompt": "rain", "seed": 3})])
+async def test_clips_share_a_batch_and_look_as_they_do_alone(engine: Any) -> None:
+    await laws.clips_share_a_batch(engine, [CLIP, CLIP.model_copy(update={"prompt": "rain", "seed": 3})])
 
 
 async def test_a_cancel_between_decoded_frames_ends_the_decoding(engine: Any, store: ArtifactStore) -> None:
