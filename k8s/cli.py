@@ -68,6 +68,9 @@ def render(
         typer.echo(stream(objects(loaded)), nl=False)
 
 
+GpuType = Annotated[
+    str, typer.Option(help="Which GPU: H200, L4, ..., or a value of the nodes' label nvidia.com/gpu.product.")
+]
 PartVersion = Annotated[
     int | None, typer.Option(min=1, help="Of the published part; by default the newest of --precision.")
 ]
@@ -81,9 +84,7 @@ def job_tensorrt(
     model: Annotated[str, typer.Argument(help="Name of the model whose part is built.")],
     *,
     part: Annotated[str, typer.Option("--part", help="The part, such as unet.")],
-    gpu_type: Annotated[
-        str, typer.Option(help="Which GPU: H200, L4, ..., or a value of the nodes' label nvidia.com/gpu.product.")
-    ],
+    gpu_type: GpuType,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp16",
     version: PartVersion = None,
     plan: PlanOptions = None,

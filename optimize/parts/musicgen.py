@@ -25,7 +25,7 @@ MUSICGEN_PARTS = {
             "past_key_values.*.[01]": "batch _ past _",
             "past_key_values.*.[23]": "batch _ source _",
         },
-        int8="dynamic",
+        int8="weight_only",  # rows of one token, whoever else is in the batch
     ),
     "codec": Part(
         at="network.audio_encoder.decoder",

@@ -26,7 +26,7 @@ def decoder(at: str) -> Part:
         "past_key_values.*.[01]": "batch _ past _",
         "past_key_values.*.[23]": "batch _ source _",
     }
-    return Part(at=at, axes=axes, int8="dynamic")
+    return Part(at=at, axes=axes, int8="weight_only")  # rows of one token, whoever else is in the batch
 
 
 TRANSLATION_PARTS = {"encoder": encoder("network.model.encoder"), "decoder": decoder("network.model.decoder")}

@@ -21,7 +21,7 @@ WHISPER_PARTS = {
         at="network.model.decoder",
         axes={"input_ids": "batch tokens", "encoder_hidden_states": "batch _ _", **CACHE},
         keeps=True,  # the times of words come from the attention of some of its heads, in a pass by torch
-        int8="dynamic",
+        int8="weight_only",  # a few rows at a time, and results that do not rest on who else is in the batch
     ),
 }
 
