@@ -168,7 +168,7 @@ async def test_a_source_that_holds_keeps_at_most_the_prefetch_until_jobs_end(off
         for job in (await office.store.page()).jobs:
             await office.store.cancel(job.id)
         await until(lambda: len(queue.acked) == 3)
-    assert len(queue.results) == 2
+        await until(lambda: len(queue.results) == 2)  # the third is taken once one of the two has ended
     assert queue.released == ["2"]
 
 
