@@ -19,6 +19,8 @@ from serving.placement.room import Room, rooms
 
 _RANK: Final = {"quick": 0, "any": 1, "long": 2}
 """Quick replicas choose first: they may share with the fewest."""
+SPARE: Final = 0.95
+"""Of a card that may be filled at most, when somebody wants to keep less free."""
 
 
 def pack(
@@ -165,9 +167,11 @@ class Packing:
         needed = load.whole_mib / (1.0 - self.headroom)
         largest = max((card.memory_mib for card in self.cards.values()), default=0.0)
         if needed > largest:
-            has = f"the largest has {largest:,.0f} MiB" if self.cards else "there is none"
-            why = f"needs {load.whole_mib:,.0f} MiB, which no card gives: {has}"
-            change = f"add a card of {needed:,.0f} MiB, or serve the model in fewer bits or with smaller limits"
+            has = f"the largest has {largest:,.0f}" if self.cards else "there is none"
+            why = f"needs a card of {needed:,.0f} MiB, of which {self.headroom:.0%} are kept free, and {has}"
+            change = "add one, or serve the model in fewer bits or with smaller limits"
+            if load.whole_mib <= SPARE * largest:
+                change = f"keep {1.0 - load.whole_mib / largest:.1%} free instead, or {change}"
             return Unplaced(replica, why, change, (needed - largest) * (1.0 - self.headroom))
         allowed = [room for room in self.rooms.values() if not room.forbids(load)]
         one_more = f"add a card of {needed:,.0f} MiB"

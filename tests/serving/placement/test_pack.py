@@ -82,8 +82,10 @@ def test_when_a_card_vanishes_only_its_replicas_move() -> None:
 
 def test_a_model_larger_than_any_card_says_what_it_needs() -> None:
     (left,) = pack([card("a/0"), card("a/1", 48)], [load("ltx2", 62, 12)], {"ltx2": 1}).unplaced
-    assert left.why == "needs 75,776 MiB, which no card gives: the largest has 49,152 MiB"
-    assert left.change.startswith("add a card of 82,365 MiB, or serve the model in fewer bits")
+    assert left.why == "needs a card of 82,365 MiB, of which 8% are kept free, and the largest has 49,152"
+    assert left.change == "add one, or serve the model in fewer bits or with smaller limits"
+    (close,) = pack([card("a/0", 80)], [load("ltx2", 62, 12)], {"ltx2": 1}).unplaced
+    assert close.change.startswith("keep 7.5% free instead, or add one")
     (nowhere,) = pack([], [load("words", 1)], {"words": 1}).unplaced
     assert nowhere.why.endswith("there is none")
 
