@@ -9,7 +9,7 @@ frequency as Cherkasova, 1998, added it). What is worth the least for its size g
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -116,28 +116,33 @@ class Uses:
         return self._of.setdefault(model, Use())
 
 
-def leaving(residents: Sequence[Resident], needed_mib: float, uses: Uses, now: float) -> list[Resident] | None:
-    """Who leaves so that so much is free; None where not even all who may would do.
+Enough = Callable[[Sequence[Resident]], bool]
+"""Whether it will do if these leave; still so if more do."""
+
+
+def leaving(residents: Sequence[Resident], enough: Enough, uses: Uses, now: float) -> list[Resident] | None:
+    """Who leaves; None where not even all who may would do.
 
     The least worthy first; then whoever turned out not to be needed stays, the worthiest of them first.
     """
-    if needed_mib <= 0.0:
-        return []
     worth = {resident.name: uses.worth(resident, now) for resident in residents}
     going: list[Resident] = []
-    freed = 0.0
     for resident in sorted(residents, key=lambda one: (worth[one.name], -one.mib, one.name)):
-        if worth[resident.name] == math.inf or freed >= needed_mib:
+        if worth[resident.name] == math.inf or enough(going):
             break
         going.append(resident)
-        freed += resident.mib
-    if freed < needed_mib:
+    if not enough(going):
         return None
     for resident in reversed(list(going)):
-        if freed - resident.mib >= needed_mib:
-            going.remove(resident)
-            freed -= resident.mib
+        others = [one for one in going if one is not resident]
+        if enough(others):
+            going = others
     return going
+
+
+def frees(mib: float) -> Enough:
+    """So much memory is enough."""
+    return lambda going: sum(one.mib for one in going) >= mib
 
 
 def next_wanted(graph: Sequence[str], stage: int, seconds: Mapping[str, float], now: float) -> dict[str, float]:

@@ -118,6 +118,23 @@ class Ledger:
             self._free[key[1]] += self._resident.pop(key)
         return self._drop(lambda ticket: ticket.ask.replica == replica, now)
 
+    def replace(self, going: Iterable[str], replica: str, card: str, mib: float, now: float) -> list[Ticket]:
+        """Let residents without leases go and settle another in their place, before anybody who waits can take it.
+
+        Raises:
+            NotFound: there is no such card.
+            OutOfMemory: even so it does not fit; nothing changes.
+        """
+        keys = [(name, card) for name in going if (name, card) in self._resident]
+        freed = sum(self._resident[key] for key in keys)
+        free = self._free_of(card, replica)
+        if mib > free + freed:
+            problem = f"{card} would have {free + freed:,.0f} MiB free, and {replica} needs {mib:,.0f}"
+            raise OutOfMemory(problem, field=card, fix="evict more, or place the replica elsewhere")
+        for key in keys:
+            self._free[card] += self._resident.pop(key)
+        return self.settle(replica, card, mib, now) or self._advance(now)
+
     def ask(self, ask: Ask, now: float) -> Ticket:
         """Lease at once, or wait in line.
 

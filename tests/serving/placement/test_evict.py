@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.placement.evict import HALF_LIFE_S, SOON_S, Resident, Uses, leaving, next_wanted
+from serving.placement.evict import HALF_LIFE_S, SOON_S, Resident, Uses, frees, leaving, next_wanted
 
 
 def resident(name: str, mib: float = 1000, reload_s: float = 10, **more: object) -> Resident:
@@ -21,9 +21,9 @@ def test_what_is_seldom_used_cheap_to_reload_and_large_goes_first() -> None:
     for model in ("slow", "quick", "large"):
         uses.used(model, 9.0)
     there = [resident("often#0"), resident("slow#0", reload_s=60), resident("quick#0"), resident("large#0", mib=4000)]
-    assert names(leaving(there, 900, uses, 10.0)) == ["large#0"]
-    assert names(leaving(there[:3], 900, uses, 10.0)) == ["quick#0"]
-    assert names(leaving(there[:2], 900, uses, 10.0)) == ["slow#0"]
+    assert names(leaving(there, frees(900), uses, 10.0)) == ["large#0"]
+    assert names(leaving(there[:3], frees(900), uses, 10.0)) == ["quick#0"]
+    assert names(leaving(there[:2], frees(900), uses, 10.0)) == ["slow#0"]
 
 
 def test_uses_fade() -> None:
@@ -31,25 +31,25 @@ def test_uses_fade() -> None:
     for now in range(10):
         uses.used("old", float(now))
     uses.used("new", 6 * HALF_LIFE_S)
-    assert names(leaving([resident("old#0"), resident("new#0")], 1, uses, 6 * HALF_LIFE_S)) == ["old#0"]
+    assert names(leaving([resident("old#0"), resident("new#0")], frees(1), uses, 6 * HALF_LIFE_S)) == ["old#0"]
 
 
 def test_what_is_in_use_or_announced_stays_whatever_is_wanted() -> None:
     uses = Uses()
     uses.announce("soon", 10.0 + SOON_S)
     there = [resident("busy#0", in_use=True), resident("soon#0"), resident("idle#0")]
-    assert names(leaving(there, 500, uses, 10.0)) == ["idle#0"]
-    assert leaving(there, 1500, uses, 10.0) is None
+    assert names(leaving(there, frees(500), uses, 10.0)) == ["idle#0"]
+    assert leaving(there, frees(1500), uses, 10.0) is None
     uses.used("soon", 70.0)
-    assert names(leaving(there, 1500, uses, 1e6)) == ["idle#0", "soon#0"]
+    assert names(leaving(there, frees(1500), uses, 1e6)) == ["idle#0", "soon#0"]
 
 
 def test_nobody_leaves_who_is_not_needed() -> None:
     uses = Uses()
     uses.used("large", 0.0)
     there = [resident("small#0", mib=100), resident("large#0", mib=5000)]
-    assert names(leaving(there, 4950, uses, 1.0)) == ["large#0"]
-    assert leaving(there, 0, uses, 1.0) == []
+    assert names(leaving(there, frees(4950), uses, 1.0)) == ["large#0"]
+    assert leaving(there, frees(0), uses, 1.0) == []
 
 
 def test_who_leaves_and_comes_back_too_often_is_told() -> None:
@@ -83,7 +83,7 @@ def test_enough_leaves_and_no_single_one_could_have_stayed(told, needed: int) ->
         for use in range(count):
             uses.used(f"m{index}", float(use))
         there.append(resident(f"m{index}#0", float(mib), float(reload_s), in_use=in_use))
-    found = leaving(there, needed, uses, 10.0)
+    found = leaving(there, frees(needed), uses, 10.0)
     free = sum(one.mib for one in there if not one.in_use)
     if found is None:
         assert free < needed
