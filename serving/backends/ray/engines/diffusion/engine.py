@@ -107,8 +107,8 @@ class DiffusionEngine(NetworkEngine[Request, Asked[Request], Output], Generic[Re
         folder = self.weights.folder / str(self.model.card.options.get("folder", "."))
         variant = str(self.model.card.options["variant"]) if "variant" in self.model.card.options else None
         elsewhere = {name: held.folder for name, held in self.parts.items()}
+        library("transformers")  # first, so that it is quiet when diffusers imports from it
         kind = getattr(library("diffusers"), self.kind)
-        library("transformers")
         index = read_index(folder, self.checkpoints or (self.kind,))
         wanted = [name for name in kind._get_signature_keys(kind)[0] if name in index or name in elsewhere]
         dtype = self.placement.dtype
