@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "submit": _Lazy("serving.cli.jobs:submit", "Submit a job, watch it, download its files."),
     "jobs": _Lazy("serving.cli.jobs:app", "Submit, list, show, watch, cancel, retry and edit jobs."),
     "models": _Lazy("serving.cli.models:app", "List, show and lint models; pull, verify and remove weights."),
+    "plan": _Lazy("serving.cli.plan:plan", "Show which replica would run on which card."),
     "artifacts": _Lazy("serving.cli.artifacts:app", "Remove expired files, show what made a file."),
     "keys": _Lazy("serving.cli.keys:app", "Make, list and remove the keys clients bring."),
     "doctor": _Lazy("serving.cli.doctor:doctor", "Check this machine and say how to mend what is missing."),
