@@ -1,4 +1,4 @@
-"""`make bench-parts`: every part of every tiny model, exported and proven; torch against ONNX Runtime, fp32 and INT8.
+"""`make bench-parts`: parts of tiny and medium models, exported and proven; torch against ONNX Runtime by precision.
 
 Each figure is a ratio of runners that ran in turns, on the same threads, warm, in the same seconds. The one invariant:
 what is timed is what `reelmesh optimize` published, gates and all; a part that fails is told as failed.
@@ -7,7 +7,7 @@ what is timed is what `reelmesh optimize` published, gates and all; a part that 
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.medium import MEDIUM, medium_model_folder
 from optimize.page import collect, write_page
 from optimize.parts.part import FAMILIES, family_name, find_family
 from optimize.parts.run import optimize_parts
@@ -50,6 +51,11 @@ SAME: Final = {
 """Models whose parts are those of another one here, at tiny size."""
 
 
+MEDIUM_ENDING: Final = "_medium"
+PRECISIONS: Final[Mapping[bool, Sequence[Precision]]] = {False: ("fp32", "int8"), True: ("fp32", "fp16", "int8")}
+"""Of tiny models, and of medium ones."""
+
+
 class Row(BaseModel):
     """One part: median over its cases of how many times faster than torch, and than fp32, it is; or why it failed."""
 
@@ -69,10 +75,11 @@ class Results(BaseModel):
     threads: int
     rows: list[Row]
 
-    def medians(self) -> dict[str, float]:
-        """Over the parts: fp32 over torch, INT8 over fp32."""
-        onnx = [row.over_torch for row in self.rows if row.precision == "fp32" and row.over_torch is not None]
-        int8 = [row.over_fp32 for row in self.rows if row.precision == "int8" and row.over_fp32 is not None]
+    def medians(self, *, medium: bool) -> dict[str, float]:
+        """Over the parts of tiny or of medium models: fp32 over torch, INT8 over fp32."""
+        rows = [row for row in self.rows if is_medium(row.model) is medium]
+        onnx = [row.over_torch for row in rows if row.precision == "fp32" and row.over_torch is not None]
+        int8 = [row.over_fp32 for row in rows if row.precision == "int8" and row.over_fp32 is not None]
         return {"ONNX Runtime over torch": median(onnx or [0.0]), "INT8 over fp32": median(int8 or [0.0])}
 
 
@@ -93,11 +100,12 @@ def row_of(model: str, precision: Precision, outcome: PartOutcome) -> Row:
 
 def measure(model: Model, precision: Precision, weights: WeightsCache) -> list[Row]:
     """All parts of a model in a precision; a model that fails as a whole is one row."""
+    wanted = MEDIUM[model.name.removesuffix(MEDIUM_ENDING)].parts if is_medium(model.name) else ()
     try:
         family = find_family(model.name, model.card)
         if precision == "int8" and not any(part.int8 for part in family.parts.values()):
             return []
-        outcomes = optimize_parts(model, Asked(precision=precision), weights)
+        outcomes = optimize_parts(model, Asked(wanted, precision), weights)
     except ReelmeshError as error:
         return [Row(model=model.name, part="", precision=precision, failed=str(error))]
     return [row_of(model.name, precision, outcome) for outcome in outcomes]
@@ -105,19 +113,31 @@ def measure(model: Model, precision: Precision, weights: WeightsCache) -> list[R
 
 def run(names: Sequence[str], home: Path) -> Results:
     """Export and time everything, and write the page if it is everything."""
-    ours = load_repository([ROOT / "model_repository"])
-    wanted = names or [name for name in TINY if family_name(ours.get(name).card) in FAMILIES and name not in SAME]
-    for name in wanted:
-        tiny_model_folder(ours.get(name), home / "models")
-    tiny, weights = load_repository([home / "models"]), WeightsCache.of(Settings(home=home))
+    made = models(names, home / "models")
+    weights = WeightsCache.of(Settings(home=home))
     rows: list[Row] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        for name in progress.track(wanted, description="models"):
-            for precision in ("fp32", "int8"):
-                rows += measure(tiny.get(name), precision, weights)
+        for model in progress.track(made, description="models"):
+            for precision in PRECISIONS[is_medium(model.name)]:
+                rows += measure(model, precision, weights)
     if not names:
         write_page(PAGE, collect([home / "models"]), [Path("tiny and medium models of bench/parts.py")])
     return Results(machine=machine(), threads=THREADS, rows=rows)
+
+
+def models(names: Sequence[str], into: Path) -> list[Model]:
+    """Tiny and medium models, made: those that are named, or all."""
+    ours = load_repository([ROOT / "model_repository"])
+    small = [name for name in TINY if family_name(ours.get(name).card) in FAMILIES and name not in SAME]
+    for name in names or (*small, *(f"{name}{MEDIUM_ENDING}" for name in MEDIUM)):
+        make = medium_model_folder if is_medium(name) else tiny_model_folder
+        make(ours.get(name.removesuffix(MEDIUM_ENDING)), into)
+    return list(load_repository([into]).models.values())
+
+
+def is_medium(name: str) -> bool:
+    """By its name, ``sdxl_medium``."""
+    return name.endswith(MEDIUM_ENDING)
 
 
 def table(results: Results) -> Table:
@@ -136,8 +156,10 @@ def main(names: Sequence[str]) -> int:
         results = run(names, Path(home))
     console = Console()
     console.print(table(results))
-    for (what, found), least in zip(results.medians().items(), (LEAST_ONNX, LEAST_INT8), strict=True):
-        console.print(f"{what}, median over the parts: {found:.2f}x (aim {least}x)")
+    for size in ("tiny", "medium"):
+        medians = results.medians(medium=size == "medium")
+        for (what, found), least in zip(medians.items(), (LEAST_ONNX, LEAST_INT8), strict=True):
+            console.print(f"{size} models: {what}, median over the parts: {found:.2f}x (aim {least}x)")
     if not names:
         RESULTS.write_text(json.dumps(results.model_dump(), indent=1) + "\n", encoding="utf-8")
         console.print(f"written: {RESULTS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")

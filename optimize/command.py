@@ -20,9 +20,8 @@ from optimize.page import collect, write_page
 from optimize.parts.part import FAMILIES, family_name, find_family
 from optimize.parts.plans import build_plans
 from optimize.parts.run import chosen_parts, optimize_parts
-from optimize.parts.work import STEPS, Asked, PartOutcome, part_folder, versions
-from optimize.publish import is_whole
-from optimize.report import read_report
+from optimize.parts.work import STEPS, Asked, PartOutcome, part_folder
+from optimize.publish import is_whole, published, versions
 from optimize.tensorrt.options import Options, options_of
 from serving.errors import BadInput, MissingDependency, NotFound, ReelmeshError
 from serving.repository.checks import check_model
@@ -66,6 +65,9 @@ def plans_of(target: str, asked: Asked, version: int | None, pairs: Sequence[str
             field = "--version" if version else "--plan"
             raise BadInput("is of plans alone", field=field, fix="add --target tensorrt")
         return None
+    if version is not None and (asked.force or asked.requests):
+        given = "--force" if asked.force else "--requests"
+        raise BadInput("a published version is not exported", field=given, fix=f"leave --version or {given} out")
     if asked.precision == "int8":
         problem = "int8 parts are quantised for CPUs, and TensorRT wants symmetric ones"
         raise BadInput(problem, field="--precision", fix="use fp16 or bf16 with --target tensorrt")
@@ -83,11 +85,12 @@ def _can(model: Model, asked: Asked, plans: Plans | None) -> bool:
         return not _beyond_recipe(asked, plans)
     if family_name(model.card) not in FAMILIES:
         return False
-    if not asked.parts and asked.precision != "int8":
-        return True
-    parts = find_family(model.name, model.card).parts
-    wanted = [parts[name] for name in asked.parts or parts if name in parts]
-    return any(asked.precision != "int8" or part.int8 for part in wanted)
+    try:
+        return bool(chosen_parts(model.name, find_family(model.name, model.card), asked))
+    except BadInput:
+        return False
+    except MissingDependency:
+        return True  # its turn comes, and it says what is missing
 
 
 def _beyond_recipe(asked: Asked, plans: Plans | None) -> str:
@@ -177,35 +180,38 @@ def one(
     raw = read_model(folder)
     if raw.card is not None and raw.card.export is None and family_name(raw.card) in FAMILIES:
         model = _model_of(raw, repositories)
-        if plans is None:
-            return optimize_parts(model, asked, WeightsCache.of(Settings()), notify)
-        there = {} if asked.force or asked.requests else _published(model, asked, plans)
-        left = [
-            name for name in chosen_parts(model.name, find_family(model.name, model.card), asked) if name not in there
-        ]
-        if left and plans.version is not None:
-            found = ", ".join(map(str, sorted(versions(part_folder(model, left[0]))))) or "none"
-            raise NotFound(f"{left[0]} has no version {plans.version}", field="--version", fix=f"there are: {found}")
-        asked = replace(asked, parts=left)
-        made = optimize_parts(model, asked, WeightsCache.of(Settings()), notify) if left else []
-        return [_planned(model, outcome, plans, notify) for outcome in (*there.values(), *made)]
+        return _parts(model, asked, notify) if plans is None else _with_plans(model, asked, plans, notify)
     if raw.card is not None and raw.card.export is not None and (option := _beyond_recipe(asked, plans)):
         raise BadInput(f"{raw.name} is exported whole, in fp32", field=option, fix=f"leave {option} out")
     return [_whole(raw, asked, notify)]
 
 
-def _published(model: Model, asked: Asked, plans: Plans) -> dict[str, PartOutcome]:
-    """Versions whose plans can be built without exporting anything, and so without the model's weights."""
-    found = {}
+def _parts(model: Model, asked: Asked, notify: Notify) -> list[PartOutcome]:
+    return optimize_parts(model, asked, WeightsCache.of(Settings()), notify)
+
+
+def _with_plans(model: Model, asked: Asked, plans: Plans, notify: Notify) -> list[PartOutcome]:
+    """Plans of published versions, which need neither an export nor the model's weights; of others after an export."""
+    there = {}
     for name in chosen_parts(model.name, find_family(model.name, model.card), asked):
-        for version in sorted(versions(part_folder(model, name)), reverse=True):
-            folder = part_folder(model, name) / str(version)
-            report = read_report(folder)
-            wanted = version == plans.version if plans.version else report and report.precision == asked.precision
-            if wanted and report is not None and is_whole(folder, report):
-                found[name] = PartOutcome(name, "up_to_date", folder, report)
-                break
-    return found
+        found = None if asked.force or asked.requests else _published(model, name, asked, plans)
+        if found is None and plans.version is not None:
+            known = ", ".join(map(str, sorted(versions(part_folder(model, name))))) or "none"
+            raise NotFound(f"{name} has no version {plans.version}", field="--version", fix=f"there are: {known}")
+        there[name] = found
+    left = [name for name, found in there.items() if found is None]
+    made = _parts(model, replace(asked, parts=left), notify) if left else []
+    there |= {outcome.part: outcome for outcome in made}
+    return [_planned(model, outcome, plans, notify) for outcome in there.values() if outcome is not None]
+
+
+def _published(model: Model, name: str, asked: Asked, plans: Plans) -> PartOutcome | None:
+    """The version that is named, or the newest of the precision."""
+    for version, report in published(part_folder(model, name)):
+        wanted = int(version.name) == plans.version if plans.version else report.precision == asked.precision
+        if wanted and is_whole(version, report):
+            return PartOutcome(name, "up_to_date", version, report)
+    return None
 
 
 def _model_of(raw: RawModel, repositories: Sequence[Path]) -> Model:

@@ -9,26 +9,37 @@ That took a third of the export of a tiny video transformer (22 s of 57 s for 1,
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 @contextmanager
 def quick_matching() -> Iterator[None]:
     """Ask first whether a node fits the pattern's first node, and search for the others only then."""
-    from onnxscript.rewriter import _matcher
+    import onnx_ir as ir
+    from onnxscript.rewriter import _basics, _matcher
 
     matcher = _matcher.SimplePatternMatcher
     whole = matcher.match
 
-    def match(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:  # noqa: ANN401  foreign types
-        if not self.pattern.has_single_output_node and not options.get("tracer"):
-            self._tracer, self._graph = None, getattr(graph, "graph", graph)  # as the whole match begins
-            self._init_match(options.get("verbose", 0))
+    def match(
+        self: _matcher.SimplePatternMatcher,
+        model: ir.Model,
+        graph_or_function: ir.Graph | ir.Function,
+        node: ir.Node,
+        *,
+        verbose: int = 0,
+        remove_nodes: bool = True,
+        tracer: _basics.MatchingTracer | None = None,
+    ) -> _basics.MatchResult:
+        if not self.pattern.has_single_output_node and tracer is None:
+            # As the whole match begins.
+            self._tracer = None
+            self._graph = graph_or_function if isinstance(graph_or_function, ir.Graph) else graph_or_function.graph
+            self._init_match(verbose)
             if not self._match_node(self.pattern.output_nodes[0], node):
                 return self._match
-        return whole(self, model, graph, node, **options)
+        return whole(self, model, graph_or_function, node, verbose=verbose, remove_nodes=remove_nodes, tracer=tracer)
 
-    matcher.match = match  # type: ignore[method-assign, assignment]
+    matcher.match = match  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -14,12 +14,13 @@ from typing import Final, Literal, NamedTuple
 from optimize import canonical, gates, triton_config
 from optimize import recipe as recipe_module
 from optimize.external import size_with_data
-from optimize.publish import MODEL_FILE, digest, next_version, publish, write_report
+from optimize.publish import MODEL_FILE, next_version, publish, write_report
 from optimize.recipe import Recipe, find_recipe
 from optimize.report import Report, machine, read_report
 from optimize.threads import THREADS
 from serving.errors import BadInput
 from serving.repository.model import Export
+from serving.repository.plan_file import onnx_digest
 from serving.repository.read import RawModel
 
 Notify = Callable[[str], None]
@@ -53,7 +54,11 @@ def optimize(model: RawModel, *, force: bool = False, notify: Notify = lambda st
     newest = model.folder / str(max(model.versions, default=0))
     fingerprint = fingerprint_of(recipe, export)
     before = read_report(newest)
-    whole = before is not None and (newest / MODEL_FILE).is_file() and digest(newest / MODEL_FILE) == before.onnx_sha256
+    whole = (
+        before is not None
+        and (newest / MODEL_FILE).is_file()
+        and onnx_digest(newest / MODEL_FILE) == before.onnx_sha256
+    )
     if before is not None and whole and before.fingerprint == fingerprint and not force:
         return Outcome("up_to_date", newest, before)
     if model.config is not None:
@@ -63,7 +68,11 @@ def optimize(model: RawModel, *, force: bool = False, notify: Notify = lambda st
         onnx, report = make(model.name, recipe, export, Path(scratch), notify)
         notify("publish")
         report = report.model_copy(update={"fingerprint": fingerprint})
-        if (newest / MODEL_FILE).is_file() and digest(newest / MODEL_FILE) == report.onnx_sha256 and config is None:
+        if (
+            (newest / MODEL_FILE).is_file()
+            and onnx_digest(newest / MODEL_FILE) == report.onnx_sha256
+            and config is None
+        ):
             report = report.model_copy(update={"version": int(newest.name)})
             write_report(newest, report)
             return Outcome("same_bytes", newest, report)
@@ -89,7 +98,7 @@ def make(name: str, recipe: Recipe, export: Export, scratch: Path, notify: Notif
             version=0,
             recipe=export.recipe,
             fingerprint="",
-            onnx_sha256=digest(built.onnx),
+            onnx_sha256=onnx_digest(built.onnx),
             onnx_bytes=size_with_data(built.onnx),
             opset=export.opset,
             relative_tolerance=export.relative_tolerance,

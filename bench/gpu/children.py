@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TextIO
 
 FOLDER: Final = Path(__file__).resolve().parent
 CHILD: Final = "--child"
@@ -45,23 +45,32 @@ class Child:
     """
 
     def __init__(self, spec: Event) -> None:
-        self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  closed with the process
-        command = [sys.executable, str(FOLDER), CHILD, json.dumps(spec)]
-        # Exports are gigabytes, which a process that is ended would leave behind.
-        self._scratch = tempfile.TemporaryDirectory(prefix="bench-gpu-")
-        # A session of its own: compilers that it starts end with it.
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, "TMPDIR": self._scratch.name},
-            start_new_session=True,
-        )
+        with contextlib.ExitStack() as held:
+            self._errors = held.enter_context(tempfile.TemporaryFile(mode="w+"))
+            # Exports are gigabytes, which a process that is ended would leave behind.
+            self.scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-gpu-")))
+            theirs, self._orders = held.enter_context(pipe())
+            self._told, ours = held.enter_context(pipe())
+            # A session of its own: compilers that it starts end with it.
+            self._process = subprocess.Popen(
+                [sys.executable, str(FOLDER), CHILD, json.dumps(spec)],
+                stdin=theirs,
+                stdout=ours,
+                stderr=self._errors,
+                env={**os.environ, "TMPDIR": str(self.scratch)},
+                start_new_session=True,
+            )
+            theirs.close()
+            ours.close()
+            self._held = held.pop_all()
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         """The child, ended with the block."""
@@ -74,8 +83,7 @@ class Child:
         self.stop()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101  it was asked for
-        for line in self._process.stdout:
+        for line in self._told:
             self._lines.put(line)
         self._lines.put(None)
 
@@ -101,17 +109,14 @@ class Child:
 
     def ask(self, order: Event) -> None:
         """Send it an order; one that has ended tells so when it is listened to."""
-        assert self._process.stdin is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
+            self._orders.write(json.dumps(order) + "\n")
+            self._orders.flush()
 
     def stop(self) -> None:
         """End it and what it started, if it has not ended."""
-        assert self._process.stdin is not None  # noqa: S101
-        assert self._process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._orders.close()
         try:
             self._process.wait(timeout=LEAVE_S if self._process.poll() is None else 0)
         except subprocess.TimeoutExpired:
@@ -120,9 +125,15 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.join(timeout=LEAVE_S)
-        self._process.stdout.close()
-        self._errors.close()
-        self._scratch.cleanup()
+        self._held.close()
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[TextIO, TextIO]]:
+    """Both ends of a pipe, to read and to write text."""
+    out, into = os.pipe()
+    with os.fdopen(out, encoding="utf-8") as reader, os.fdopen(into, "w", encoding="utf-8") as writer:
+        yield reader, writer
 
 
 def telling() -> Callable[[Event], None]:

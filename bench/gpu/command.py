@@ -103,7 +103,7 @@ class Bench:
         self.report["complete"] = not self.asked.only
         self.keep()
 
-    def spec(self, **more: Any) -> Event:  # noqa: ANN401  JSON
+    def spec(self, **more: object) -> Event:
         """What every child is told."""
         return {"device": self.asked.device, "tiny": self.asked.tiny, **more}
 

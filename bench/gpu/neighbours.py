@@ -7,7 +7,7 @@ kernel on a CPU (RLIMIT_AS), so who asks for more is refused in its own process.
 import gc
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -90,11 +90,7 @@ def run(spec: Event, tell: Tell) -> None:
         limit(share_mib, device)
         tell({"share_mib": share_mib, "title": subject.title, "batch": subject.batch})
         for order in orders():
-            work: dict[str, Callable[[], Event]] = {
-                "calls": lambda: calls(call, device, order["seconds"]),  # noqa: B023  called in this round
-                "breach": lambda: breach(share_mib, device),
-            }
-            tell(work[order["do"]]())
+            tell(breach(share_mib, device) if order["do"] == "breach" else calls(call, device, order["seconds"]))
 
 
 def heard(child: Child, deadline: float) -> Event:

@@ -5,8 +5,9 @@ The one invariant: nothing here is needed. What is missing is said in a sentence
 
 import importlib.util
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,41 @@ FATAL: Final = 4
 """ONNX Runtime's severity, so that nodes placed on the CPU on purpose fill no page."""
 
 
+class Binding(Protocol):
+    """onnxruntime.IOBinding, as far as it is used: onnxruntime has no types."""
+
+    def bind_input(self, name: str, device: str, number: int, kind: type, shape: Sequence[int], address: int) -> None:
+        """Read an input from there."""
+
+    def bind_output(self, name: str, device: str, number: int, kind: type, shape: Sequence[int], address: int) -> None:
+        """Write an output there."""
+
+
+class Node(Protocol):
+    """An input or output."""
+
+    name: str
+
+
+class Session(Protocol):
+    """onnxruntime.InferenceSession."""
+
+    def get_providers(self) -> list[str]:
+        """Those that loaded."""
+
+    def get_inputs(self) -> list[Node]:
+        """In the file's order."""
+
+    def get_outputs(self) -> list[Node]:
+        """In the file's order."""
+
+    def io_binding(self) -> Binding:
+        """An empty one."""
+
+    def run_with_iobinding(self, binding: Binding) -> None:
+        """Run."""
+
+
 def missing(device: torch.device) -> str | None:
     """What keeps a network from ONNX Runtime here, if anything does."""
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -32,7 +68,7 @@ def missing(device: torch.device) -> str | None:
     return None if provider in there else f"{provider} is not among {', '.join(there)}: install onnxruntime-gpu"
 
 
-def session_of(network: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Any:  # noqa: ANN401  it has no types
+def session_of(network: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Session:
     """Export the network and load it, the weights beside the graph."""
     import onnxruntime
 
@@ -41,7 +77,7 @@ def session_of(network: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     provider = PROVIDERS[inputs[0].device.type]
-    session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    session: Session = onnxruntime.InferenceSession(path, options, providers=[provider])
     if provider not in session.get_providers():
         raise RuntimeError(f"{provider} did not load: its CUDA or cuDNN is another than torch's")
     return session
@@ -50,8 +86,8 @@ def session_of(network: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> 
 class Bound(NamedTuple):
     """A call whose inputs and output stay where they are: the binding knows addresses alone, so tensors are kept."""
 
-    session: Any
-    binding: Any
+    session: Session
+    binding: Binding
     inputs: tuple[Tensor, ...]
     out: Tensor
 
@@ -61,7 +97,7 @@ class Bound(NamedTuple):
         return self.out
 
 
-def bound(session: Any, inputs: tuple[Tensor, ...], out: Tensor) -> Bound:  # noqa: ANN401
+def bound(session: Session, inputs: tuple[Tensor, ...], out: Tensor) -> Bound:
     """Bind contiguous tensors, inputs in the session's order."""
     binding = session.io_binding()
     place = (out.device.type, out.device.index or 0)

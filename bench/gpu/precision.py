@@ -72,21 +72,24 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x.float() / scale).clamp(-FP8_MOST, FP8_MOST).to(FP8).contiguous(), scale
 
 
-def holds_in_fp8(name: str, module: nn.Module) -> bool:
-    """Whether a layer is a linear one with sizes that fit, and no embedding of time that has as few rows as a batch."""
-    few_rows = "emb" in name or "norm" in name
-    if few_rows or not isinstance(module, nn.Linear):
-        return False
-    return module.in_features % FP8_MULTIPLE == 0 and module.out_features % FP8_MULTIPLE == 0
+def holding_in_fp8(network: nn.Module) -> dict[str, nn.Linear]:
+    """Linear layers of sizes that fit, by name, but for embeddings of time, which have as few rows as a batch."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+        and "emb" not in name
+        and "norm" not in name
+        and module.in_features % FP8_MULTIPLE == module.out_features % FP8_MULTIPLE == 0
+    }
 
 
 def to_fp8(network: nn.Module) -> int:
     """Put the linear layers that hold into fp8, and say how many those were."""
-    chosen = [(name, module) for name, module in network.named_modules() if holds_in_fp8(name, module)]
-    for name, module in chosen:
+    chosen = holding_in_fp8(network)
+    for name, linear in chosen.items():
         parent, _, child = name.rpartition(".")
-        assert isinstance(module, nn.Linear)  # noqa: S101  holds_in_fp8 saw to it
-        setattr(network.get_submodule(parent), child, Fp8Linear(module))
+        setattr(network.get_submodule(parent), child, Fp8Linear(linear))
     return len(chosen)
 
 

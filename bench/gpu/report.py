@@ -11,6 +11,8 @@ from typing import Any, Final
 SCHEMA: Final = 1
 """Changes with the meaning of a key."""
 WIDTHS: Final = (28, 6, 15, 5, 11, 11, 11, 11, 9)
+WORDS: Final = 3
+"""Columns that hold words, the first ones."""
 HEAD: Final = ("network", "format", "run", "batch", "median ms", "items/s", "peak MiB", "estimate", "rms diff")
 
 Figures = dict[str, Any]
@@ -69,9 +71,9 @@ def shown(mib: float | None) -> str:
 
 
 def row(cells: tuple[str, ...]) -> str:
-    """Cells side by side: the first three to the left, numbers to the right."""
+    """Cells side by side: words to the left, numbers to the right."""
     return " ".join(
-        f"{cell:<{width}}" if number < 3 else f"{cell:>{width}}"  # noqa: PLR2004  as the docstring says
+        f"{cell:<{width}}" if number < WORDS else f"{cell:>{width}}"
         for number, (cell, width) in enumerate(zip(cells, WIDTHS, strict=False))
     )
 

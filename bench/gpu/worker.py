@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class Case:
         self.reference: Tensor | None = None
         self._until = time.monotonic() + seconds
 
-    def figure(self, kind: str, fill: Callable[[Event], None], **known: Any) -> None:  # noqa: ANN401  JSON
+    def figure(self, kind: str, fill: Callable[[Event], None], **known: object) -> None:
         """Tell of one figure, however it goes: what is known before, and what fill adds."""
         told: Event = dict(known)
         self.tell({"step": {"kind": kind, **known}})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import optimize
+from optimize.int8.cpu import this_cpu_has_dot_product
 from optimize.parts.part import Part
 from serving.backends.ray import engines
 from serving.backends.ray import parts as runtime
@@ -32,7 +33,6 @@ _SOURCES: Final = (
     "quick_matching.py",
     "parts/build.py",
     "parts/precision.py",
-    "parts/quantized.py",
     "parts/variants.py",
 )
 _RUNTIME: Final = ("adapters.py", "calls.py", "capture.py")
@@ -61,10 +61,11 @@ def fingerprint_of(
         opset: of ONNX.
     """
     loaded = [card.engine, card.task, card.architecture, sorted(card.options.items())]
-    total = hashlib.sha256(f"{part!r} {precision} {weights_digest} {opset} {loaded}".encode())
+    narrow = precision == "int8" and not this_cpu_has_dot_product()  # then weights have 7 bits
+    total = hashlib.sha256(f"{part!r} {precision} {weights_digest} {opset} {loaded} {narrow}".encode())
     for request in requests:
         total.update(request.model_dump_json().encode())
-    for file in _sources(card):
+    for file in _sources(card, precision):
         total.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     for package_name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -72,11 +73,13 @@ def fingerprint_of(
     return total.hexdigest()
 
 
-def _sources(card: ModelCard) -> Iterator[Path]:
+def _sources(card: ModelCard, precision: Precision) -> Iterator[Path]:
     """Of the exporter, of what runs a part, and of the engine: its package, and networks that are our own."""
     exporter, runner, engines_at = (Path(str(package.__file__)).parent for package in (optimize, runtime, engines))
     yield from (exporter / name for name in _SOURCES)
-    yield from sorted((exporter / "int8").glob("*.py"))
+    if precision == "int8":
+        yield exporter / "parts/quantized.py"
+        yield from sorted((exporter / "int8").glob("*.py"))
     yield from (runner / name for name in _RUNTIME)
     own = engines.ENGINES[card.engine][card.task].partition(":")[0].removeprefix(f"{engines.__name__}.").split(".")
     folders = ["network", own[0]] if len(own) > 1 else ["network", "networks"]

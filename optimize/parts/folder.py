@@ -10,10 +10,10 @@ import yaml
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.errors import BadInput, ReelmeshError
+from serving.errors import BadInput
 from serving.repository.model import TENSOR_TASK, Model
 from serving.repository.part_config import part_source, write_tensors
-from serving.repository.part_file import PartFile, read_part
+from serving.repository.part_file import PartFile
 from serving.repository.read import CARD_FILE, CONFIG_FILE, read_model
 
 _THREADS: Final = "intra_op_thread_count"
@@ -33,22 +33,10 @@ def check_owner(folder: Path, model: str, part: str) -> None:
     """
     if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
-    raw = read_model(folder)
-    if raw.has_card:
-        own = raw.card is not None and raw.card.source.uri == part_source(model, part)
-    else:  # a run that was killed after its version appeared
-        own = bool(raw.versions) and all(_is_of(folder / str(version), model, part) for version in raw.versions)
-    if not own:
+    card = read_model(folder).card
+    if card is None or card.source.uri != part_source(model, part):
         fix = f"rename that folder: the part {part!r} of {model!r} is published there"
         raise BadInput(f"{folder.name} is a model of its own", field=str(folder), fix=fix)
-
-
-def _is_of(version: Path, model: str, part: str) -> bool:
-    try:
-        found = read_part(version)
-    except ReelmeshError:
-        return False
-    return (found.model, found.part) == (model, part)
 
 
 def folder_files(model: Model, part: PartFile, folder: Path) -> dict[str, str]:

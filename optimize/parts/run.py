@@ -17,9 +17,8 @@ from optimize.parts.part import Family, Part, find_family
 from optimize.parts.record import open_store, recorded
 from optimize.parts.requests_file import read_requests
 from optimize.parts.samples import Samples
-from optimize.parts.work import Asked, Notify, PartOutcome, Work, part_folder, versions
-from optimize.publish import is_whole
-from optimize.report import read_report
+from optimize.parts.work import Asked, Notify, PartOutcome, Work, part_folder
+from optimize.publish import is_whole, published
 from serving.backends.ray.parts.chosen import digest_of
 from serving.errors import BadInput, MissingDependency
 from serving.repository.model import Model
@@ -128,9 +127,7 @@ def _held_digest(model: Model, weights: WeightsCache) -> str:
 
 def _done(model: Model, name: str, fingerprint: str) -> PartOutcome | None:
     """The newest version that was made of the very same."""
-    folder = part_folder(model, name)
-    for version in sorted(versions(folder), reverse=True):
-        report = read_report(folder / str(version))
-        if report is not None and report.fingerprint == fingerprint and is_whole(folder / str(version), report):
-            return PartOutcome(name, "up_to_date", folder / str(version), report)
+    for version, report in published(part_folder(model, name)):
+        if report.fingerprint == fingerprint and is_whole(version, report):
+            return PartOutcome(name, "up_to_date", version, report)
     return None

@@ -27,14 +27,14 @@ from optimize.parts.precision import check_weights
 from optimize.parts.quantized import TOOLS, TRIALS, quantized
 from optimize.parts.record import Recording
 from optimize.parts.whole import check_whole
-from optimize.publish import digest, is_whole, next_version, publish, write_report
-from optimize.report import Gate, GateRow, Report, Runner, TimingRow, TrialRow, VariantRow, machine, read_report
+from optimize.publish import is_whole, next_version, publish, published, versions, write_report
+from optimize.report import Gate, GateRow, Report, Runner, TimingRow, TrialRow, VariantRow, machine
 from optimize.threads import THREADS
 from serving.errors import EngineFailed, ReelmeshError, foreign_text
 from serving.protocol.tasks import TaskRequest
-from serving.repository.derive import is_version
 from serving.repository.model import Model, ModelCard
 from serving.repository.part_file import PartFile, Precision, read_part
+from serving.repository.plan_file import onnx_digest
 
 Notify = Callable[[str, str], None]
 """Told the part and the step."""
@@ -87,11 +87,6 @@ def part_folder(model: Model, name: str) -> Path:
     return model.folder.parent / folder_name(model.name, name)
 
 
-def versions(folder: Path) -> list[int]:
-    """Of a part."""
-    return [int(path.name) for path in folder.iterdir() if is_version(path.name)] if folder.is_dir() else []
-
-
 @dataclass(frozen=True)
 class Work:
     """One part on its way through the gates."""
@@ -142,7 +137,7 @@ class Work:
             for one in loaded:
                 one.runner.close()
         self.notify(self.name, "publish")
-        if (same := self._published(target, part, report)) is not None:
+        if (same := self._same(target, part, report)) is not None:
             report = report.model_copy(update={"version": int(same.name)})
             write_report(same, report)
             return PartOutcome(self.name, "same_bytes", same, report)
@@ -158,17 +153,12 @@ class Work:
     def _pass(self, detail: str) -> None:
         self.passed.append(GateRow(gate=self.begun[-1], outcome="passed", detail=detail))
 
-    def _published(self, target: Path, part: PartFile, report: Report) -> Path | None:
+    def _same(self, target: Path, part: PartFile, report: Report) -> Path | None:
         """The newest version of this precision, if it has the very same files."""
-        for version in sorted(versions(target), reverse=True):
-            before = read_report(target / str(version))
-            if before is None or before.precision != report.precision:
-                continue
-            try:
-                same = read_part(target / str(version)) == part and before.variants == report.variants
-            except ReelmeshError:
-                same = False
-            return target / str(version) if same and is_whole(target / str(version), before) else None
+        for version, before in published(target):
+            if before.precision == report.precision:
+                same = before.variants == report.variants and is_whole(version, before) and read_part(version) == part
+                return version if same else None
         return None
 
     def _exported(self, source: Source) -> Path:
@@ -214,7 +204,7 @@ class Work:
             precision=self.asked.precision,
             fingerprint=self.fingerprint,
             weights_sha256=source.digest,
-            onnx_sha256=digest(loaded[0].file),
+            onnx_sha256=onnx_digest(loaded[0].file),
             onnx_bytes=sum(row.onnx_bytes for row in rows),
             opset=OPSET,
             relative_tolerance=tolerance,
@@ -243,12 +233,11 @@ class Work:
     def _others(self, source: Source) -> dict[Runner, Sequence[Loaded]]:
         """Published versions of other precisions, made of the same weights and called the same way, newest of each."""
         found: dict[Runner, Sequence[Loaded]] = {}
-        folder = part_folder(self.model, self.name)
-        for version in sorted(versions(folder), reverse=True):
+        for version, _ in published(part_folder(self.model, self.name)):
             try:
-                part = read_part(folder / str(version))
+                part = read_part(version)
                 if _called_alike(part, source) and part.precision not in (self.asked.precision, *found):
-                    found[part.precision] = gates.load(source, part, folder / str(version))
+                    found[part.precision] = gates.load(source, part, version)
             except ReelmeshError:
                 continue  # a damaged old version keeps nobody from a new one
         return found
@@ -302,4 +291,4 @@ def _called_alike(part: PartFile, source: Source) -> bool:
 def _variant(one: Loaded) -> VariantRow:
     axes = dict.fromkeys(axis for tensor in one.variant.inputs for axis in tensor.axes if isinstance(axis, str))
     size = size_with_data(one.file)
-    return VariantRow(name=one.file.name, onnx_bytes=size, onnx_sha256=digest(one.file), dynamic_axes=list(axes))
+    return VariantRow(name=one.file.name, onnx_bytes=size, onnx_sha256=onnx_digest(one.file), dynamic_axes=list(axes))

@@ -19,7 +19,7 @@ from optimize.tensorrt.profiles import Declaration, plan_tensors, profiles
 from optimize.tensorrt.timing import TimingCache
 from serving.backends.ray.parts.gpu import require
 from serving.errors import BadInput, NotFound
-from serving.repository.plan_file import PlanFile, Profile, onnx_digest, plan_name, read_plan
+from serving.repository.plan_file import PlanFile, Profile, check_whole, onnx_digest, plan_name, read_plan
 
 STEPS: Final = ("check", "parse", "build", "write")
 """What ``notify`` is told, in order; between them ``build: PHASE, N %`` and why a plan that is there is stale."""
@@ -140,15 +140,13 @@ def _there(file: Path, wanted: PlanFile, notify: Notify) -> PlanFile | None:
     """The description of the plan that is there, if it is the wanted one and whole."""
     try:
         found = read_plan(file)
+        check_whole(found, file)
     except NotFound:
         return None
     except BadInput as error:
         notify(f"{file.name} is built again: {error.problem}")
         return None
-    why = stale(found, wanted)
-    if why is None and _digest(file) != found.plan_sha256:
-        why = "its bytes are not those that were built"
-    if why is not None:
+    if (why := stale(found, wanted)) is not None:
         notify(f"{file.name} is built again: {why}")
         return None
     return found
@@ -167,8 +165,3 @@ def _write(file: Path, built: Built, wanted: PlanFile, seconds: float) -> PlanFi
         part.write_bytes(data)
         part.replace(target)
     return made
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -196,7 +196,7 @@ def test_a_child_that_fails_tells_why_and_one_that_is_late_is_ended() -> None:
         ready = child.next(time.monotonic() + 120)
         assert ready is not None
         assert ready["batch"] == 1
-        pid, scratch = child._process.pid, Path(child._scratch.name)
+        pid, scratch = child.pid, child.scratch
         (scratch / "weights").write_bytes(b"left")
         with pytest.raises(Late):
             child.next(time.monotonic())

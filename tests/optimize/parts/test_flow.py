@@ -289,6 +289,7 @@ def test_the_plan_of_a_published_version_needs_no_export_and_says_what_is_missin
         assert "record" not in ran.stderr
     for more, words in (
         (["--version", "9"], "text_encoder has no version 9: there are: 1"),
+        (["--version", "1", "--force"], "--force: a published version is not exported: leave --version or --force out"),
         (["--precision", "int8"], "TensorRT wants symmetric ones: use fp16 or bf16"),
         (["--plan", "level=high"], "level cannot be 'high': write a whole number"),
         (["--plan", "hardware=mine"], "there is no hardware 'mine': use one of this, same_capability, ampere_plus"),

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+import optimize
+from optimize.int8.cpu import this_cpu_has_dot_product
 from optimize.parts import fingerprint
 from optimize.parts.part import Part
 from optimize.parts.precision import at_border, check_weights, in_precision
@@ -20,6 +22,7 @@ from serving.repository.part_file import PartTensor
 
 MODELS = Path(__file__).parents[3] / "model_repository"
 ENGINES = Path(engines.__file__).parent
+OPTIMIZE = Path(optimize.__file__).parent
 
 
 def test_a_module_has_its_own_numbers_again_after_an_export_in_half_precision() -> None:
@@ -86,6 +89,25 @@ def test_whatever_decides_an_export_changes_its_fingerprint(tmp_path: Path, monk
             source.write("# changed\n")
         others.append(fingerprint.fingerprint_of(part, "fp32", asked, card, "w", 20))
     assert len({base, *others}) == 11
+
+
+def test_int8_rests_on_its_own_sources_and_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, asked = load_repository([MODELS]).get("wav2lip").card, [ImageRequest(prompt="a boat")]
+
+    def prints() -> list[str]:
+        return [fingerprint.fingerprint_of(Part(at="unet"), of, asked, card, "w", 20) for of in ("fp32", "int8")]
+
+    float_before, int8_before = prints()
+    monkeypatch.setattr(fingerprint, "this_cpu_has_dot_product", lambda: not this_cpu_has_dot_product())
+    float_elsewhere, int8_elsewhere = prints()
+    monkeypatch.undo()
+    shutil.copytree(OPTIMIZE, tmp_path / "optimize")
+    monkeypatch.setattr(fingerprint.optimize, "__file__", str(tmp_path / "optimize/__init__.py"))
+    with (tmp_path / "optimize/int8/methods.py").open("a") as source:
+        source.write("# changed\n")
+    float_after, int8_after = prints()
+    assert float_before == float_elsewhere == float_after
+    assert len({int8_before, int8_elsewhere, int8_after}) == 3
 
 
 def test_kept_exports_are_found_again_and_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
